@@ -1,0 +1,72 @@
+"""The shipped engine as a function: a frame in, a label out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.bundle import Bundle, open_bundle
+from devices.detect import Host, detect_host
+from devices.engines import onnxruntime
+from devices.engines.base import Engine, EngineInfo
+from devices.errors import BundleError
+from devices.preprocess import Preprocess
+
+ENGINE_PATH = "engine/engine.onnx"
+ENGINE_INFO_PATH = "engine/engine.json"
+ONNX_PATH = "model.onnx"
+PREPROCESS_PATH = "preprocess.json"
+LABELS_PATH = "labels.json"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the engine says of one frame."""
+
+    label: str
+    index: int
+    probability: float
+    """Softmax of the engine's outputs; not calibrated."""
+
+
+class Classifier:
+    """An engine with its preprocessing and labels."""
+
+    def __init__(self, engine: Engine, preprocess: Preprocess, labels: tuple[str, ...]) -> None:
+        self.engine = engine
+        self.preprocess = preprocess
+        self.labels = labels
+
+    def __call__(self, image: NDArray[Any]) -> Prediction:
+        """Classify one frame: (H, W) or (H, W, C), uint8 0 to 255 or float 0 to 1. Raises `DataError`."""
+        logits = self.engine.run(self.preprocess(image))[0].astype(np.float64)
+        shares = np.exp(logits - logits.max())
+        index = int(logits.argmax())
+        return Prediction(self.labels[index], index, float(shares[index] / shares.sum()))
+
+
+def load(bundle: str | Path, *, allow_unsigned: bool = False) -> Classifier:
+    """Verify a deploy bundle and load its engine.
+
+    Raises `BundleError` when it is damaged or unsigned, `DeviceError` when the engine does not fit this host.
+    """
+    return load_verified(open_bundle(Path(bundle), "deploy", allow_unsigned), detect_host())
+
+
+def load_verified(bundle: Bundle, host: Host) -> Classifier:
+    """Load the engine of a bundle that was verified."""
+    info = EngineInfo.from_dict(bundle.read_json(ENGINE_INFO_PATH), ENGINE_INFO_PATH)
+    preprocess = Preprocess.from_dict(bundle.read_json(PREPROCESS_PATH), PREPROCESS_PATH)
+    labels = bundle.read_json(LABELS_PATH)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise BundleError(LABELS_PATH, "must be a list of texts", "Make the bundle again")
+    if len(labels) != info.classes:
+        raise BundleError(LABELS_PATH, f"has {len(labels)} labels for {info.classes} classes", "Make the bundle again")
+    if (preprocess.channels, preprocess.height, preprocess.width) != info.input_shape:
+        raise BundleError(PREPROCESS_PATH, f"does not make the engine's input {info.input_shape}", "Make the bundle again")
+    engine = onnxruntime.open_engine(bundle.read(ENGINE_PATH), info, host)
+    return Classifier(engine, preprocess, tuple(labels))

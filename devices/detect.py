@@ -1,0 +1,130 @@
+"""What this host is: processor, memory, board, GPU and engine runtimes. Standard library only."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from devices.files import digest_value
+from devices.profile import Profile
+
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A machine, as far as it decides which engines run on it and how fast."""
+
+    machine: str
+    system: str
+    cpu_model: str
+    cpu_isa: str
+    """Widest vector extension: it decides the layout of an optimized ONNX Runtime engine."""
+    cpu_has_vnni: bool
+    cpus: int
+    memory_bytes: int | None
+    device_tree_model: str | None
+    gpus: tuple[str, ...]
+    python: str
+    runtimes: dict[str, str]
+    """Version by distribution, of the engine runtimes that are installed."""
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+    @property
+    def engine_class(self) -> str:
+        """Hosts of one class run each other's optimized CPU engines."""
+        return f"{self.machine}-{self.cpu_isa}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when measurements have to be taken again."""
+        return digest_value(self.as_dict() | {"node": platform.node()})
+
+
+def detect_host() -> Host:
+    """Look at this machine. Takes a few ms, up to 5 s more where `nvidia-smi` is slow to answer."""
+    flags, model = _cpu_info()
+    return Host(
+        machine=platform.machine(),
+        system=f"{platform.system()} {platform.release()}",
+        cpu_model=model,
+        cpu_isa=_isa(flags),
+        cpu_has_vnni=bool(flags & {"avx512_vnni", "avx_vnni", "asimddp"}),
+        cpus=len(os.sched_getaffinity(0)),
+        memory_bytes=_memory_bytes(),
+        device_tree_model=_device_tree_model(),
+        gpus=_gpus(),
+        python=platform.python_version(),
+        runtimes=_runtimes(),
+    )
+
+
+def matches(profile: Profile, host: Host) -> bool:
+    """Whether the host is the device that the profile describes."""
+    rule = profile.recognise
+    if rule.machine and host.machine not in rule.machine:
+        return False
+    if rule.device_tree_model is not None:
+        return bool(host.device_tree_model and re.search(rule.device_tree_model, host.device_tree_model))
+    if rule.gpu_name is not None:
+        return any(re.search(rule.gpu_name, name) for name in host.gpus)
+    return bool(rule.machine)
+
+
+def _cpu_info() -> tuple[set[str], str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return set(), platform.processor() or "unknown"
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
+    model = re.search(r"^(?:model name|Hardware|Processor)\s*:\s*(.*)$", text, re.MULTILINE)
+    return set(flags.group(1).split()) if flags else set(), model.group(1) if model else "unknown"
+
+
+def _isa(flags: set[str]) -> str:
+    for flag, name in (("avx512f", "avx512"), ("avx2", "avx2"), ("avx", "avx"), ("sse2", "sse2")):
+        if flag in flags:
+            return name
+    return "sve" if "sve" in flags else "neon" if "asimd" in flags else "unknown"
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _device_tree_model() -> str | None:
+    try:
+        return Path("/proc/device-tree/model").read_text(errors="replace").strip("\0\n ") or None
+    except OSError:
+        return None
+
+
+def _gpus() -> tuple[str, ...]:
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    names = (line.strip() for line in done.stdout.splitlines())
+    return tuple(name for name in names if name) if done.returncode == 0 else ()
+
+
+def _runtimes() -> dict[str, str]:
+    found = {}
+    for name in _RUNTIMES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Engine runtimes, one module each: check, build, open, run."""

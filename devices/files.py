@@ -1,0 +1,125 @@
+"""Reading, hashing and writing files: atomic writes, digests, JSON and TOML."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from devices.errors import EspalierError, StorageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TOMLDecodeError = tomllib.TOMLDecodeError
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_value(value: object) -> str:
+    """SHA-256 of the canonical JSON of `value`."""
+    return digest_bytes(canonical_json(value).encode())
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's content, read in pieces of 1 MiB."""
+    state = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+@contextmanager
+def storage_errors(where: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into a `StorageError` that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        translated = storage_error(where, error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def storage_error(where: Path, error: OSError) -> StorageError | None:
+    """The `StorageError` for a full disk, a quota or a missing permission; None for anything else."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return storage_full(where)
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return StorageError(
+            str(where), f"cannot write here ({error.strerror})", "Choose another folder or change its permissions"
+        )
+    return None
+
+
+def storage_full(where: Path) -> StorageError:
+    """What is said of a full disk."""
+    return StorageError(
+        str(where), "the disk is full", "Free some space and run the same command again: it goes on from there"
+    )
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write so that a reader sees the old content or the new, never a part.
+
+    Raises `StorageError` when the disk is full or the folder cannot be written.
+    """
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON with sorted keys, atomically."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_atomic(path, (text + "\n").encode())
+
+
+def read_json(path: Path, error: type[EspalierError]) -> Any:
+    """Read JSON; a missing or broken file raises `error` naming it."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise error(str(path), "this file is missing") from None
+    except (OSError, ValueError, RecursionError) as cause:
+        raise error(str(path), f"cannot be read as JSON ({cause})") from cause
+
+
+def read_toml(path: Path, error: type[EspalierError]) -> dict[str, Any]:
+    """Read TOML; a missing or broken file raises `error` naming it and the line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(str(path), "there is no such file", "Check the path") from None
+    except (TOMLDecodeError, UnicodeDecodeError, RecursionError) as cause:
+        raise error(str(path), f"is not valid TOML: {cause}", "Mend that line") from cause
+    except OSError as cause:
+        raise error(str(path), f"cannot be read ({cause.strerror})") from cause

@@ -1,0 +1,93 @@
+"""Load time and memory of one engine, in a process of its own: `python -m devices.footprint FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from devices.detect import detect_host
+from devices.engine_files import read_engine
+from devices.engines import onnxruntime
+from devices.errors import DeviceError
+
+_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one engine costs a fresh process."""
+
+    load_ms: float
+    """From bytes in memory to an engine that is ready."""
+    first_query_ms: float
+    peak_memory_bytes: int
+    """Highest resident memory of the process, interpreter and runtime included."""
+    engine_memory_bytes: int
+    """By how much loading and ten queries raised it."""
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def measure_footprint(engine_folder: Path, repeats: int) -> Footprint:
+    """Medians over `repeats` fresh processes. Raises `DeviceError` when one of them fails."""
+    runs = [_in_fresh_process(engine_folder) for _ in range(repeats)]
+    return Footprint(
+        load_ms=float(np.median([run["load_ms"] for run in runs])),
+        first_query_ms=float(np.median([run["first_query_ms"] for run in runs])),
+        peak_memory_bytes=int(np.median([run["peak_memory_bytes"] for run in runs])),
+        engine_memory_bytes=int(np.median([run["engine_memory_bytes"] for run in runs])),
+    )
+
+
+def _in_fresh_process(engine_folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "devices.footprint", str(engine_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DeviceError(str(engine_folder), f"the engine does not run in a process of its own: {last}")
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def _peak_bytes() -> int:
+    # Not getrusage: its figure is inherited from the parent through exec.
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else 0
+
+
+def main() -> None:
+    """Load the engine in the folder named on the command line and print its footprint as JSON."""
+    content, info = read_engine(Path(sys.argv[1]))
+    host = detect_host()
+    onnxruntime.load_module()
+    before_bytes = _peak_bytes()
+    started = time.perf_counter()
+    engine = onnxruntime.open_engine(content, info, host)
+    loaded = time.perf_counter()
+    image = np.zeros((1, *info.input_shape), dtype=np.float32)
+    engine.run(image)
+    first = time.perf_counter()
+    for _ in range(10):
+        engine.run(image)
+    peak = _peak_bytes()
+    result = Footprint(
+        load_ms=(loaded - started) * 1e3,
+        first_query_ms=(first - loaded) * 1e3,
+        peak_memory_bytes=peak,
+        engine_memory_bytes=peak - before_bytes,
+    )
+    print(json.dumps(result.as_dict()))
+
+
+if __name__ == "__main__":
+    main()

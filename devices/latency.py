@@ -1,0 +1,144 @@
+"""Latency of engines that run interleaved in one process, so that what the machine does hits all of them alike."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.stage import Progress, no_progress
+from devices.statistics import Interval, bootstrap_percentile
+
+_SETTLE_QUERIES = 2
+_MIN_ROUNDS = 40
+_MAX_ROUNDS = 400
+_VISIT_NS = 1_000_000
+_MAX_QUERIES = 50
+_RESAMPLES = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyConfig:
+    """How long and in which order engines are timed."""
+
+    duration_s: float = 4.0
+    """Time for all engines together; at least 40 rounds are run however long they take."""
+    warmup_s: float = 0.2
+    """Time each engine runs before anything counts."""
+    seed: int = 0
+    """Order of the engines within each round, and the bootstrap."""
+
+
+@dataclass(frozen=True)
+class LatencySummary:
+    """Percentiles in ms, each with its 95 % interval."""
+
+    p50_ms: Interval
+    p90_ms: Interval
+    p99_ms: Interval
+    max_ms: float
+    queries: int
+    rounds: int
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "p50_ms": self.p50_ms.as_dict(),
+            "p90_ms": self.p90_ms.as_dict(),
+            "p99_ms": self.p99_ms.as_dict(),
+            "max_ms": self.max_ms,
+            "queries": self.queries,
+            "rounds": self.rounds,
+        }
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[tuple[int, ...]]:
+    """Keep this thread, and threads started inside, on `threads` CPUs; yields which.
+
+    The highest-numbered CPUs are taken: CPU 0 serves most interrupts.
+    """
+    before = os.sched_getaffinity(0)
+    chosen = tuple(sorted(before)[-threads:])
+    os.sched_setaffinity(0, chosen)
+    try:
+        yield chosen
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def measure_interleaved(
+    queries: Mapping[str, Callable[[], None]], config: LatencyConfig, progress: Progress = no_progress
+) -> dict[str, NDArray[np.int64]]:
+    """Time every engine in every round. Returns (rounds, queries) in ns for each name; spikes are kept.
+
+    A round visits each engine once, in random order. A visit runs two queries that do not count (the engine before has
+    filled the caches with its weights) and then as many as fit a millisecond.
+    """
+    visit_queries = {name: _warm_up(query, config.warmup_s) for name, query in queries.items()}
+    names = list(queries)
+    rng = np.random.default_rng(config.seed)
+    rows: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        started = time.perf_counter()
+        for done in range(_MAX_ROUNDS):
+            spent = time.perf_counter() - started
+            if done >= _MIN_ROUNDS and spent > config.duration_s:
+                break
+            for index in rng.permutation(len(names)):
+                name = names[index]
+                rows[name].append(_visit(queries[name], visit_queries[name]))
+            share = max(done / _MAX_ROUNDS, min(spent / config.duration_s, done / _MIN_ROUNDS))
+            progress(int(100 * min(share, 1.0)), 100, "rounds")
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: np.stack(visits) for name, visits in rows.items()}
+
+
+def summarize(rounds_ns: NDArray[np.int64], seed: int = 0) -> LatencySummary:
+    """Percentiles of (rounds, queries) in ns, with intervals from a bootstrap over rounds."""
+
+    def percentile_ms(percentile: float) -> Interval:
+        found = bootstrap_percentile(rounds_ns, percentile, _RESAMPLES, seed)
+        return Interval(found.value / 1e6, found.low / 1e6, found.high / 1e6)
+
+    return LatencySummary(
+        p50_ms=percentile_ms(50),
+        p90_ms=percentile_ms(90),
+        p99_ms=percentile_ms(99),
+        max_ms=float(rounds_ns.max()) / 1e6,
+        queries=int(rounds_ns.size),
+        rounds=int(rounds_ns.shape[0]),
+    )
+
+
+def _warm_up(query: Callable[[], None], warmup_s: float) -> int:
+    """Run until `warmup_s` has passed; returns how many queries fit one visit."""
+    times = []
+    started = time.perf_counter()
+    while not times or time.perf_counter() - started < warmup_s:
+        before = time.perf_counter_ns()
+        query()
+        times.append(time.perf_counter_ns() - before)
+    return int(np.clip(_VISIT_NS // max(int(np.median(times)), 1), 1, _MAX_QUERIES))
+
+
+def _visit(query: Callable[[], None], count: int) -> NDArray[np.int64]:
+    for _ in range(_SETTLE_QUERIES):
+        query()
+    clock = time.perf_counter_ns
+    stamps = np.empty(count + 1, dtype=np.int64)
+    stamps[0] = clock()
+    for i in range(1, count + 1):
+        query()
+        stamps[i] = clock()
+    return np.diff(stamps)

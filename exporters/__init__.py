@@ -1,0 +1,1 @@
+"""From a network to portable files: ONNX, simplified, quantized, bundled."""

@@ -1,0 +1,1 @@
+"""Attacks by gradients, and corruptions: what evaluation sets are crafted with."""

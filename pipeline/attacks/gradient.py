@@ -1,0 +1,70 @@
+"""Attacks by gradients in the Linf ball: FGSM and PGD."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def project_linf(adversarial: torch.Tensor, clean: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """The nearest images within `epsilon` of the clean ones and within 0 to 1; shapes (N, C, H, W)."""
+    near = torch.minimum(torch.maximum(adversarial, clean - epsilon), clean + epsilon)
+    return near.clamp(0.0, 1.0)
+
+
+def loss_gradient(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Gradient of the summed cross-entropy by the images, (N, C, H, W): each image's own gradient."""
+    images = images.detach().requires_grad_(True)
+    loss = functional.cross_entropy(network(images), labels, reduction="sum")
+    return torch.autograd.grad(loss, images)[0]
+
+
+def fgsm(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """One step of full length along the gradient's sign (Goodfellow et al. 2015, section 4)."""
+    step = epsilon * loss_gradient(network, images, labels).sign()
+    return project_linf(images + step, images, epsilon)
+
+
+def pgd(
+    network: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    epsilon: float,
+    steps: int,
+    step_size: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Projected gradient ascent on the cross-entropy from a random start (Madry et al. 2018, section 2.1).
+
+    Every image takes all steps: one that stopped at its first success would not carry over to the INT8 engine.
+    """
+    noise = torch.rand(images.shape, generator=generator) * 2 - 1
+    adversarial = project_linf(images + epsilon * noise, images, epsilon)
+    for _ in range(steps):
+        step = step_size * loss_gradient(network, adversarial, labels).sign()
+        adversarial = project_linf(adversarial + step, images, epsilon)
+    return adversarial
+
+
+def pgd_restarts(
+    network: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    epsilon: float,
+    steps: int,
+    step_size: float,
+    restarts: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The image of highest loss of `restarts` runs of PGD, for each sample."""
+    best = images
+    highest = torch.full((len(images),), -torch.inf)
+    for _ in range(restarts):
+        found = pgd(network, images, labels, epsilon, steps, step_size, generator)
+        with torch.no_grad():
+            loss = functional.cross_entropy(network(found), labels, reduction="none")
+        better = loss > highest
+        best = torch.where(better[:, None, None, None], found, best)
+        highest = torch.where(better, loss, highest)
+    return best

@@ -1,0 +1,123 @@
+"""Runs the chain: each step from the store if its result is there, made otherwise; resume comes for free."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from devices.errors import DeviceError
+from devices.files import digest_value
+from devices.stage import Progress
+from pipeline.factory import code_digest, our_module
+from pipeline.fingerprint import data_fingerprint, model_fingerprint
+from pipeline.nodes import Node, chain_of
+from pipeline.store import Store, Stored
+from pipeline.versions import library_versions
+from pipeline.work import StepInputs, Work
+
+_REPORT_ASSETS = Path(__file__).parent / "report"
+
+
+class Observer(Protocol):
+    """Who watches a run."""
+
+    def started(self, number: int, total: int, node: Node) -> Progress:
+        """A step begins; returns whom the step tells how far it is."""
+
+    def waiting(self, node: Node) -> None:
+        """Another run is making the same result."""
+
+    def finished(self, number: int, total: int, node: Node, stored: Stored | None) -> None:
+        """A step ended; None when it was left out because the gate refused."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    results: Mapping[str, Stored]
+    """By node name; `deploy` is absent when the gate refused."""
+    wall_s: float
+    step_s: float
+    """Time inside steps; the rest is the chain's own."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate passed."""
+        return bool(self.results["verdict"].metrics["passed"])
+
+
+def plan_chain(work: Work, store: Store) -> tuple[Node, ...]:
+    """The steps of this recipe on this device. Raises what a missing or wrong input of the recipe raises."""
+    if work.recipe.quantize.precision not in work.profile.engine.precisions:
+        raise DeviceError(
+            f"device '{work.profile.name}'",
+            f"does not compute in {work.recipe.quantize.precision} (it has {', '.join(work.profile.engine.precisions)})",
+            "Change quantize.precision",
+        )
+    if work.recipe.quantize.precision == "int8" and work.profile.engine.int8_activations is None:
+        raise DeviceError(
+            f"device '{work.profile.name}': engine.int8_activations", "is missing; INT8 needs it", "Add it to the profile"
+        )
+    model = model_fingerprint(work.recipe.model)
+    data = data_fingerprint(work.recipe.data, store.root)
+    return chain_of(work, model, data)
+
+
+def run_chain(work: Work, store: Store, observer: Observer) -> Outcome:
+    """Run every step. A step that fails raises its error; what ran before stays stored, and the next run goes on."""
+    started = time.perf_counter()
+    nodes = plan_chain(work, store)
+    results: dict[str, Stored] = {}
+    step_s = 0.0
+    for number, node in enumerate(nodes, start=1):
+        if node.name == "deploy" and not results["verdict"].metrics["passed"]:
+            observer.finished(number, len(nodes), node, None)
+            continue
+        needed = {name: results[name] for name in node.needs}
+        key = _key(node, {name: stored.digest for name, stored in needed.items()})
+        stored = store.find(node.stage, key)
+        if stored is None:
+            progress = observer.started(number, len(nodes), node)
+            stored = store.make(
+                node.stage, key, _maker(node, work, needed, progress), lambda node=node: observer.waiting(node)  # type: ignore[misc]
+            )
+            step_s += stored.seconds if not stored.reused else 0.0
+        results[node.name] = stored
+        observer.finished(number, len(nodes), node, stored)
+    return Outcome(results, time.perf_counter() - started, step_s)
+
+
+def stored_steps(work: Work, store: Store) -> Iterator[tuple[Node, Stored | None]]:
+    """Each step with its stored result. A step after one that would run is None: its inputs are not known yet."""
+    results: dict[str, Stored] = {}
+    for node in plan_chain(work, store):
+        stored = None
+        if all(name in results for name in node.needs):
+            stored = store.find(node.stage, _key(node, {name: results[name].digest for name in node.needs}))
+        if stored:
+            results[node.name] = stored
+        yield node, stored
+
+
+def _maker(node: Node, work: Work, needed: Mapping[str, Stored], progress: Progress) -> Any:
+    return lambda folder: node.load()(StepInputs(work, needed, folder, progress))
+
+
+def _key(node: Node, inputs: Mapping[str, str]) -> str:
+    """Digest of all that decides a step's result."""
+    paths = [our_module(node.step.partition(":")[0])]
+    if node.stage == "report":
+        paths += [path for path in sorted(_REPORT_ASSETS.iterdir()) if path.suffix in (".html", ".css", ".js")]
+    return digest_value(
+        {
+            "node": node.name,
+            "config": node.config,
+            "inputs": dict(inputs),
+            "code": code_digest(paths),
+            "libraries": library_versions(node.libraries),
+        }
+    )[:40]

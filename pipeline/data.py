@@ -1,0 +1,97 @@
+"""Data sets behind one small interface: labelled images in memory, a training and a held-out test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.errors import DataError
+from pipeline.factory import call_factory, load_factory
+from pipeline.recipe import DataConfig
+
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) and labels (N,). Images are uint8 (0 to 255) or float32 (0 to 1)."""
+
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: NDArray[np.int64] | slice) -> NDArray[np.float32]:
+        """Images of these samples as float32, 0 to 1."""
+        chosen = self.images[indices]
+        if chosen.dtype == np.uint8:
+            return chosen.astype(np.float32) / np.float32(255)
+        return np.ascontiguousarray(chosen, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data factory returns. The test split is for the last judgement only: nothing is chosen by it."""
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+
+def load_dataset(config: DataConfig) -> Dataset:
+    """Call the data factory and check what it returns. Raises `DataError` or `RecipeError`."""
+    factory = load_factory(config.factory, "data.factory")
+    dataset = call_factory(factory, config.args, "data.factory", DataError)
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            "data.factory", f"returned {type(dataset).__name__}", "It must return a pipeline.data.Dataset"
+        )
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        _check_split(name, split, dataset)
+    missing = set(range(len(dataset.class_names))) - set(np.unique(dataset.train.labels).tolist())
+    if missing:
+        names = [dataset.class_names[index] for index in sorted(missing)]
+        raise DataError("data: train", f"has no image of class {', '.join(names)}", "Add images or drop the class")
+    return dataset
+
+
+def _check_split(name: str, split: Split, dataset: Dataset) -> None:
+    images, labels = split.images, split.labels
+    where = f"data: {name}"
+    if images.ndim != 4 or not len(images):
+        raise DataError(where, f"images have shape {images.shape}", "Give (N, C, H, W) with at least one image")
+    if images.shape[1:] != dataset.train.images.shape[1:]:
+        raise DataError(where, f"images are {images.shape[1:]}, training images {dataset.train.images.shape[1:]}")
+    if images.dtype not in (np.uint8, np.float32):
+        raise DataError(where, f"images are of type {images.dtype}", "Give uint8 (0 to 255) or float32 (0 to 1)")
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise DataError(where, f"labels have shape {labels.shape} and type {labels.dtype}", "Give one integer an image")
+    outside = np.flatnonzero((labels < 0) | (labels >= len(dataset.class_names)))
+    if outside.size:
+        raise DataError(
+            where,
+            f"label {int(labels[outside[0]])} of sample {int(outside[0])} is out of range",
+            f"Labels go from 0 to {len(dataset.class_names) - 1}",
+        )
+    if images.dtype == np.float32:
+        low, high = float(images.min()), float(images.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise DataError(where, "images hold values that are not finite", "Clean the data")
+        if low < 0 or high > 1:
+            raise DataError(where, f"images go from {low:g} to {high:g}", "Scale them to 0 to 1")
+
+
+def seeded_choice(count: int, wanted: int, seed: int) -> NDArray[np.int64]:
+    """The first `wanted` of a seeded shuffle of `count` samples, in ascending order; all when there are fewer."""
+    if wanted >= count:
+        return np.arange(count, dtype=np.int64)
+    return np.sort(np.random.default_rng(seed).permutation(count)[:wanted]).astype(np.int64)

@@ -1,0 +1,129 @@
+"""The gate: budgets against results. A budget is met when even the bad end of the figure's interval meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.recipe import GateConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """One budget of the recipe and what became of it."""
+
+    name: str
+    """Key in the recipe's [gate]."""
+    text: str
+    """What it asks, in words."""
+    limit: float
+    unit: str
+    value: float | None
+    """The figure; None when it is not known, which refuses."""
+    low: float | None
+    high: float | None
+    met: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Pass or refused, budget by budget."""
+
+    budgets: tuple[Budget, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every budget is met."""
+        return all(budget.met for budget in self.budgets)
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"passed": self.passed, "budgets": [asdict(budget) for budget in self.budgets]}
+
+
+def judge(
+    config: GateConfig, measurements: Mapping[str, Any], replays: Mapping[str, Any] | None, shipped: str
+) -> Verdict:
+    """Judge the shipped engine. `measurements` and `replays` are the metrics of the stages measure and attack.
+
+    What was not measured is not met: without attacks, robustness is not proven and a budget on it refuses.
+    """
+    engine = measurements["engines"][shipped]
+    accuracy = replays["engines"][shipped] if replays else {"clean": None, "robust": None}
+    clean, robust = accuracy["clean"], accuracy["robust"]
+    size = float(engine["size_bytes"])
+    candidates = (
+        _at_most(config, "max_accuracy_drop", "clean accuracy lost against dense FP32", "points", _drop(clean)),
+        _at_least(config, "min_accuracy", "clean accuracy", "%", _percent(clean)),
+        _at_most(
+            config, "max_robust_accuracy_drop", "robust accuracy lost against dense FP32", "points", _drop(robust)
+        ),
+        _at_least(config, "min_robust_accuracy", "robust accuracy, worst case of all attacks", "%", _percent(robust)),
+        _at_most(config, "max_p99_ms", "99th percentile of latency", "ms", _figure(engine["latency"]["p99_ms"])),
+        _at_most(config, "max_size_bytes", "size of the engine", "bytes", (size, size, size)),
+        _at_least(
+            config, "min_speedup_dense_fp32", "times faster than dense FP32", "x", _speedup(measurements, shipped, "fp32")
+        ),
+        _at_least(
+            config, "min_speedup_dense_int8", "times faster than dense INT8", "x", _speedup(measurements, shipped, "int8")
+        ),
+    )
+    return Verdict(tuple(budget for budget in candidates if budget is not None))
+
+
+_Figure = tuple[float, float, float] | None
+"""Value, low and high end; None when it is not known."""
+
+
+def _at_most(config: GateConfig, name: str, text: str, unit: str, figure: _Figure) -> Budget | None:
+    limit = getattr(config, name)
+    if limit is None:
+        return None
+    value, low, high = figure or (None, None, None)
+    return Budget(
+        name=name,
+        text=text,
+        limit=limit,
+        unit=unit,
+        value=value,
+        low=low,
+        high=high,
+        met=high is not None and high <= limit,
+    )
+
+
+def _at_least(config: GateConfig, name: str, text: str, unit: str, figure: _Figure) -> Budget | None:
+    limit = getattr(config, name)
+    if limit is None:
+        return None
+    value, low, high = figure or (None, None, None)
+    return Budget(
+        name=name, text=text, limit=limit, unit=unit, value=value, low=low, high=high, met=low is not None and low >= limit
+    )
+
+
+def _figure(interval: Mapping[str, float]) -> _Figure:
+    return interval["value"], interval["low"], interval["high"]
+
+
+def _percent(interval: Mapping[str, float] | None) -> _Figure:
+    return (100 * interval["value"], 100 * interval["low"], 100 * interval["high"]) if interval else None
+
+
+def _drop(accuracy: Mapping[str, Any] | None) -> _Figure:
+    """Points lost; the interval turns round with the sign."""
+    if not accuracy:
+        return None
+    gained = accuracy["difference"]
+    # `0.0 -` and not `-`: nothing lost is 0, not -0.
+    return 0.0 - 100 * gained["value"], 0.0 - 100 * gained["high"], 0.0 - 100 * gained["low"]
+
+
+def _speedup(measurements: Mapping[str, Any], shipped: str, precision: str) -> _Figure:
+    if shipped == f"dense-{precision}":
+        return 1.0, 1.0, 1.0
+    for ratio in measurements["speedups"]:
+        if (ratio["engine"], ratio["than"]) == (shipped, f"dense-{precision}"):
+            return _figure(ratio)
+    return None

@@ -1,0 +1,151 @@
+"""Networks: built by a factory, loaded from checkpoints, saved as plan and weights without pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from devices.errors import ModelError
+from devices.files import read_json, write_atomic, write_json
+from pipeline.factory import call_factory, load_factory
+from pipeline.prune.plan import PruningPlan, apply_plan
+from pipeline.recipe import ModelConfig
+
+WEIGHTS_FILE = "weights.safetensors"
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class NetworkArtifact:
+    """A network on disk: weights, and the plan that shapes the factory's network to fit them."""
+
+    folder: Path
+
+
+class NormalizedNetwork(nn.Module):
+    """A network behind the normalization that it expects, so that everything outside works on pixels 0 to 1."""
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network((x - self.mean) / self.std)  # type: ignore[no-any-return, operator]
+
+
+def build_network(config: ModelConfig, seed: int) -> nn.Module:
+    """The factory's network with its initial weights, which depend on `seed` alone. Raises `ModelError`."""
+    factory = load_factory(config.factory, "model.factory")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = call_factory(factory, config.args, "model.factory", ModelError)
+    if not isinstance(network, nn.Module):
+        raise ModelError("model.factory", f"returned {type(network).__name__}", "It must return a torch.nn.Module")
+    network = network.float().eval()
+    if config.mean is not None and config.std is not None:
+        network = NormalizedNetwork(network, config.mean, config.std).eval()
+    return network
+
+
+def load_checkpoint(network: nn.Module, path: Path) -> None:
+    """Load a user's checkpoint into the network in place. Pickled objects are refused. Raises `ModelError`."""
+    inner = network.network if isinstance(network, NormalizedNetwork) else network
+    assert isinstance(inner, nn.Module)
+    _load_state(inner, _read_checkpoint(path), str(path))
+
+
+def save_network(network: nn.Module, plan: PruningPlan | None, folder: Path) -> NetworkArtifact:
+    """Write weights, and the plan if the network was pruned."""
+    from safetensors.torch import save
+
+    state = {name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
+    write_atomic(folder / WEIGHTS_FILE, save(state))
+    if plan is not None:
+        write_json(folder / PLAN_FILE, plan.as_dict())
+    return NetworkArtifact(folder)
+
+
+def load_network(config: ModelConfig, artifact: NetworkArtifact, seed: int) -> nn.Module:
+    """Build the factory's network, replay the plan if there is one, load the weights. Raises `ModelError`."""
+    network = build_network(config, seed)
+    plan = load_plan(artifact)
+    if plan is not None:
+        apply_plan(network, plan)
+    _load_state(network, _read_checkpoint(artifact.folder / WEIGHTS_FILE), str(artifact.folder / WEIGHTS_FILE))
+    return network.eval()
+
+
+def load_plan(artifact: NetworkArtifact) -> PruningPlan | None:
+    """The plan of a pruned network; None for a dense one."""
+    path = artifact.folder / PLAN_FILE
+    return PruningPlan.from_dict(read_json(path, ModelError), str(path)) if path.exists() else None
+
+
+def check_network(network: nn.Module, input_shape: tuple[int, int, int], classes: int) -> None:
+    """Try the network on two blank images. Raises `ModelError` unless it answers (2, classes)."""
+    images = torch.zeros(2, *input_shape)
+    try:
+        with torch.no_grad():
+            logits = network(images)
+    # A user's network may raise anything.
+    except Exception as cause:  # noqa: BLE001
+        first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise ModelError(
+            "model", f"does not take images of shape {input_shape}: {first_line}", "Match model.args to the data"
+        ) from cause
+    if not isinstance(logits, torch.Tensor):
+        raise ModelError("model", f"returns {type(logits).__name__}", "It must return a tensor of logits")
+    if logits.shape != (2, classes):
+        raise ModelError(
+            "model",
+            f"returns shape {tuple(logits.shape)} for two images and {classes} classes",
+            f"It must return (N, {classes}); match model.args to the data",
+        )
+
+
+def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ModelError(str(path), "there is no such file", "Check model.weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # safetensors and torch raise many kinds of errors on damaged files.
+    except Exception as cause:  # noqa: BLE001
+        first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise ModelError(
+            str(path),
+            f"cannot be read as a checkpoint of plain tensors: {first_line}",
+            "Save it again: safetensors.torch.save_file(network.state_dict(), path)",
+        ) from cause
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(str(path), "is not a state dict of tensors", "Save network.state_dict()")
+    return state
+
+
+def _load_state(network: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
+    own = network.state_dict()
+    # Old checkpoints lack the counters of BatchNorm; they decide nothing in inference.
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in state if name not in own]
+    if missing or unknown:
+        side = f"lacks '{missing[0]}'" if missing else f"has '{unknown[0]}', which the network lacks"
+        raise ModelError(where, f"does not fit the network: it {side}", "Match model.factory and model.args to it")
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise ModelError(
+                where,
+                f"'{name}' has shape {tuple(tensor.shape)}, the network's {tuple(own[name].shape)}",
+                "Match model.args to the checkpoint",
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(where, f"'{name}' holds values that are not finite", "Use another checkpoint")
+    network.load_state_dict(state, strict=False)

@@ -1,0 +1,1 @@
+"""Structured pruning: which channels belong together, which go, and how the network shrinks."""

@@ -1,0 +1,1 @@
+"""The report: its data, its plots and its page."""

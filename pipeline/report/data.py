@@ -1,0 +1,133 @@
+"""Everything that the report says, as JSON values, gathered from the results of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from devices.errors import BundleError
+from devices.files import read_json
+from devices.robustness import INDEX_FILE, EvaluationSets, read_sets
+from pipeline.recipe import section_of
+from pipeline.report.images import image_pairs
+from pipeline.store import Stored
+from pipeline.versions import library_versions
+from pipeline.work import StepInputs, Work
+
+FORMAT = "espalier-report/1"
+_BINS = 60
+_TITLES = {
+    "dense-fp32": "dense, FP32",
+    "dense-int8": "dense, INT8",
+    "compressed-fp32": "compressed, FP32",
+    "compressed-int8": "compressed, INT8",
+}
+
+
+def assemble_report(inputs: StepInputs) -> dict[str, Any]:
+    """The content of `report.json`."""
+    work, results = inputs.work, inputs.results
+    measured, attacked = results["measurements"].metrics, results["replays"].metrics
+    engines = [name for name in _TITLES if name in measured["engines"]]
+    sets = _sets(inputs)
+    outcomes = read_json(inputs.path("replays") / "replay.json", BundleError)["correct"]
+    pruned = results["pruned"].metrics if "pruned" in results else None
+    return {
+        "format": FORMAT,
+        "name": work.recipe.name,
+        "device": {"name": work.profile.name, "title": work.profile.title},
+        "shipped": work.shipped,
+        "verdict": results["verdict"].metrics,
+        "engines": [
+            _engine(name, results, measured["engines"][name], attacked["engines"][name])
+            for name in engines
+        ],
+        "speedups": measured["speedups"],
+        "same_engine_twice": measured["same_engine_twice"],
+        "conditions": {key: measured[key] for key in ("threads", "pinned_cpus", "governor", "load_average_before")},
+        "latency_histogram": _histogram(inputs, engines),
+        "samples": attacked["samples"],
+        "epsilon": work.recipe.robustness.epsilon,
+        "surrogates": _surrogates(sets, results["sets"].metrics),
+        "layers": pruned["layers"] if pruned else [],
+        "left_out": pruned["left_out"] if pruned else [],
+        "pruning": {key: pruned[key] for key in _PRUNING_KEYS} if pruned else None,
+        "parity": [
+            {"step": name} | stored.metrics["parity"] for name, stored in results.items() if "parity" in stored.metrics
+        ],
+        "images": image_pairs(sets, outcomes, work.shipped, work.dataset.class_names),
+        "stages": [
+            {"name": name, "stage": stored.folder.parent.name, "seconds": stored.seconds, "digest": stored.digest}
+            for name, stored in results.items()
+        ],
+        "environment": {"host": work.host.as_dict(), "versions": library_versions()},
+        "commands": _commands(work),
+        "recipe": section_of(work.recipe),
+    }
+
+
+_PRUNING_KEYS = ("macs_before", "macs_after", "parameters_before", "parameters_after", "channel_step")
+
+
+def _engine(
+    name: str, results: Mapping[str, Stored], measured: Mapping[str, Any], attacked: Mapping[str, Any]
+) -> dict[str, Any]:
+    form = name.split("-")[0]
+    network = results["dense"].metrics
+    macs, parameters = network["macs"], network["parameters"]
+    if form == "compressed":
+        pruned = results["pruned"].metrics
+        macs, parameters = pruned["macs_after"], pruned["parameters_after"]
+    return {"name": name, "title": _TITLES[name], "macs": macs, "parameters": parameters, **measured, **attacked}
+
+
+def _sets(inputs: StepInputs) -> EvaluationSets:
+    folder = inputs.path("sets")
+    index = folder / INDEX_FILE
+    return read_sets(read_json(index, BundleError), lambda name: (folder / name).read_bytes(), str(index))
+
+
+def _surrogates(sets: EvaluationSets, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"set": info.name, "surrogate": info.surrogate, "accuracy": metrics[f"{info.name}_surrogate_accuracy"]}
+        for info in sets.infos
+        if info.kind == "adversarial"
+    ]
+
+
+def _histogram(inputs: StepInputs, engines: list[str]) -> dict[str, Any]:
+    """Counts of queries over shared, evenly spaced logarithmic edges in ms; what lies beyond is counted apart."""
+    samples = {name: np.load(inputs.path("measurements") / f"latency-{name}.npy") / 1e6 for name in engines}
+    low = min(float(values.min()) for values in samples.values())
+    high = max(float(np.percentile(values, 99.5)) for values in samples.values())
+    edges = np.geomspace(low, max(high, low * 1.01), _BINS + 1)
+    return {
+        "edges_ms": edges.tolist(),
+        "engines": {
+            name: {
+                "counts": np.histogram(values, edges)[0].tolist(),
+                "beyond": int(np.count_nonzero(values > edges[-1])),
+            }
+            for name, values in samples.items()
+        },
+    }
+
+
+def _commands(work: Work) -> list[dict[str, str]]:
+    name = f"runs/{work.recipe.name}-{work.profile.name}"
+    return [
+        {
+            "figure": "everything, from the start",
+            "command": f"espalier run RECIPE --device {work.profile.name}",
+        },
+        {
+            "figure": "latency, load time and memory of the shipped engine",
+            "command": f"espalier-agent bench {name}/deploy --allow-unsigned",
+        },
+        {
+            "figure": "accuracy and robust accuracy of the shipped engine",
+            "command": f"espalier-agent attack {name}/deploy {name}/evidence --allow-unsigned",
+        },
+    ]

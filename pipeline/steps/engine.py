@@ -1,0 +1,51 @@
+"""Steps on the built engines: measure and attack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from devices.attack import attack_engines
+from devices.errors import BundleError
+from devices.files import read_json
+from devices.latency import LatencyConfig
+from devices.measure import measure_engines
+from devices.robustness import INDEX_FILE, read_sets
+from devices.stage import Metrics
+from pipeline.work import StepInputs
+
+_ENGINE_PREFIX = "engine "
+
+
+def measure(inputs: StepInputs) -> Metrics:
+    """Latency, throughput, load time, memory and size of all engines."""
+    work = inputs.work
+    result = measure_engines(
+        _engines(inputs),
+        "dense-fp32",
+        work.shipped,
+        work.profile.measure.batch_sizes,
+        LatencyConfig(
+            duration_s=work.recipe.measure.duration_s, warmup_s=work.recipe.measure.warmup_s, seed=work.recipe.seed
+        ),
+        work.host,
+        inputs.folder,
+        inputs.progress,
+    )
+    return result.metrics
+
+
+def attack(inputs: StepInputs) -> Metrics:
+    """Evaluation sets through all engines."""
+    folder = inputs.path("sets")
+    index = folder / INDEX_FILE
+    sets = read_sets(read_json(index, BundleError), lambda name: (folder / name).read_bytes(), str(index))
+    result = attack_engines(_engines(inputs), "dense-fp32", sets, inputs.work.host, inputs.folder, inputs.progress)
+    return result.metrics
+
+
+def _engines(inputs: StepInputs) -> dict[str, Path]:
+    return {
+        node.removeprefix(_ENGINE_PREFIX): stored.folder
+        for node, stored in inputs.results.items()
+        if node.startswith(_ENGINE_PREFIX)
+    }

@@ -1,0 +1,131 @@
+"""Results of stages by the digest of all that decides them. Written whole or not at all; one writer at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devices.errors import StorageError
+from devices.files import digest_file, digest_value, read_json, storage_errors, storage_full, write_json
+from devices.stage import Metrics
+
+_RESULT = "result.json"
+_FORMAT = "espalier-result/1"
+_FULL_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stage's result in the store."""
+
+    folder: Path
+    digest: str
+    """Digest of the artifact: of its files' names and contents, not of the metrics."""
+    metrics: dict[str, Any]
+    seconds: float
+    """Time that making it took."""
+    reused: bool
+
+
+class Store:
+    """A folder of results. Several runs may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, stage: str, key: str) -> Stored | None:
+        """The stored result, every file checked against its digest; a damaged one counts as none."""
+        folder = self._folder(stage, key)
+        if not (folder / _RESULT).is_file():
+            return None
+        try:
+            result = read_json(folder / _RESULT, StorageError)
+            files: dict[str, str] = result["files"]
+            intact = result["format"] == _FORMAT and all(
+                (folder / name).is_file() and digest_file(folder / name) == digest for name, digest in files.items()
+            )
+            if not intact:
+                return None
+            return Stored(folder, digest_value(files), result["metrics"], result["seconds"], reused=True)
+        except (StorageError, KeyError, TypeError, AttributeError, OSError):
+            return None
+
+    def make(
+        self, stage: str, key: str, make: Callable[[Path], Metrics], waiting: Callable[[], None]
+    ) -> Stored:
+        """The stored result, or `make` it in a folder of its own and move that into place.
+
+        `waiting` is called once when another run is making the same result. Raises `StorageError` when the disk is full.
+        """
+        with self._lock(stage, key, waiting):
+            found = self.find(stage, key)
+            if found:
+                return found
+            scratch = self.root / "tmp" / f"{stage}-{key}"
+            with storage_errors(self.root):
+                _remove(scratch)
+                scratch.mkdir(parents=True)
+            started = time.perf_counter()
+            try:
+                metrics = make(scratch)
+                seconds = time.perf_counter() - started
+                with storage_errors(self.root):
+                    self._finish(scratch, stage, key, metrics, seconds)
+            except BaseException as error:
+                full = isinstance(error, Exception) and shutil.disk_usage(scratch).free < _FULL_BYTES
+                _remove(scratch)
+                # Libraries that write for us say it each in their own way.
+                if full and not isinstance(error, StorageError):
+                    raise storage_full(self.root) from error
+                raise
+            finished = self.find(stage, key)
+            if finished is None:
+                raise StorageError(str(self._folder(stage, key)), "the result was damaged as it was written", "Run again")
+            return Stored(finished.folder, finished.digest, finished.metrics, seconds, reused=False)
+
+    def _finish(self, scratch: Path, stage: str, key: str, metrics: Metrics, seconds: float) -> None:
+        paths = sorted(path for path in scratch.rglob("*") if path.is_file())
+        files = {path.relative_to(scratch).as_posix(): digest_file(path) for path in paths}
+        content = {"format": _FORMAT, "stage": stage, "files": files, "metrics": dict(metrics), "seconds": seconds}
+        write_json(scratch / _RESULT, content)
+        target = self._folder(stage, key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            # Damaged, or `find` would have returned it.
+            _remove(target)
+        os.rename(scratch, target)
+        handle = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def _folder(self, stage: str, key: str) -> Path:
+        return self.root / stage / key
+
+    @contextmanager
+    def _lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        path = self.root / "locks" / f"{stage}-{key}"
+        with storage_errors(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = open(path, "w")  # noqa: SIM115
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            # The kernel lets go of the lock when this process ends, however it ends.
+            yield
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

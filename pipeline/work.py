@@ -1,0 +1,65 @@
+"""What the steps of one run share: recipe, device, host, and the data set, loaded once when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.detect import Host
+from devices.profile import Profile
+from devices.stage import Progress
+from pipeline.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.data import Dataset
+    from pipeline.store import Stored
+
+
+@dataclass(frozen=True)
+class Work:
+    """Inputs of a run. Everything heavy is loaded only when a step that is not stored asks for it."""
+
+    recipe: Recipe
+    profile: Profile
+    host: Host
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The recipe's images, checked."""
+        from pipeline.data import load_dataset
+
+        return load_dataset(self.recipe.data)
+
+    @cached_property
+    def parity_images(self) -> NDArray[np.float32]:
+        """Training images that borders are compared on, (N, C, H, W)."""
+        from pipeline.data import seeded_choice
+
+        train = self.dataset.train
+        return train.batch(seeded_choice(len(train), self.recipe.parity.samples, self.recipe.seed))
+
+    @property
+    def shipped(self) -> str:
+        """Name of the engine that ships."""
+        form = "compressed" if self.recipe.prune else "dense"
+        return f"{form}-{self.recipe.quantize.precision}"
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What a step gets: the run's inputs, results it needs by node name, its folder, and whom to tell how far it is."""
+
+    work: Work
+    results: Mapping[str, Stored]
+    folder: Path
+    progress: Progress
+
+    def path(self, node: str) -> Path:
+        """Folder of a result that this step needs."""
+        return self.results[node].folder
