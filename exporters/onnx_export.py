@@ -81,7 +81,7 @@ def _trace(network: torch.nn.Module, images: torch.Tensor, opset: int) -> onnx.M
                 return program.model_proto
             return _trace_old(network, images, arguments)
     # The exporter raises whatever the network's code and the converter raise.
-    except Exception as cause:  # noqa: BLE001
+    except Exception as cause:
         first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         raise ModelError("export", f"the network cannot be exported to ONNX: {first_line}", "See --debug") from cause
 
@@ -90,7 +90,7 @@ def _trace_old(network: torch.nn.Module, images: torch.Tensor, arguments: dict[s
     import onnx
     import torch
 
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()
     axes = {INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}}
     torch.onnx.export(network, (images,), buffer, dynamo=False, dynamic_axes=axes, **arguments)
     return onnx.load_from_string(buffer.getvalue())

@@ -69,7 +69,7 @@ def quantize_int8(
                     extra_options=extra,
                 )
         # ONNX Runtime's tools raise whatever their helpers raise.
-        except Exception as cause:  # noqa: BLE001
+        except Exception as cause:
             raise ModelError(str(source), f"ONNX Runtime cannot quantize it ({cause})", "See --debug") from cause
         write_atomic(target, quantized.read_bytes())
     expected = open_reference(source, threads)(samples_NCHW)

@@ -28,7 +28,7 @@ def simplify_onnx(
         # Its own check runs on random inputs; ours below runs on real samples.
         simplified, _ = onnxsim.simplify(model, check_n=0)
     # onnxsim raises plain RuntimeError and ONNX's checker errors, which share no base.
-    except Exception as cause:  # noqa: BLE001
+    except Exception as cause:
         raise ModelError(str(source), f"onnxsim cannot simplify it ({cause})", "Report it with --debug") from cause
     write_atomic(target, simplified.SerializeToString(deterministic=True))
     expected = open_reference(source, threads)(samples_NCHW)

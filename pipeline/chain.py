@@ -55,12 +55,14 @@ def plan_chain(work: Work, store: Store) -> tuple[Node, ...]:
     if work.recipe.quantize.precision not in work.profile.engine.precisions:
         raise DeviceError(
             f"device '{work.profile.name}'",
-            f"does not compute in {work.recipe.quantize.precision} (it has {', '.join(work.profile.engine.precisions)})",
+            f"computes in {', '.join(work.profile.engine.precisions)}, not in {work.recipe.quantize.precision}",
             "Change quantize.precision",
         )
     if work.recipe.quantize.precision == "int8" and work.profile.engine.int8_activations is None:
         raise DeviceError(
-            f"device '{work.profile.name}': engine.int8_activations", "is missing; INT8 needs it", "Add it to the profile"
+            f"device '{work.profile.name}': engine.int8_activations",
+            "is missing; INT8 needs it",
+            "Add it to the profile",
         )
     model = model_fingerprint(work.recipe.model)
     data = data_fingerprint(work.recipe.data, store.root)
@@ -83,7 +85,10 @@ def run_chain(work: Work, store: Store, observer: Observer) -> Outcome:
         if stored is None:
             progress = observer.started(number, len(nodes), node)
             stored = store.make(
-                node.stage, key, _maker(node, work, needed, progress), lambda node=node: observer.waiting(node)  # type: ignore[misc]
+                node.stage,
+                key,
+                _maker(node, work, needed, progress),
+                lambda node=node: observer.waiting(node),  # type: ignore[misc]
             )
             step_s += stored.seconds if not stored.reused else 0.0
         results[node.name] = stored

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output went away (`espalier ... | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         if options.debug:
             raise
         text = f"{type(error).__name__}: {error}"
@@ -147,7 +147,7 @@ def _stages(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _devices_list(options: argparse.Namespace) -> int:
+def _devices_list(_: argparse.Namespace) -> int:
     from devices.detect import detect_host, matches
     from devices.profile import load_profile, profile_names
 
@@ -167,7 +167,7 @@ def _devices_show(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _devices_detect(options: argparse.Namespace) -> int:
+def _devices_detect(_: argparse.Namespace) -> int:
     from devices.describe import host_lines
     from devices.detect import detect_host
 

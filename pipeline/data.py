@@ -13,7 +13,6 @@ from pipeline.factory import call_factory, load_factory
 from pipeline.recipe import DataConfig
 
 
-
 @dataclass(frozen=True)
 class Split:
     """Images (N, C, H, W) and labels (N,). Images are uint8 (0 to 255) or float32 (0 to 1)."""
@@ -52,9 +51,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     factory = load_factory(config.factory, "data.factory")
     dataset = call_factory(factory, config.args, "data.factory", DataError)
     if not isinstance(dataset, Dataset):
-        raise DataError(
-            "data.factory", f"returned {type(dataset).__name__}", "It must return a pipeline.data.Dataset"
-        )
+        raise DataError("data.factory", f"returned {type(dataset).__name__}", "It must return a pipeline.data.Dataset")
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         _check_split(name, split, dataset)
     missing = set(range(len(dataset.class_names))) - set(np.unique(dataset.train.labels).tolist())

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def load_factory(reference: str, field: str) -> Callable[..., Any]:
     except ModuleNotFoundError as cause:
         raise RecipeError(field, f"'{source}' cannot be imported: {cause}", _advice(source, cause)) from cause
     # A user's module may raise anything while it is imported.
-    except Exception as cause:  # noqa: BLE001
+    except Exception as cause:
         raise RecipeError(field, f"importing '{source}' raised {type(cause).__name__}: {cause}", "Mend it") from cause
     found = getattr(module, name, None)
     if not callable(found):
@@ -34,16 +34,14 @@ def load_factory(reference: str, field: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def call_factory(
-    factory: Callable[..., Any], arguments: dict[str, Any], field: str, error: type[EspalierError]
-) -> Any:
+def call_factory(factory: Callable[..., Any], arguments: dict[str, Any], field: str, error: type[EspalierError]) -> Any:
     """Call a factory of the user; what it raises becomes `error`, naming the recipe's field."""
     try:
         return factory(**arguments)
     except EspalierError:
         raise
     # A user's factory may raise anything.
-    except Exception as cause:  # noqa: BLE001
+    except Exception as cause:
         raise error(field, f"the factory raised {type(cause).__name__}: {cause}", "Mend it or its args") from cause
 
 
@@ -73,7 +71,7 @@ def code_digest(paths: list[Path]) -> str:
     return digest_value(sorted(seen.values()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _source(path: Path) -> tuple[str, tuple[Path, ...]]:
     """Digest of a source file, and the files of its tree that it imports."""
     content = path.read_bytes()

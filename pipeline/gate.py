@@ -63,10 +63,18 @@ def judge(
         _at_most(config, "max_p99_ms", "99th percentile of latency", "ms", _figure(engine["latency"]["p99_ms"])),
         _at_most(config, "max_size_bytes", "size of the engine", "bytes", (size, size, size)),
         _at_least(
-            config, "min_speedup_dense_fp32", "times faster than dense FP32", "x", _speedup(measurements, shipped, "fp32")
+            config,
+            "min_speedup_dense_fp32",
+            "times faster than dense FP32",
+            "x",
+            _speedup(measurements, shipped, "fp32"),
         ),
         _at_least(
-            config, "min_speedup_dense_int8", "times faster than dense INT8", "x", _speedup(measurements, shipped, "int8")
+            config,
+            "min_speedup_dense_int8",
+            "times faster than dense INT8",
+            "x",
+            _speedup(measurements, shipped, "int8"),
         ),
     )
     return Verdict(tuple(budget for budget in candidates if budget is not None))
@@ -99,7 +107,14 @@ def _at_least(config: GateConfig, name: str, text: str, unit: str, figure: _Figu
         return None
     value, low, high = figure or (None, None, None)
     return Budget(
-        name=name, text=text, limit=limit, unit=unit, value=value, low=low, high=high, met=low is not None and low >= limit
+        name=name,
+        text=text,
+        limit=limit,
+        unit=unit,
+        value=value,
+        low=low,
+        high=high,
+        met=low is not None and low >= limit,
     )
 
 

@@ -46,10 +46,10 @@ def build_network(config: ModelConfig, seed: int) -> nn.Module:
         network = call_factory(factory, config.args, "model.factory", ModelError)
     if not isinstance(network, nn.Module):
         raise ModelError("model.factory", f"returned {type(network).__name__}", "It must return a torch.nn.Module")
-    network = network.float().eval()
+    dense: nn.Module = network.float().eval()
     if config.mean is not None and config.std is not None:
-        network = NormalizedNetwork(network, config.mean, config.std).eval()
-    return network
+        dense = NormalizedNetwork(dense, config.mean, config.std).eval()
+    return dense
 
 
 def load_checkpoint(network: nn.Module, path: Path) -> None:
@@ -93,7 +93,7 @@ def check_network(network: nn.Module, input_shape: tuple[int, int, int], classes
         with torch.no_grad():
             logits = network(images)
     # A user's network may raise anything.
-    except Exception as cause:  # noqa: BLE001
+    except Exception as cause:
         first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise ModelError(
             "model", f"does not take images of shape {input_shape}: {first_line}", "Match model.args to the data"
@@ -118,7 +118,7 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     # safetensors and torch raise many kinds of errors on damaged files.
-    except Exception as cause:  # noqa: BLE001
+    except Exception as cause:
         first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise ModelError(
             str(path),

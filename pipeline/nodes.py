@@ -74,9 +74,7 @@ def _network_nodes(work: Work, model: dict[str, Any], data: dict[str, Any]) -> l
     return nodes
 
 
-def _convert_nodes(
-    work: Work, form: str, network: str, model: dict[str, Any], data: dict[str, Any]
-) -> list[Node]:
+def _convert_nodes(work: Work, form: str, network: str, model: dict[str, Any], data: dict[str, Any]) -> list[Node]:
     recipe = work.recipe
     shared = {"data": data, "parity": section_of(recipe.parity), "seed": recipe.seed, "threads": recipe.threads}
     opset = choose_opset(recipe.export, work.profile)
@@ -137,7 +135,9 @@ def _judge_nodes(work: Work, engines: list[str], data: dict[str, Any]) -> list[N
     networks = ["dense", *(["pruned"] if recipe.prune else []), *(["recovered"] if recipe.finetune else [])]
     forms = ["dense", *(["compressed"] if recipe.prune else [])]
     int8 = recipe.quantize.precision == "int8"
-    graphs = [f"{step} {form}" for form in forms for step in ("exported", "simplified", *(["quantized"] if int8 else []))]
+    graphs = [
+        f"{step} {form}" for form in forms for step in ("exported", "simplified", *(["quantized"] if int8 else []))
+    ]
     everything = (*networks, *graphs, *engines, "sets", *judged, "verdict")
     bundle = _node("deploy", "bundle", "publish:deploy", everything, whole, ("numpy",))
     report = _node("report", "report", "publish:report", everything, whole, ("jinja2", "pillow"))
@@ -148,6 +148,4 @@ def _judge_nodes(work: Work, engines: list[str], data: dict[str, Any]) -> list[N
 def _node(
     name: str, stage: str, step: str, needs: tuple[str, ...], config: dict[str, Any], libraries: tuple[str, ...]
 ) -> Node:
-    return Node(
-        name=name, stage=stage, step=f"pipeline.steps.{step}", needs=needs, config=config, libraries=libraries
-    )
+    return Node(name=name, stage=stage, step=f"pipeline.steps.{step}", needs=needs, config=config, libraries=libraries)

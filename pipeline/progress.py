@@ -29,7 +29,7 @@ class ProgressPrinter:
         head = self._head(number, total, node)
         self._draw(f"{head} ...")
 
-        def progress(done: int, units: int, text: str = "") -> None:
+        def progress(done: int, units: int, text: str) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last < _REFRESH_S:

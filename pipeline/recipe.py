@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from devices.errors import RecipeError
-from devices.files import TOMLDecodeError, read_toml, tomllib
+from devices.files import parse_toml_value, read_toml
 
 Unit = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -226,16 +226,12 @@ def _override(raw: dict[str, Any], text: str) -> None:
     names = key.strip().split(".")
     if not separator or not all(names):
         raise RecipeError(f"--set {text}", "is not of the form key.path=value", "Example: --set prune.target_macs=0.5")
-    try:
-        value = tomllib.loads(f"value = {value_text}")["value"]
-    except TOMLDecodeError:
-        value = value_text
     table = raw
     for name in names[:-1]:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set {text}", f"'{name}' is a value, not a table", "Check the key")
-    table[names[-1]] = value
+    table[names[-1]] = parse_toml_value(value_text)
     if names[0] in ("model", "data"):
         raw |= _with_absolute_paths({names[0]: raw[names[0]]}, Path.cwd(), only=names[-1])
 

@@ -57,12 +57,10 @@ class Store:
         except (StorageError, KeyError, TypeError, AttributeError, OSError):
             return None
 
-    def make(
-        self, stage: str, key: str, make: Callable[[Path], Metrics], waiting: Callable[[], None]
-    ) -> Stored:
+    def make(self, stage: str, key: str, make: Callable[[Path], Metrics], waiting: Callable[[], None]) -> Stored:
         """The stored result, or `make` it in a folder of its own and move that into place.
 
-        `waiting` is called once when another run is making the same result. Raises `StorageError` when the disk is full.
+        `waiting` is called once when another run is making the same result. Raises `StorageError` on a full disk.
         """
         with self._lock(stage, key, waiting):
             found = self.find(stage, key)
@@ -87,7 +85,9 @@ class Store:
                 raise
             finished = self.find(stage, key)
             if finished is None:
-                raise StorageError(str(self._folder(stage, key)), "the result was damaged as it was written", "Run again")
+                raise StorageError(
+                    str(self._folder(stage, key)), "the result was damaged as it was written", "Run again"
+                )
             return Stored(finished.folder, finished.digest, finished.metrics, seconds, reused=False)
 
     def _finish(self, scratch: Path, stage: str, key: str, metrics: Metrics, seconds: float) -> None:

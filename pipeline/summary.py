@@ -32,7 +32,9 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
     for budget in report["verdict"]["budgets"]:
         lines.append(f"{'met    ' if budget['met'] else 'MISSED '} {budget_text(budget)}")
     passed = report["verdict"]["passed"]
-    lines.append(f"gate: {'passed' if passed else 'REFUSED'}{'' if report['verdict']['budgets'] else ' (no budget set)'}")
+    lines.append(
+        f"gate: {'passed' if passed else 'REFUSED'}{'' if report['verdict']['budgets'] else ' (no budget set)'}"
+    )
     if passed:
         lines.append(f"ships:    {folder / 'deploy'}")
     lines += [f"evidence: {folder / 'evidence'}", f"report:   {folder / 'report.html'}"]

@@ -43,7 +43,7 @@ def residual_cnn(in_channels: int = 1, channels: int = 64, blocks: int = 2, clas
 
 
 def mlp() -> nn.Module:
-    """64 pixels, ten hidden neurons, two answers; exactly `Sequential(Linear(64, 10), Linear(10, 2))` after flattening."""
+    """64 pixels, ten hidden, two answers: `Sequential(Linear(64, 10), Linear(10, 2))` after flattening."""
     return nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(64, 10), nn.Linear(10, 2)))
 
 

@@ -50,11 +50,11 @@ def craft_sets(
     metrics: dict[str, object] = {"samples": len(labels)}
     attacks = [(name, method) for name in surrogates for method in config.attacks]
     with deterministic(seed, threads) as generator:
-        for done, (name, method) in enumerate(attacks):
-            progress(done, len(attacks) + 1, f"{method} on {name}")
-            found, share = _attack(config, method, surrogates[name], images_NCHW, labels, generator)
+        for done, (name, attack) in enumerate(attacks):
+            progress(done, len(attacks) + 1, f"{attack} on {name}")
+            found, share = _attack(config, attack, surrogates[name], images_NCHW, labels, generator)
             info = SetInfo(
-                name=f"{method}_{name}", kind="adversarial", method=method, surrogate=name, epsilon=config.epsilon
+                name=f"{attack}_{name}", kind="adversarial", method=attack, surrogate=name, epsilon=config.epsilon
             )
             _save(folder, info.file, found)
             infos.append(info)

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 gray images of 8x8, shipped with the library (UCI, Alpaydin & Kaynak 1998)."""
+"""scikit-learn's handwritten digits: 1,797 gray images of 8x8, in the library (UCI, Alpaydin & Kaynak 1998)."""
 
 from __future__ import annotations
 

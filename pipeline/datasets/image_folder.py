@@ -40,7 +40,9 @@ def image_folder(
     listed = reader.listed()
     classes = sorted({parts[1] for parts in listed if parts[0] == train})
     if not classes:
-        raise DataError(str(root), f"has no folder {train}/<class>", "See pipeline/datasets/image_folder.py for the form")
+        raise DataError(
+            str(root), f"has no folder {train}/<class>", "See pipeline/datasets/image_folder.py for the form"
+        )
     limits = {train: train_per_class, test: test_per_class}
     wanted = {
         (part, name): _files(listed, part, name, limits[part], root) for part in (train, test) for name in classes
@@ -141,7 +143,7 @@ def _decode(name: str, content: bytes, color: str, size: tuple[int, int] | None)
         with Image.open(io.BytesIO(content)) as opened:
             image = opened.convert("L" if color == "gray" else "RGB")
     # Pillow's decoders raise OSError, SyntaxError, ValueError and their own on damaged files.
-    except Exception as cause:  # noqa: BLE001
+    except Exception as cause:
         raise DataError(name, f"cannot be read as an image ({cause})", "Remove or replace the file") from cause
     if size:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -56,7 +56,9 @@ def allocate(
     choices = [snap_choices(item.group.width, step, min_channels) for item in ranked]
 
     def removed_by(kept: Sequence[int]) -> list[Unit]:
-        return [unit for item, count in zip(ranked, kept, strict=True) for unit in item.lowest(item.group.width - count)]
+        return [
+            unit for item, count in zip(ranked, kept, strict=True) for unit in item.lowest(item.group.width - count)
+        ]
 
     def fits(kept: Sequence[int]) -> bool:
         return macs_without(removed_by(kept)) <= limit

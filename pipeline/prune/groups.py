@@ -71,6 +71,7 @@ def find_groups(network: nn.Module, trace: Trace, image_NCHW: torch.Tensor, igno
     Raises `RecipeError` when a pattern of `ignore` matches no parameter.
     """
     parameters = {name for name, _ in network.named_parameters()}
+    weights = {name for name, tensor in network.named_parameters() if tensor.ndim >= 2}
     _pin_ignored(trace, parameters, ignore)
     pinned = trace.sets.pinned_roots()
     slices: dict[int, list[Slice]] = {}
@@ -81,7 +82,7 @@ def find_groups(network: nn.Module, trace: Trace, image_NCHW: torch.Tensor, igno
                 continue
             for index, root in enumerate(trace.sets.roots(labels).tolist()):
                 if root in pinned:
-                    if dim == 0 and name in parameters and name.endswith("weight"):
+                    if dim == 0 and name in weights:
                         left[name, pinned[root]] = left.get((name, pinned[root]), 0) + 1
                 else:
                     slices.setdefault(root, []).append(Slice(name, dim, index))
@@ -91,8 +92,8 @@ def find_groups(network: nn.Module, trace: Trace, image_NCHW: torch.Tensor, igno
         by_signature.setdefault(signature, []).append(Unit(root, tuple(found)))
     groups, left_out = [], [LeftOut(name, count, reason) for (name, reason), count in sorted(left.items())]
     for signature, units in sorted(by_signature.items(), key=lambda item: item[1][0].label):
-        group = Group(_name(signature, parameters), tuple(units))
-        reason = _dry_run(network, group, image_NCHW) if group.width > 1 else "it is one channel only"
+        group = Group(_name(signature, weights), tuple(units))
+        reason = _unfit(signature, group) or _dry_run(network, group, image_NCHW)
         if reason:
             left_out.append(LeftOut(group.name, group.width, reason))
         else:
@@ -138,8 +139,14 @@ def _pin_ignored(trace: Trace, parameters: set[str], ignore: Sequence[str]) -> N
             trace.sets.pin(dims.get(0), f"the recipe ignores '{pattern}'")
 
 
-def _name(signature: tuple[tuple[str, int], ...], parameters: set[str]) -> str:
-    outputs = [name for name, dim in signature if dim == 0 and name in parameters and name.endswith("weight")]
+def _unfit(signature: tuple[tuple[str, int], ...], group: Group) -> str | None:
+    if group.width < 2:
+        return "it is one channel only"
+    return "no other layer reads it" if len(signature) < 2 else None
+
+
+def _name(signature: tuple[tuple[str, int], ...], weights: set[str]) -> str:
+    outputs = [name for name, dim in signature if dim == 0 and name in weights]
     return outputs[0] if outputs else signature[0][0]
 
 

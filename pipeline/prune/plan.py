@@ -59,7 +59,9 @@ def apply_plan(network: nn.Module, plan: PruningPlan) -> None:
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     for cut in plan.cuts:
         if cut.tensor not in tensors:
-            raise ModelError("pruning plan", f"cuts '{cut.tensor}', which the network lacks", "Use the plan's own factory")
+            raise ModelError(
+                "pruning plan", f"cuts '{cut.tensor}', which the network lacks", "Use the plan's own factory"
+            )
         shape = tuple(tensors[cut.tensor].shape)
         if cut.dim >= len(shape) or shape[cut.dim] != cut.size:
             raise ModelError(

@@ -86,4 +86,3 @@ def layer_widths(before: nn.Module, after: nn.Module) -> list[dict[str, object]]
         for name, tensor in before.named_parameters()
         if tensor.ndim >= 2
     ]
-

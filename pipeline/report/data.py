@@ -40,10 +40,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "device": {"name": work.profile.name, "title": work.profile.title},
         "shipped": work.shipped,
         "verdict": results["verdict"].metrics,
-        "engines": [
-            _engine(name, results, measured["engines"][name], attacked["engines"][name])
-            for name in engines
-        ],
+        "engines": [_engine(name, results, measured["engines"][name], attacked["engines"][name]) for name in engines],
         "speedups": measured["speedups"],
         "same_engine_twice": measured["same_engine_twice"],
         "conditions": {key: measured[key] for key in ("threads", "pinned_cpus", "governor", "load_average_before")},

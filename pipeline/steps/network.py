@@ -25,9 +25,7 @@ def train(inputs: StepInputs) -> Metrics:
     assert recipe.train is not None
     network = build_network(recipe.model, recipe.seed)
     check_network(network, dataset.input_shape, len(dataset.class_names))
-    losses = fit(
-        network, dataset.train, recipe.objective, recipe.train, recipe.seed, recipe.threads, inputs.progress
-    )
+    losses = fit(network, dataset.train, recipe.objective, recipe.train, recipe.seed, recipe.threads, inputs.progress)
     save_network(network, None, inputs.folder)
     return {"loss_by_epoch": losses} | _size(network, inputs)
 

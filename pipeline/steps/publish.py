@@ -65,7 +65,12 @@ def report(inputs: StepInputs) -> Metrics:
 def evidence(inputs: StepInputs) -> Metrics:
     """The bundle that proves it: evaluation sets, results, report."""
     files: dict[str, Path] = {}
-    for node, prefix in (("sets", "sets/"), ("measurements", "results/"), ("replays", "results/"), ("verdict", "results/")):
+    for node, prefix in (
+        ("sets", "sets/"),
+        ("measurements", "results/"),
+        ("replays", "results/"),
+        ("verdict", "results/"),
+    ):
         for path in sorted(inputs.path(node).iterdir()):
             if path.name != "result.json":
                 files[prefix + path.name] = path
