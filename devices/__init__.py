@@ -1,8 +1,8 @@
 """What a device is, and all that runs on it: numpy, the standard library and an engine runtime.
 
-    import devices
-    classify = devices.load("runs/digits-cpu/deploy", allow_unsigned=True)
-    print(classify(image).label)
+import devices
+classify = devices.load("runs/digits-cpu/deploy", allow_unsigned=True)
+print(classify(image).label)
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         result = options.call(options)
+        _print(json.dumps(result, indent=2) if options.json else options.as_text(result))
     except EspalierError as error:
         if options.debug:
             raise
@@ -23,33 +25,52 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         if options.debug:
             raise
-        print(f"espalier-agent: internal fault ({type(error).__name__}: {error}). Repeat with --debug", file=sys.stderr)
+        fault = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"espalier-agent: internal fault ({fault}). Repeat with --debug", file=sys.stderr)
         return EXIT_INTERNAL
-    print(json.dumps(result, indent=2) if options.json else _as_text(result))
     return EXIT_OK
 
 
+def _print(text: str) -> None:
+    try:
+        # A terminal that cannot show a character gets its escape.
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        # Who reads has seen enough (`| head`). Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _parser() -> argparse.ArgumentParser:
+    from devices import agent_text
+
     parser = argparse.ArgumentParser(prog="espalier-agent", description="Measure shipped engines on this device.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     bench = commands.add_parser("bench", help="verify a deploy bundle and measure its engine here")
-    bench.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a deploy bundle")
-    bench.add_argument("--allow-unsigned", action="store_true", help="use a bundle that nobody signed")
-    bench.add_argument("--seconds", type=_positive, default=4.0, metavar="S", help="time to measure latency (4)")
-    bench.set_defaults(call=_bench)
+    bench.add_argument("--seconds", type=_seconds, default=4.0, metavar="S", help="time to measure latency (4)")
+    bench.set_defaults(call=_bench, as_text=agent_text.bench_text)
+    attack = commands.add_parser("attack", help="replay the evaluation sets of an evidence bundle through the engine")
+    attack.set_defaults(call=_attack, as_text=agent_text.attack_text)
     detect = commands.add_parser("detect", help="say what this device is")
-    detect.set_defaults(call=_detect)
-    for command in (bench, detect):
+    detect.set_defaults(call=_detect, as_text=agent_text.detect_text)
+    for command in (bench, attack):
+        command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a deploy bundle")
+        command.add_argument("--allow-unsigned", action="store_true", help="use a bundle that nobody signed")
+    attack.add_argument("evidence", type=Path, metavar="EVIDENCE", help="folder of its evidence bundle")
+    for command in (bench, attack, detect):
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def _positive(text: str) -> float:
-    value = float(text)
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 < value <= 3600:
         raise argparse.ArgumentTypeError("must be above 0 and at most 3600")
     return value
@@ -61,9 +82,10 @@ def _bench(options: argparse.Namespace) -> dict[str, object]:
     import numpy as np
 
     from devices.bundle import open_bundle
-    from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, load_verified
+    from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, load_verified, read_engine_info
     from devices.detect import detect_host
     from devices.engine_files import ENGINE_FILE, INFO_FILE
+    from devices.files import write_atomic
     from devices.footprint import measure_footprint
     from devices.latency import LatencyConfig, measure_interleaved, pinned, summarize
 
@@ -71,29 +93,55 @@ def _bench(options: argparse.Namespace) -> dict[str, object]:
     host = detect_host()
     with tempfile.TemporaryDirectory(prefix="espalier-agent-") as scratch:
         # The verified bytes are what the fresh process loads, not the bundle's files again.
-        Path(scratch, ENGINE_FILE).write_bytes(bundle.read(ENGINE_PATH))
-        Path(scratch, INFO_FILE).write_bytes(bundle.read(ENGINE_INFO_PATH))
-        threads = bundle.read_json(ENGINE_INFO_PATH)["threads"]
-        with pinned(threads) as cpus:
+        write_atomic(Path(scratch, ENGINE_FILE), bundle.read(ENGINE_PATH))
+        write_atomic(Path(scratch, INFO_FILE), bundle.read(ENGINE_INFO_PATH))
+        with pinned(read_engine_info(bundle).threads) as cpus:
             engine = load_verified(bundle, host).engine
             image = np.random.default_rng(0).random((1, *engine.info.input_shape), dtype=np.float32)
             queries = {"engine": engine.bind(image)}
             samples = measure_interleaved(queries, LatencyConfig(duration_s=options.seconds))
             footprint = measure_footprint(Path(scratch), repeats=3)
+        size_bytes = Path(scratch, ENGINE_FILE).stat().st_size
     return {
-        "bundle": str(options.bundle),
-        "name": bundle.manifest.get("name"),
-        "device": bundle.manifest.get("device"),
+        **_origin(bundle),
         "engine": engine.info.as_dict(),
         "host": host.as_dict(),
         "pinned_cpus": list(cpus),
         "latency": summarize(samples["engine"]).as_dict(),
         "footprint": footprint.as_dict(),
-        "size_bytes": (options.bundle / ENGINE_PATH).stat().st_size,
+        "size_bytes": size_bytes,
     }
 
 
-def _detect(options: argparse.Namespace) -> dict[str, object]:
+def _attack(options: argparse.Namespace) -> dict[str, object]:
+    from devices.attack import set_rows
+    from devices.bundle import open_bundle
+    from devices.classifier import load_verified
+    from devices.detect import detect_host
+    from devices.robustness import INDEX_FILE, accuracy, read_sets, replay, require_fit
+
+    bundle = open_bundle(options.bundle, "deploy", options.allow_unsigned)
+    evidence = open_bundle(options.evidence, "evidence", options.allow_unsigned)
+    index = f"sets/{INDEX_FILE}"
+    place = str(evidence.folder / index)
+    sets = read_sets(evidence.read_json(index), lambda name: evidence.read(f"sets/{name}"), place)
+    host = detect_host()
+    engine = load_verified(bundle, host).engine
+    require_fit(sets, engine.info)
+    found = replay(engine.run, sets)
+    return {
+        **_origin(bundle),
+        "evidence": str(evidence.folder),
+        "engine": engine.info.as_dict(),
+        "host": host.as_dict(),
+        "samples": len(sets.labels),
+        "clean": accuracy(found.correct["clean"]).as_dict(),
+        "worst_case": accuracy(found.worst_case).as_dict() if found.has_attacks else None,
+        "sets": set_rows(found),
+    }
+
+
+def _detect(_: argparse.Namespace) -> dict[str, object]:
     from devices.detect import detect_host, matches
     from devices.profile import load_profile, profile_names
 
@@ -102,30 +150,9 @@ def _detect(options: argparse.Namespace) -> dict[str, object]:
     return {"profiles": names, "host": host.as_dict()}
 
 
-def _as_text(result: dict[str, Any]) -> str:
-    if "latency" not in result:
-        rows = {"profiles": ", ".join(result["profiles"]) or "none matches", **result["host"]}
-        return "\n".join(f"{name:20} {_plain(value)}" for name, value in rows.items())
-    latency, footprint = result["latency"], result["footprint"]
-    lines = [f"{result['name']} for {result['device']}, on {result['host']['cpu_model']}"]
-    for name in ("p50", "p90", "p99"):
-        figure = latency[f"{name}_ms"]
-        lines.append(f"  {name}        {figure['value']:.4f} ms  ({figure['low']:.4f} to {figure['high']:.4f})")
-    lines.append(f"  queries    {latency['queries']} in {latency['rounds']} rounds, one image each")
-    lines.append(f"  threads    {result['engine']['threads']} on CPU {', '.join(map(str, result['pinned_cpus']))}")
-    lines.append(f"  load       {footprint['load_ms']:.1f} ms, first query {footprint['first_query_ms']:.2f} ms")
-    memory = footprint["peak_memory_bytes"] / 1e6, footprint["engine_memory_bytes"] / 1e6
-    lines.append(f"  memory     {memory[0]:.1f} MB at the peak, {memory[1]:.1f} MB of it for the engine")
-    lines.append(f"  size       {result['size_bytes']} bytes")
-    return "\n".join(lines)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+def _origin(bundle: Any) -> dict[str, object]:
+    manifest = bundle.manifest
+    return {"bundle": str(bundle.folder), "name": manifest.get("name"), "device": manifest.get("device")}
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from devices.detect import Host
 from devices.engine_files import read_engine
 from devices.engines import onnxruntime
 from devices.files import write_json
-from devices.robustness import EvaluationSets, Replay, accuracy, difference, replay
+from devices.robustness import EvaluationSets, Replay, accuracy, difference, replay, require_fit
 from devices.stage import Progress, StageResult
 
 REPLAY_FILE = "replay.json"
@@ -28,12 +28,13 @@ def attack_engines(
 ) -> StageResult[ReplayArtifact]:
     """Replay every set through every engine. Differences are to the baseline, on the same samples.
 
-    Raises `DeviceError` when an engine does not fit the host.
+    Raises `DeviceError` when an engine does not fit the host, `DataError` when the sets do not fit an engine.
     """
     replays: dict[str, Replay] = {}
     for done, (name, place) in enumerate(engines.items()):
         progress(done, len(engines), name)
         engine = onnxruntime.open_engine(*read_engine(place), host)
+        require_fit(sets, engine.info)
         replays[name] = replay(engine.run, sets)
     results = {name: summarize_replay(found, replays[baseline]) for name, found in replays.items()}
     metrics: dict[str, object] = {"samples": len(sets.labels), "engines": results}
@@ -58,16 +59,10 @@ def summarize_replay(found: Replay, baseline: Replay) -> dict[str, object]:
     return {
         "clean": clean,
         "robust": robust,
-        "sets": [
-            {
-                "name": info.name,
-                "kind": info.kind,
-                "method": info.method,
-                "surrogate": info.surrogate,
-                "epsilon": info.epsilon,
-                "strength": info.strength,
-            }
-            | accuracy(found.correct[info.name]).as_dict()
-            for info in found.infos
-        ],
+        "sets": set_rows(found),
     }
+
+
+def set_rows(found: Replay) -> list[dict[str, object]]:
+    """What each set is, and the accuracy on it with its interval."""
+    return [asdict(info) | accuracy(found.correct[info.name]).as_dict() for info in found.infos]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
 from devices.errors import BundleError
 from devices.files import digest_bytes, digest_file, write_json
@@ -14,6 +19,8 @@ from devices.files import digest_bytes, digest_file, write_json
 MANIFEST = "manifest.json"
 FORMAT = "espalier-bundle/1"
 _MAX_MANIFEST_BYTES = 16 << 20
+_FETCH_AGAIN = "Fetch the bundle again"
+_BLOCK_BYTES = 1 << 20
 _UNSIGNED_FIX = "Pass --allow-unsigned (in Python: allow_unsigned=True) if you trust where it came from"
 
 
@@ -30,9 +37,10 @@ class Bundle:
         """The bytes of a listed file, hashed again: what is returned is what was verified."""
         if name not in self.digests:
             raise BundleError(f"{self.folder}: {name}", "is not in this bundle", "Make the bundle again")
-        content = _read_plain(self.folder / name)
+        with _open_plain(self.folder, name) as (stream, size_bytes):
+            content = stream.read(size_bytes)
         if digest_bytes(content) != self.digests[name]:
-            raise BundleError(f"{self.folder / name}", "changed after it was verified", "Fetch the bundle again")
+            raise BundleError(f"{self.folder / name}", "changed after it was verified", _FETCH_AGAIN)
         return content
 
     def read_json(self, name: str) -> Any:
@@ -50,7 +58,7 @@ def write_manifest(folder: Path, kind: str, content: dict[str, object]) -> None:
         for name in _files_below(folder)
         if name != MANIFEST
     ]
-    write_json(folder / MANIFEST, {"format": FORMAT, "kind": kind, "files": files} | content)
+    write_json(folder / MANIFEST, content | {"format": FORMAT, "kind": kind, "files": files})
 
 
 def open_bundle(folder: Path, kind: str, allow_unsigned: bool) -> Bundle:
@@ -58,79 +66,117 @@ def open_bundle(folder: Path, kind: str, allow_unsigned: bool) -> Bundle:
 
     Raises `BundleError` that names the file.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise BundleError(str(folder), "is not a folder", "Give the folder of a bundle, such as runs/digits-cpu/deploy")
-    manifest = _read_manifest(folder / MANIFEST)
+    manifest = _read_manifest(folder)
     if manifest.get("kind") != kind:
-        raise BundleError(str(folder), f"is a bundle of kind {manifest.get('kind')!r}, not {kind!r}")
+        raise BundleError(
+            str(folder),
+            f"is a bundle of kind {_label(manifest.get('kind'))}, not {kind!r}",
+            f"Give a bundle of kind {kind}",
+        )
+    found = set(_files_below(folder)) - {MANIFEST}
     digests: dict[str, str] = {}
-    for entry in manifest["files"]:
-        name, size_bytes, digest = _checked_entry(entry, folder)
-        content = _read_plain(folder / name)
-        if len(content) != size_bytes or digest_bytes(content) != digest:
-            raise BundleError(
-                str(folder / name), "differs from the manifest: the file was changed or damaged", "Fetch the bundle again"
-            )
+    for index, entry in enumerate(manifest["files"]):
+        name, size_bytes, digest = _checked_entry(entry, f"{folder / MANIFEST}: files[{index}]")
+        with _open_plain(folder, name) as (stream, found_bytes):
+            if found_bytes != size_bytes or _digest(stream, size_bytes) != digest:
+                what = "differs from the manifest: the file was changed or damaged"
+                raise BundleError(str(folder / name), what, _FETCH_AGAIN)
         digests[name] = digest
-    unlisted = [name for name in _files_below(folder) if name not in digests and name != MANIFEST]
+    unlisted = sorted(found - set(digests))
     if unlisted:
-        raise BundleError(str(folder / unlisted[0]), "is not listed in the manifest", "Remove it or fetch the bundle again")
+        raise BundleError(
+            str(folder / unlisted[0]), "is not listed in the manifest", "Remove it or fetch the bundle again"
+        )
     if not allow_unsigned:
         raise BundleError(str(folder), "is not signed", _UNSIGNED_FIX)
     return Bundle(folder, manifest, digests)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    content = _read_plain(path, limit=_MAX_MANIFEST_BYTES)
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    with _open_plain(folder, MANIFEST) as (stream, size_bytes):
+        if size_bytes > _MAX_MANIFEST_BYTES:
+            raise BundleError(str(path), f"is larger than {_MAX_MANIFEST_BYTES} bytes", "Do not use this bundle")
+        content = stream.read(size_bytes)
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError) as cause:
-        raise BundleError(str(path), f"is not JSON ({cause})", "Fetch the bundle again") from cause
+        raise BundleError(str(path), f"is not JSON ({cause})", _FETCH_AGAIN) from cause
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise BundleError(str(path), f"has format {found!r}, and this version reads {FORMAT!r}", "Use a matching version")
+        found = _label(manifest.get("format") if isinstance(manifest, dict) else manifest)
+        raise BundleError(str(path), f"has format {found}, and this version reads {FORMAT!r}", "Use a matching version")
     if not isinstance(manifest.get("files"), list) or not manifest["files"]:
-        raise BundleError(str(path), "lists no files", "Fetch the bundle again")
+        raise BundleError(str(path), "lists no files", _FETCH_AGAIN)
     return manifest
 
 
-def _checked_entry(entry: Any, folder: Path) -> tuple[str, int, str]:
+def _label(value: Any) -> str:
+    return f"{value!r:.40}" if value is None or isinstance(value, str) else f"of type {type(value).__name__}"
+
+
+def _checked_entry(entry: Any, where: str) -> tuple[str, int, str]:
     if (
         not isinstance(entry, dict)
         or not isinstance(entry.get("path"), str)
         or type(entry.get("size_bytes")) is not int
         or not isinstance(entry.get("sha256"), str)
     ):
-        raise BundleError(str(folder / MANIFEST), f"has a malformed entry {entry!r:.80}", "Fetch the bundle again")
+        raise BundleError(where, "must hold path, size_bytes and sha256", _FETCH_AGAIN)
     name = entry["path"]
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name or str(PurePosixPath(name)) != name:
-        raise BundleError(str(folder / MANIFEST), f"names the path {name!r}, which leaves the bundle", "Do not use it")
+        raise BundleError(where, f"names {name!r:.80}, not a path within the bundle", "Do not use this bundle")
     return name, entry["size_bytes"], entry["sha256"]
 
 
-def _read_plain(path: Path, limit: int | None = None) -> bytes:
-    """Read a plain file without following links, in the last part or above it within the bundle."""
+@contextmanager
+def _open_plain(folder: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a plain file of the bundle, with its size, following no link on the way below `folder`."""
+    path = folder / name
+    *parents, last = PurePosixPath(name).parts
+    opened: list[int] = []
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        opened.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+        for parent in parents:
+            opened.append(os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=opened[-1]))
+        # Not blocking, because opening a pipe would wait for a writer.
+        handle = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened[-1])
+        with os.fdopen(handle, "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError(str(path), "is not a plain file", _FETCH_AGAIN)
+            yield stream, status.st_size
     except FileNotFoundError:
-        raise BundleError(str(path), "this file is missing", "Fetch the bundle again") from None
+        raise BundleError(str(path), "this file is missing", _FETCH_AGAIN) from None
+    # ValueError: a name that no file system takes.
     except (OSError, ValueError) as cause:
-        raise BundleError(str(path), f"cannot be read as a plain file ({cause})", "Fetch the bundle again") from cause
-    with os.fdopen(handle, "rb") as stream:
-        size_bytes = os.fstat(stream.fileno()).st_size
-        if limit is not None and size_bytes > limit:
-            raise BundleError(str(path), f"is larger than {limit} bytes", "Do not use this bundle")
-        try:
-            return stream.read()
-        except OSError as cause:
-            raise BundleError(str(path), f"cannot be read ({cause.strerror})", "Fetch the bundle again") from cause
+        linked = isinstance(cause, OSError) and cause.errno in (errno.ELOOP, errno.ENOTDIR)
+        reason = "it is a link, or behind one" if linked else cause
+        raise BundleError(str(path), f"cannot be read as a plain file ({reason})", _FETCH_AGAIN) from cause
+    finally:
+        for folder_handle in opened:
+            os.close(folder_handle)
+
+
+def _digest(stream: BinaryIO, size_bytes: int) -> str:
+    """SHA-256 of at most so many bytes; a file that grows meanwhile is not followed."""
+    state = hashlib.sha256()
+    while size_bytes > 0 and (block := stream.read(min(_BLOCK_BYTES, size_bytes))):
+        state.update(block)
+        size_bytes -= len(block)
+    return state.hexdigest()
 
 
 def _files_below(folder: Path) -> list[str]:
     """Every file and link below, as POSIX paths, sorted. A linked folder is refused, not followed."""
+
+    def refuse(cause: OSError) -> NoReturn:
+        raise BundleError(str(cause.filename), f"cannot be listed ({cause.strerror})", "Make it readable") from cause
+
     names = []
-    for parent, folders, files in os.walk(folder, followlinks=False):
+    for parent, folders, files in os.walk(folder, followlinks=False, onerror=refuse):
         for name in folders:
             if os.path.islink(os.path.join(parent, name)):
                 raise BundleError(os.path.join(parent, name), "is a link to a folder", "Do not use this bundle")

@@ -13,7 +13,7 @@ from devices.bundle import Bundle, open_bundle
 from devices.detect import Host, detect_host
 from devices.engines import onnxruntime
 from devices.engines.base import Engine, EngineInfo
-from devices.errors import BundleError
+from devices.errors import BundleError, DeviceError
 from devices.preprocess import Preprocess
 
 ENGINE_PATH = "engine/engine.onnx"
@@ -21,6 +21,7 @@ ENGINE_INFO_PATH = "engine/engine.json"
 ONNX_PATH = "model.onnx"
 PREPROCESS_PATH = "preprocess.json"
 LABELS_PATH = "labels.json"
+_MAKE_AGAIN = "Make the bundle again"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,13 @@ class Classifier:
         self.labels = labels
 
     def __call__(self, image: NDArray[Any]) -> Prediction:
-        """Classify one frame: (H, W) or (H, W, C), uint8 0 to 255 or float 0 to 1. Raises `DataError`."""
+        """Classify one frame: (H, W) or (H, W, C), uint8 0 to 255 or float 0 to 1. Raises `DataError`.
+
+        Raises `DeviceError` when the engine's answer is not finite.
+        """
         logits = self.engine.run(self.preprocess(image))[0].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise DeviceError("engine", "gave an answer that is not finite", "Do not use it; measure its parity again")
         shares = np.exp(logits - logits.max())
         index = int(logits.argmax())
         return Prediction(self.labels[index], index, float(shares[index] / shares.sum()))
@@ -58,15 +64,26 @@ def load(bundle: str | Path, *, allow_unsigned: bool = False) -> Classifier:
 
 
 def load_verified(bundle: Bundle, host: Host) -> Classifier:
-    """Load the engine of a bundle that was verified."""
-    info = EngineInfo.from_dict(bundle.read_json(ENGINE_INFO_PATH), ENGINE_INFO_PATH)
-    preprocess = Preprocess.from_dict(bundle.read_json(PREPROCESS_PATH), PREPROCESS_PATH)
-    labels = bundle.read_json(LABELS_PATH)
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise BundleError(LABELS_PATH, "must be a list of texts", "Make the bundle again")
-    if len(labels) != info.classes:
-        raise BundleError(LABELS_PATH, f"has {len(labels)} labels for {info.classes} classes", "Make the bundle again")
+    """Load the engine of a bundle that was verified. Raises as `load` does."""
+    info = read_engine_info(bundle)
+    place = str(bundle.folder / PREPROCESS_PATH)
+    preprocess = Preprocess.from_dict(bundle.read_json(PREPROCESS_PATH), place)
     if (preprocess.channels, preprocess.height, preprocess.width) != info.input_shape:
-        raise BundleError(PREPROCESS_PATH, f"does not make the engine's input {info.input_shape}", "Make the bundle again")
+        raise BundleError(place, f"does not make the engine's input {info.input_shape}", _MAKE_AGAIN)
+    labels = bundle.read_json(LABELS_PATH)
+    place = str(bundle.folder / LABELS_PATH)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise BundleError(place, "must be a list of texts", _MAKE_AGAIN)
+    if len(labels) != info.classes:
+        raise BundleError(place, f"has {len(labels)} labels for {info.classes} classes", _MAKE_AGAIN)
     engine = onnxruntime.open_engine(bundle.read(ENGINE_PATH), info, host)
     return Classifier(engine, preprocess, tuple(labels))
+
+
+def read_engine_info(bundle: Bundle) -> EngineInfo:
+    """What the bundle's engine needs. Raises `BundleError` when it was not built from the bundle's ONNX file."""
+    place = str(bundle.folder / ENGINE_INFO_PATH)
+    info = EngineInfo.from_dict(bundle.read_json(ENGINE_INFO_PATH), place)
+    if info.onnx_sha256 != bundle.digests.get(ONNX_PATH):
+        raise BundleError(f"{place}: onnx_sha256", f"is not the digest of this bundle's {ONNX_PATH}", _MAKE_AGAIN)
+    return info

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from devices.files import digest_value
-from devices.profile import Profile
+from devices.profile import Profile, RecogniseProfile
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 
@@ -41,7 +41,12 @@ class Host:
     @property
     def engine_class(self) -> str:
         """Hosts of one class run each other's optimized CPU engines."""
-        return f"{self.machine}-{self.cpu_isa}"
+        return f"{self.machine}-{self.cpu_isa}{'-vnni' if self.cpu_has_vnni else ''}"
+
+    @property
+    def saturates_int8(self) -> bool:
+        """Whether products of 8-bit values overflow 16 bits in its fastest instruction (x86 before VNNI)."""
+        return self.machine == "x86_64" and not self.cpu_has_vnni
 
     @property
     def fingerprint(self) -> str:
@@ -68,15 +73,25 @@ def detect_host() -> Host:
 
 
 def matches(profile: Profile, host: Host) -> bool:
-    """Whether the host is the device that the profile describes."""
+    """Whether the host is, or holds, the device that the profile describes.
+
+    Several profiles can match: a Jetson, or a computer with a GPU, is also a CPU, whose engines it builds and measures.
+    """
     rule = profile.recognise
-    if rule.machine and host.machine not in rule.machine:
+    if rule == RecogniseProfile() or (rule.machine and host.machine not in rule.machine):
         return False
     if rule.device_tree_model is not None:
-        return bool(host.device_tree_model and re.search(rule.device_tree_model, host.device_tree_model))
-    if rule.gpu_name is not None:
-        return any(re.search(rule.gpu_name, name) for name in host.gpus)
-    return bool(rule.machine)
+        model = host.device_tree_model
+        if model is None or not re.search(rule.device_tree_model, model) or not _memory_fits(profile, host):
+            return False
+    return rule.gpu_name is None or any(re.search(rule.gpu_name, name) for name in host.gpus)
+
+
+def _memory_fits(profile: Profile, host: Host) -> bool:
+    """Boards of one model name are sold with 4 or 8, 32 or 64 GB, of which the system keeps up to a quarter."""
+    if profile.hardware.memory_gb is None or host.memory_bytes is None:
+        return True
+    return 0.7 <= host.memory_bytes / (profile.hardware.memory_gb * 1e9) <= 1.2
 
 
 def _cpu_info() -> tuple[set[str], str]:
@@ -113,7 +128,7 @@ def _device_tree_model() -> str | None:
 def _gpus() -> tuple[str, ...]:
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=5, check=False)
+        done = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ()
     names = (line.strip() for line in done.stdout.splitlines())

@@ -6,6 +6,8 @@ prints; the command line prints the message alone and exits with the code.
 
 from __future__ import annotations
 
+import re
+
 EXIT_OK = 0
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
@@ -26,8 +28,19 @@ class EspalierError(Exception):
         self.where = where
         self.what = what
         self.fix = fix
-        message = f"{where}: {what.rstrip('.')}."
-        super().__init__(f"{message} {fix.rstrip('.')}." if fix else message)
+        sentences = [f"{where}: {what}", fix] if fix else [f"{where}: {what}"]
+        super().__init__(" ".join(_sentence(text) for text in sentences))
+
+    def __reduce__(self) -> tuple[type[EspalierError], tuple[str, str, str]]:
+        # The default gives the finished message to __init__, and no error would come back from another process.
+        return type(self), (self.where, self.what, self.fix)
+
+
+def _sentence(text: str) -> str:
+    """One line that ends like a sentence. A file's name or a cause can hold anything, escape codes too."""
+    line = re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    return shown if shown.endswith("?") else shown.rstrip(".") + "."
 
 
 class RecipeError(EspalierError):

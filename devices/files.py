@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devices.errors import EspalierError, StorageError
 
@@ -20,7 +20,20 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TOMLDecodeError = tomllib.TOMLDecodeError
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+
+_UNWRITABLE = (
+    errno.EACCES,
+    errno.EROFS,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+)
 
 
 def canonical_json(value: object) -> str:
@@ -60,10 +73,10 @@ def storage_errors(where: Path) -> Iterator[None]:
 
 
 def storage_error(where: Path, error: OSError) -> StorageError | None:
-    """The `StorageError` for a full disk, a quota or a missing permission; None for anything else."""
+    """The `StorageError` for a full disk, a quota or a place that takes no file; None for anything else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return storage_full(where)
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    if error.errno in _UNWRITABLE:
         return StorageError(
             str(where), f"cannot write here ({error.strerror})", "Choose another folder or change its permissions"
         )
@@ -113,13 +126,23 @@ def read_json(path: Path, error: type[EspalierError]) -> Any:
         raise error(str(path), f"cannot be read as JSON ({cause})") from cause
 
 
-def read_toml(path: Path, error: type[EspalierError]) -> dict[str, Any]:
+def parse_toml_value(text: str) -> Any:
+    """A TOML value such as `0.5` or `[1, 2]`; text that is none is itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    # ValueError and not TOMLDecodeError alone: an integer of too many digits.
+    except (ValueError, RecursionError):
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def read_toml(path: Path | Traversable, error: type[EspalierError]) -> dict[str, Any]:
     """Read TOML; a missing or broken file raises `error` naming it and the line."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error(str(path), "there is no such file", "Check the path") from None
-    except (TOMLDecodeError, UnicodeDecodeError, RecursionError) as cause:
+    except (ValueError, RecursionError) as cause:
         raise error(str(path), f"is not valid TOML: {cause}", "Mend that line") from cause
     except OSError as cause:
         raise error(str(path), f"cannot be read ({cause.strerror})") from cause

@@ -1,4 +1,4 @@
-"""Load time and memory of one engine, in a process of its own: `python -m devices.footprint FOLDER`."""
+"""Load time and memory of one engine, in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from devices.detect import detect_host
 from devices.engine_files import read_engine
 from devices.engines import onnxruntime
-from devices.errors import DeviceError
+from devices.errors import DeviceError, EspalierError
 
 _TIMEOUT_S = 120
 
@@ -49,12 +49,23 @@ def measure_footprint(engine_folder: Path, repeats: int) -> Footprint:
 
 
 def _in_fresh_process(engine_folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "devices.footprint", str(engine_folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    # The same import path as here: `-m` would take what the current folder holds, and not find a zipapp.
+    code = "import sys; sys.path[:] = sys.argv[2:]; from devices.footprint import main; main()"
+    command = [sys.executable, "-c", code, str(engine_folder), *sys.path]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as cause:
+        raise DeviceError(
+            str(engine_folder), f"the engine could not be run in a process of its own ({cause})"
+        ) from cause
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DeviceError(str(engine_folder), f"the engine does not run in a process of its own: {last}")
-    result: dict[str, float] = json.loads(done.stdout)
+        last = (done.stderr.strip().splitlines() or ["it wrote no message"])[-1]
+        ended = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        fix = "A kill can mean that memory ran out" if done.returncode < 0 else ""
+        raise DeviceError(str(engine_folder), f"the engine does not run in a process of its own ({ended}): {last}", fix)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
@@ -67,7 +78,14 @@ def _peak_bytes() -> int:
 
 def main() -> None:
     """Load the engine in the folder named on the command line and print its footprint as JSON."""
-    content, info = read_engine(Path(sys.argv[1]))
+    try:
+        print(json.dumps(_measure_here(Path(sys.argv[1])).as_dict()))
+    except EspalierError as error:
+        sys.exit(str(error))
+
+
+def _measure_here(engine_folder: Path) -> Footprint:
+    content, info = read_engine(engine_folder)
     host = detect_host()
     onnxruntime.load_module()
     before_bytes = _peak_bytes()
@@ -80,14 +98,9 @@ def main() -> None:
     for _ in range(10):
         engine.run(image)
     peak = _peak_bytes()
-    result = Footprint(
+    return Footprint(
         load_ms=(loaded - started) * 1e3,
         first_query_ms=(first - loaded) * 1e3,
         peak_memory_bytes=peak,
         engine_memory_bytes=peak - before_bytes,
     )
-    print(json.dumps(result.as_dict()))
-
-
-if __name__ == "__main__":
-    main()

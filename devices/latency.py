@@ -28,7 +28,7 @@ class LatencyConfig:
     """How long and in which order engines are timed."""
 
     duration_s: float = 4.0
-    """Time for all engines together; at least 40 rounds are run however long they take."""
+    """Time for all engines together; 40 rounds are run however long they take, and 400 at most."""
     warmup_s: float = 0.2
     """Time each engine runs before anything counts."""
     seed: int = 0
@@ -62,8 +62,10 @@ class LatencySummary:
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
     """Keep this thread, and threads started inside, on `threads` CPUs; yields which.
 
-    The highest-numbered CPUs are taken: CPU 0 serves most interrupts.
+    The highest-numbered CPUs are taken: CPU 0 serves most interrupts. Where there are fewer, all of them.
     """
+    if threads < 1:
+        raise ValueError(f"{threads} threads")
     before = os.sched_getaffinity(0)
     chosen = tuple(sorted(before)[-threads:])
     os.sched_setaffinity(0, chosen)
@@ -123,7 +125,7 @@ def summarize(rounds_ns: NDArray[np.int64], seed: int = 0) -> LatencySummary:
 
 def _warm_up(query: Callable[[], None], warmup_s: float) -> int:
     """Run until `warmup_s` has passed; returns how many queries fit one visit."""
-    times = []
+    times: list[int] = []
     started = time.perf_counter()
     while not times or time.perf_counter() - started < warmup_s:
         before = time.perf_counter_ns()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from devices.detect import Host
 from devices.engine_files import ENGINE_FILE, read_engine
 from devices.engines import onnxruntime
+from devices.engines.base import Engine
 from devices.files import write_atomic, write_json
 from devices.footprint import measure_footprint
 from devices.latency import LatencyConfig, measure_interleaved, pinned, summarize
@@ -23,8 +24,7 @@ from devices.statistics import bootstrap_ratio
 MEASUREMENTS_FILE = "measurements.json"
 _AGAIN = "{} again"
 _RESAMPLES = 2000
-_FOOTPRINT_PROCESSES = 3
-_THROUGHPUT_S = 0.6
+_THROUGHPUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,74 +34,90 @@ class MeasurementArtifact:
     folder: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """What is compared, and for how long."""
+
+    baseline: str
+    """Engine that every other is compared with; it is opened twice."""
+    shipped: str
+    """Engine that is compared with every other."""
+    batch_sizes: tuple[int, ...]
+    """Batch sizes of the throughput table."""
+    latency: LatencyConfig
+    processes: int = 3
+    """Fresh processes per engine that load time and memory are the medians of."""
+
+
 def measure_engines(
-    engines: Mapping[str, Path],
-    baseline: str,
-    shipped: str,
-    batch_sizes: tuple[int, ...],
-    config: LatencyConfig,
-    host: Host,
-    folder: Path,
-    progress: Progress,
+    engines: Mapping[str, Path], config: MeasureConfig, host: Host, folder: Path, progress: Progress
 ) -> StageResult[MeasurementArtifact]:
     """Time all engines interleaved, with the baseline opened twice: the ratio of the two is the harness's own error.
 
     Latency is of one image, input and output in place. Raises `DeviceError` when an engine does not fit the host.
     """
-    images = np.random.default_rng(config.seed)
-    opened = {}
+    load_average = os.getloadavg()[0]
+    baseline, again = config.baseline, _AGAIN.format(config.baseline)
     threads = read_engine(engines[baseline])[1].threads
     with pinned(threads) as cpus:
-        for name, place in engines.items():
-            content, info = read_engine(place)
-            opened[name] = onnxruntime.open_engine(content, info, host)
-        again = _AGAIN.format(baseline)
+        opened = {name: onnxruntime.open_engine(*read_engine(place), host) for name, place in engines.items()}
         opened[again] = onnxruntime.open_engine(*read_engine(engines[baseline]), host)
-        shape = opened[baseline].info.input_shape
-
-        def bound(batch: int) -> dict[str, Callable[[], None]]:
-            pixels = images.random((batch, *shape), dtype=np.float32)
-            return {name: engine.bind(pixels) for name, engine in opened.items()}
-
-        samples = measure_interleaved(bound(1), config, progress)
-        throughput = {batch: _throughput(bound(batch), batch, config) for batch in batch_sizes}
-        footprints = {name: measure_footprint(place, _FOOTPRINT_PROCESSES) for name, place in engines.items()}
+        rng = np.random.default_rng(config.latency.seed)
+        samples = measure_interleaved(_bind_all(opened, 1, rng), config.latency, progress)
+        throughput = {
+            batch: _throughput(_bind_all(opened, batch, rng), batch, config.latency) for batch in config.batch_sizes
+        }
+        footprints = {name: measure_footprint(place, config.processes) for name, place in engines.items()}
     results = {
         name: {
-            "latency": summarize(samples[name], config.seed).as_dict(),
-            "throughput": [
-                {"batch": batch, "images_per_s": throughput[batch][name]} for batch in batch_sizes
-            ],
+            "latency": summarize(samples[name], config.latency.seed).as_dict(),
+            "throughput": [{"batch": batch, "images_per_s": found[name]} for batch, found in throughput.items()],
             "footprint": footprints[name].as_dict(),
             "size_bytes": (place / ENGINE_FILE).stat().st_size,
         }
         for name, place in engines.items()
     }
-    ratios = [
-        {"engine": name, "than": other} | bootstrap_ratio(samples[other], samples[name], _RESAMPLES, config.seed).as_dict()
-        for other in engines
-        for name in engines
-        if name != other and (name == shipped or other == baseline)
-    ]
-    same = bootstrap_ratio(samples[baseline], samples[again], _RESAMPLES, config.seed)
-    for name in engines:
-        _save(folder / f"latency-{name}.npy", samples[name])
     metrics = {
         "engines": results,
-        "speedups": ratios,
-        "same_engine_twice": {"engine": baseline} | same.as_dict(),
+        "speedups": _speedups(samples, list(engines), config),
+        "same_engine_twice": {"engine": baseline, **_ratio(samples, baseline, again, config)},
         "threads": threads,
         "pinned_cpus": list(cpus),
         "governor": _governor(cpus[0]),
-        "load_average_before": os.getloadavg()[0],
+        "load_average_before": load_average,
     }
-    write_json(folder / MEASUREMENTS_FILE, metrics)
+    _write(folder, {name: samples[name] for name in engines}, metrics)
     return StageResult(MeasurementArtifact(folder), metrics)
 
 
-def _throughput(queries: Mapping[str, Callable[[], None]], batch: int, config: LatencyConfig) -> dict[str, float]:
+def _bind_all(opened: Mapping[str, Engine], batch: int, rng: np.random.Generator) -> dict[str, Callable[[], None]]:
+    """The same random images, bound to every engine."""
+    shape = next(iter(opened.values())).info.input_shape
+    images = rng.random((batch, *shape), dtype=np.float32)
+    return {name: engine.bind(images) for name, engine in opened.items()}
+
+
+def _speedups(
+    samples: Mapping[str, NDArray[np.int64]], names: list[str], config: MeasureConfig
+) -> list[dict[str, object]]:
+    """The shipped engine against every other, and every other against the baseline."""
+    return [
+        {"engine": name, "than": other, **_ratio(samples, other, name, config)}
+        for other in names
+        for name in names
+        if name != other and (name == config.shipped or other == config.baseline)
+    ]
+
+
+def _ratio(samples: Mapping[str, NDArray[np.int64]], slow: str, fast: str, config: MeasureConfig) -> dict[str, float]:
+    return bootstrap_ratio(samples[slow], samples[fast], _RESAMPLES, config.latency.seed).as_dict()
+
+
+def _throughput(queries: Mapping[str, Callable[[], None]], batch: int, latency: LatencyConfig) -> dict[str, float]:
     """Images per second at this batch size, by the median time of a batch."""
-    short = LatencyConfig(duration_s=_THROUGHPUT_S, warmup_s=config.warmup_s / 10, seed=config.seed)
+    short = replace(
+        latency, duration_s=_THROUGHPUT_SHARE * latency.duration_s, warmup_s=_THROUGHPUT_SHARE * latency.warmup_s
+    )
     samples = measure_interleaved(queries, short)
     return {name: batch * 1e9 / float(np.median(rounds)) for name, rounds in samples.items()}
 
@@ -113,7 +129,9 @@ def _governor(cpu: int) -> str | None:
         return None
 
 
-def _save(path: Path, array: NDArray[np.int64]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomic(path, buffer.getvalue())
+def _write(folder: Path, samples: Mapping[str, NDArray[np.int64]], metrics: Mapping[str, object]) -> None:
+    for name, rounds_ns in samples.items():
+        buffer = io.BytesIO()
+        np.save(buffer, rounds_ns, allow_pickle=False)
+        write_atomic(folder / f"latency-{name}.npy", buffer.getvalue())
+    write_json(folder / MEASUREMENTS_FILE, metrics)

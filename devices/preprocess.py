@@ -32,9 +32,9 @@ class Preprocess:
         """Read back; raises `BundleError` on anything but three positive whole numbers."""
         keys = ("channels", "height", "width")
         if not isinstance(raw, dict) or set(raw) != set(keys):
-            raise BundleError(where, f"must have exactly the keys {', '.join(keys)}")
+            raise BundleError(where, f"must have exactly the keys {', '.join(keys)}", "Make the bundle again")
         if not all(type(raw[key]) is int and 0 < raw[key] <= 1 << 16 for key in keys):
-            raise BundleError(where, "must hold positive whole numbers")
+            raise BundleError(where, "must hold whole numbers from 1 to 65536", "Make the bundle again")
         return Preprocess(channels=raw["channels"], height=raw["height"], width=raw["width"])
 
     def __call__(self, image: NDArray[Any]) -> NDArray[np.float32]:
@@ -43,7 +43,7 @@ class Preprocess:
         Colour is turned to gray, or gray repeated, as the network needs; another size is resampled with a triangle
         filter that widens when shrinking, as Pillow's BILINEAR does. Raises `DataError` on any other frame.
         """
-        frame = _as_unit_float(np.asarray(image))
+        frame = _as_unit_float(_as_array(image))
         if frame.ndim == 2:
             frame = frame[:, :, None]
         if frame.ndim != 3 or 0 in frame.shape:
@@ -53,21 +53,30 @@ class Preprocess:
         elif (self.channels, frame.shape[2]) == (3, 1):
             frame = np.repeat(frame, 3, axis=2)
         if frame.shape[2] != self.channels:
-            raise DataError("image", f"has {frame.shape[2]} channels, and the network takes {self.channels}")
+            what = f"has {frame.shape[2]} channels, and the network takes {self.channels}"
+            raise DataError("image", what, "Give gray or RGB, channels last")
         if frame.shape[:2] != (self.height, self.width):
             rows = _resampling(frame.shape[0], self.height)
             columns = _resampling(frame.shape[1], self.width)
             frame = np.einsum("yh,hwc,xw->yxc", rows, frame, columns, optimize=True)
-        return np.ascontiguousarray(frame.transpose(2, 0, 1)[None], dtype=np.float32)
+        # Weights sum to one but for rounding.
+        return np.ascontiguousarray(np.clip(frame, 0, 1).transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def _as_array(image: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(image)
+    except ValueError as cause:
+        raise DataError("image", f"is not an array ({cause})", "Give a numpy array") from cause
 
 
 def _as_unit_float(image: NDArray[Any]) -> NDArray[np.float32]:
     if image.dtype == np.uint8:
-        return image.astype(np.float32) / np.float32(255)
+        return np.asarray(np.divide(image, 255, dtype=np.float32))
     if image.dtype.kind != "f":
         raise DataError("image", f"has values of type {image.dtype}", "Give uint8 (0 to 255) or floats (0 to 1)")
     if image.size and not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
-        raise DataError("image", "has values outside 0 to 1", "Give uint8 (0 to 255) or floats (0 to 1)")
+        raise DataError("image", "has values that are not within 0 to 1", "Give uint8 (0 to 255) or floats (0 to 1)")
     return image.astype(np.float32)
 
 
@@ -77,4 +86,4 @@ def _resampling(source: int, target: int) -> NDArray[np.float32]:
     centres = (np.arange(target) + 0.5) * source / target - 0.5
     distance = np.abs(np.arange(source)[None, :] - centres[:, None]) / scale
     weights = np.clip(1 - distance, 0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -6,14 +6,17 @@ Values that are not known are absent, never guessed. Each value's source stands 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import MISSING, dataclass, fields
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from devices.errors import DeviceError
 from devices.files import read_toml
 
-PROFILE_FOLDER = Path(__file__).parent / "profiles"
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 Kind = Literal["cpu", "jetson", "gpu"]
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt_rtx"]
@@ -52,7 +55,7 @@ class MeasureProfile:
     """What is measured on the device."""
 
     batch_sizes: tuple[int, ...]
-    """Batch sizes of the throughput table; the first is the one latency is measured at."""
+    """Batch sizes of the throughput table; latency is always of one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,48 +113,54 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "engine.precisions": get_args(Precision),
     "engine.int8_activations": get_args(Activations),
 }
-_POSITIVE = {
-    "engine.max_opset",
-    "engine.threads",
-    "pruning.channel_step",
-    "measure.batch_sizes",
-    "hardware.sm_count",
-    "hardware.gpu_clock_mhz",
-    "hardware.int8_tops",
-    "hardware.fp16_tflops",
-    "hardware.bandwidth_gb_s",
-    "hardware.memory_gb",
+_MAY_BE_ZERO = {"hardware.dla_cores"}
+_HIGHEST = 1_000_000
+"""No number of a profile comes near it; a library's counter would overflow far above."""
+_PATTERNS: dict[str, tuple[str, str]] = {
+    "name": (r"[a-z0-9]+([._-][a-z0-9]+)*", "lower-case letters and digits, parted by '-', '_' or '.'"),
+    "hardware.compute_capability": (r"\d+\.\d+", "two numbers such as '8.7'"),
 }
+_EXPRESSIONS = {"recognise.device_tree_model", "recognise.gpu_name"}
+_TOP_TEXTS = ("name", "title", "kind")
 _SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+_EXAMPLES = {"int": "Write a whole number", "float": "Write a number", "str": "Write it in quotes"}
 
 
 def profile_names() -> tuple[str, ...]:
     """Names of the profiles that ship, sorted."""
-    return tuple(sorted(path.stem for path in PROFILE_FOLDER.glob("*.toml")))
+    return tuple(sorted(_shipped()))
 
 
 def load_profile(name: str) -> Profile:
     """The shipped profile of that name. Raises `DeviceError` that names the nearest known one."""
-    if name not in profile_names():
-        near = difflib.get_close_matches(name, profile_names(), n=1, cutoff=0.4)
+    shipped = _shipped()
+    if name not in shipped:
+        near = difflib.get_close_matches(name, list(shipped), n=1, cutoff=0.4)
         hint = f"Did you mean '{near[0]}'? " if near else ""
         raise DeviceError(f"device '{name}'", "there is no such profile", f"{hint}See `espalier devices list`")
-    return read_profile(PROFILE_FOLDER / f"{name}.toml")
+    return read_profile(shipped[name])
 
 
-def read_profile(path: Path) -> Profile:
+def _shipped() -> dict[str, Traversable]:
+    # As a package's resources, because the agent's zipapp has no folder of profiles.
+    folder = files("devices") / "profiles"
+    return {path.name[: -len(".toml")]: path for path in folder.iterdir() if path.name.endswith(".toml")}
+
+
+def read_profile(path: Path | Traversable) -> Profile:
     """Read and check a profile file. Raises `DeviceError` that names the file and the key."""
     raw = read_toml(path, DeviceError)
     sources = raw.pop("sources", {})
     if not isinstance(sources, dict) or not all(isinstance(text, str) for text in sources.values()):
-        raise DeviceError(f"{path}: sources", "must be a table of texts")
-    known = ["name", "title", "kind", *_SECTIONS]
-    _refuse_unknown(raw, known, "", path)
-    for key in ("name", "title", "kind", "engine", "pruning", "measure"):
+        raise DeviceError(f"{path}: sources", "must be a table of texts", 'Quote dotted names: "engine.max_opset"')
+    _refuse_unknown(raw, [*_TOP_TEXTS, *_SECTIONS, "sources"], "", path)
+    for key in (*_TOP_TEXTS, "engine", "pruning", "measure"):
         if key not in raw:
             raise DeviceError(f"{path}: {key}", "is missing", "Every profile needs it; see devices/profiles/cpu.toml")
-    top = {key: _check_value(f"{key}", "str", raw[key], path) for key in ("name", "title", "kind")}
+    top = {key: _check_value(key, "str", raw[key], path) for key in _TOP_TEXTS}
     sections = {key: _read_section(key, raw.get(key, {}), path) for key in _SECTIONS}
+    values = [f"{section}.{field.name}" for section, kind in _SECTIONS.items() for field in fields(kind)]
+    _refuse_unknown(sources, [*_SECTIONS, *values], "sources.", path)
     return Profile(
         name=top["name"],
         title=top["title"],
@@ -165,7 +174,7 @@ def read_profile(path: Path) -> Profile:
     )
 
 
-def _read_section(section: str, raw: Any, path: Path) -> Any:
+def _read_section(section: str, raw: Any, path: Path | Traversable) -> Any:
     if not isinstance(raw, dict):
         raise DeviceError(f"{path}: {section}", "must be a table", f"Write it as [{section}]")
     kind = _SECTIONS[section]
@@ -180,7 +189,7 @@ def _read_section(section: str, raw: Any, path: Path) -> Any:
     return kind(**values)
 
 
-def _refuse_unknown(raw: dict[str, Any], known: list[str], prefix: str, path: Path) -> None:
+def _refuse_unknown(raw: dict[str, Any], known: list[str], prefix: str, path: Path | Traversable) -> None:
     for key in raw:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
@@ -188,22 +197,58 @@ def _refuse_unknown(raw: dict[str, Any], known: list[str], prefix: str, path: Pa
             raise DeviceError(f"{path}: {prefix}{key}", "is not a key of a profile", hint)
 
 
-def _check_value(key: str, annotation: str, value: Any, path: Path) -> Any:
-    many = annotation.startswith("tuple")
-    if many:
-        if not isinstance(value, list) or not value:
-            raise DeviceError(f"{path}: {key}", "must be a list with at least one value")
-        return tuple(_check_scalar(key, annotation, item, path) for item in value)
-    return _check_scalar(key, annotation, value, path)
+def _check_value(key: str, annotation: str, value: Any, path: Path | Traversable) -> Any:
+    if not annotation.startswith("tuple"):
+        return _check_scalar(key, annotation, value, f"{path}: {key}")
+    if not isinstance(value, list) or not value:
+        raise DeviceError(f"{path}: {key}", "must be a list with at least one value", f"Write {key} = [...]")
+    items = tuple(_check_scalar(key, annotation, item, f"{path}: {key}") for item in value)
+    twice = next((item for index, item in enumerate(items) if item in items[:index]), None)
+    if twice is not None:
+        raise DeviceError(f"{path}: {key}", f"holds {twice!r} twice", "Remove one")
+    return items
 
 
-def _check_scalar(key: str, annotation: str, value: Any, path: Path) -> Any:
+def _check_scalar(key: str, annotation: str, value: Any, where: str) -> Any:
     choices = _CHOICES.get(key)
     wanted = next((name for name in _SCALARS if name in annotation and choices is None), "str")
     if isinstance(value, bool) or not isinstance(value, _SCALARS[wanted]):
-        raise DeviceError(f"{path}: {key}", f"must be of type {wanted}, not {value!r}")
-    if choices and value not in choices:
-        raise DeviceError(f"{path}: {key}", f"'{value}' is not one of {', '.join(choices)}")
-    if key in _POSITIVE and value <= 0:
-        raise DeviceError(f"{path}: {key}", f"must be above 0, not {value}")
+        raise DeviceError(where, f"must be of type {wanted}, not {_shown(value)}", _EXAMPLES[wanted])
+    if isinstance(value, str):
+        _check_text(key, value, where)
+    elif isinstance(value, (int, float)):
+        _check_number(key, value, where)
     return value
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:
+        # Python writes no integer of more than 4300 digits.
+        return "so long a number"
+
+
+def _check_number(key: str, value: float, where: str) -> None:
+    # Written so that "not a number" fails too.
+    if not (0 < value <= _HIGHEST or (value == 0 and key in _MAY_BE_ZERO)):
+        lowest = "0 or more" if key in _MAY_BE_ZERO else "above 0"
+        what = f"must be {lowest} and at most {_HIGHEST}, not {_shown(value)}"
+        raise DeviceError(where, what, "Leave out what is unknown")
+
+
+def _check_text(key: str, value: str, where: str) -> None:
+    choices = _CHOICES.get(key)
+    if choices and value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1, cutoff=0.4)
+        hint = f"Did you mean '{near[0]}'?" if near else ""
+        raise DeviceError(where, f"'{value:.80}' is not one of {', '.join(choices)}", hint)
+    if not value.strip():
+        raise DeviceError(where, "is empty", "Leave out what is unknown")
+    if key in _PATTERNS and not re.fullmatch(_PATTERNS[key][0], value, re.ASCII):
+        raise DeviceError(where, f"must be {_PATTERNS[key][1]}, not {value!r:.80}")
+    if key in _EXPRESSIONS:
+        try:
+            re.compile(value)
+        except (re.error, RecursionError, OverflowError) as cause:
+            raise DeviceError(where, f"is not a regular expression ({cause})", "Escape special characters") from cause

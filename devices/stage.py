@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 ArtifactT = TypeVar("ArtifactT")
 
@@ -20,11 +20,9 @@ class StageResult(Generic[ArtifactT]):
     metrics: Metrics
 
 
-class Progress(Protocol):
-    """How far a stage is: `done` of `total` units, and a few words on what it is doing."""
-
-    def __call__(self, done: int, total: int, text: str = "") -> None: ...
+Progress = Callable[[int, int, str], None]
+"""Told how far a stage is: units done, units in all, and a few words on what it is doing."""
 
 
-def no_progress(done: int, total: int, text: str = "") -> None:
+def no_progress(done: int, total: int, text: str) -> None:
     """For callers who do not watch."""

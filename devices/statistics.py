@@ -58,9 +58,7 @@ def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> In
     return Interval((won - lost) / n, max(-1.0, centre - half), min(1.0, centre + half))
 
 
-def bootstrap_percentile(
-    rounds_ns: NDArray[np.int64], percentile: float, resamples: int, seed: int
-) -> Interval:
+def bootstrap_percentile(rounds_ns: NDArray[np.int64], percentile: float, resamples: int, seed: int) -> Interval:
     """Percentile of all queries, resampling whole rounds (block bootstrap).
 
     `rounds_ns` has shape (rounds, queries), in ns. Queries of one round share the machine's mood, so a round is

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ from devices.engines.onnxruntime import open_reference
 from devices.errors import ModelError
 from devices.files import write_atomic
 from exporters.parity import Parity, ParityLimits, compare, require
+from exporters.quiet import first_line, quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -27,6 +25,9 @@ OUTPUT_NAME = "logits"
 # Asked for less, the newer exporter warns and writes opset 18.
 _OLDEST_DYNAMO_OPSET = 18
 _ODD_BATCH = 3
+_FREE_BATCH = "Write its forward() for any batch size, one row of logits an image"
+_REWRITE = "See the whole error with --debug; plain tensor operations without branches on values can be exported"
+_REPORT = "Report it with its model"
 
 
 def export_onnx(
@@ -44,34 +45,58 @@ def export_onnx(
     answers differ.
     """
     import onnx
-    import torch
 
-    reference = torch.from_numpy(samples_NCHW)
-    model = _trace(network, reference[:2], opset)
+    expected = _answers(network, samples_NCHW)
+    model = _trace(network, samples_NCHW, opset)
     got = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if got != opset:
-        raise ModelError("export", f"asked for ONNX opset {opset}, the exporter gave {got}", "Set export.opset to that")
-    _strip_host(model)
-    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
         raise ModelError(
-            "export", "the exported network has a fixed batch size", "Write its forward() without the batch size"
+            "export.opset", f"is {opset}, and the exporter cannot write it: it gave {got}", f"Set it to {got}"
         )
-    onnx.checker.check_model(model)
-    write_atomic(path, model.SerializeToString(deterministic=True))
-    with torch.no_grad():
-        expected = network(reference).numpy()
+    if len(model.graph.input) != 1 or not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise ModelError("export", "the exported network has a fixed batch size or no input", _FREE_BATCH)
+    # Runtimes refuse a file format newer than they are, and the opset needs none.
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+    strip_host(model)
+    content = model.SerializeToString(deterministic=True)
+    try:
+        onnx.checker.check_model(content)
+    except onnx.checker.ValidationError as cause:
+        raise ModelError("export", f"the exporter wrote a broken file: {first_line(cause)}", _REPORT) from cause
+    write_atomic(path, content)
     run = open_reference(path, threads)
-    # An odd batch besides the whole: a batch size that was traced in would show here.
-    answered = np.concatenate([run(samples_NCHW[:_ODD_BATCH]), run(samples_NCHW[_ODD_BATCH:])])
+    # An odd batch besides the rest: a batch size that was traced in would show here.
+    parts = [part for part in (samples_NCHW[:_ODD_BATCH], samples_NCHW[_ODD_BATCH:]) if len(part)]
+    answered = np.concatenate([run(part) for part in parts])
     return require(compare("torch to ONNX", expected, answered), limits, "The exporter changed the network's answers")
 
 
-def _trace(network: torch.nn.Module, images: torch.Tensor, opset: int) -> onnx.ModelProto:
+def _answers(network: torch.nn.Module, samples_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The network's logits (N, classes). Raises `ModelError` when it does not give one row a sample."""
     import torch
 
+    try:
+        with torch.no_grad():
+            # A copy, because a network may work on its input in place.
+            logits = network(torch.from_numpy(samples_NCHW.copy()))
+    # A user's network may raise anything.
+    except Exception as cause:
+        what = f"the network does not take a batch of {len(samples_NCHW)} images: {first_line(cause)}"
+        raise ModelError("export", what, _FREE_BATCH) from cause
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(samples_NCHW):
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ModelError("export", f"the network returns {found} for {len(samples_NCHW)} images", _FREE_BATCH)
+    return np.asarray(logits.numpy(), dtype=np.float32)
+
+
+def _trace(network: torch.nn.Module, samples_NCHW: NDArray[np.float32], opset: int) -> onnx.ModelProto:
+    import torch
+
+    # Two, because a batch of one is taken for a constant.
+    images = torch.from_numpy(np.resize(samples_NCHW, (2, *samples_NCHW.shape[1:])))
     arguments: dict[str, Any] = {"input_names": [INPUT_NAME], "output_names": [OUTPUT_NAME], "opset_version": opset}
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             if opset >= _OLDEST_DYNAMO_OPSET:
                 batch = torch.export.Dim("batch", min=1, max=1 << 16)
                 program = torch.onnx.export(
@@ -82,8 +107,7 @@ def _trace(network: torch.nn.Module, images: torch.Tensor, opset: int) -> onnx.M
             return _trace_old(network, images, arguments)
     # The exporter raises whatever the network's code and the converter raise.
     except Exception as cause:
-        first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        raise ModelError("export", f"the network cannot be exported to ONNX: {first_line}", "See --debug") from cause
+        raise ModelError("export", f"the network cannot be exported to ONNX: {first_line(cause)}", _REWRITE) from cause
 
 
 def _trace_old(network: torch.nn.Module, images: torch.Tensor, arguments: dict[str, Any]) -> onnx.ModelProto:
@@ -96,27 +120,13 @@ def _trace_old(network: torch.nn.Module, images: torch.Tensor, arguments: dict[s
     return onnx.load_from_string(buffer.getvalue())
 
 
-def _strip_host(model: onnx.ModelProto) -> None:
-    """Remove what names this host: source lines, module paths, documentation strings."""
-    del model.metadata_props[:]
-    model.ClearField("doc_string")
-    graph = model.graph
-    graph.ClearField("doc_string")
-    del graph.metadata_props[:]
-    for item in [*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]:
-        item.ClearField("doc_string")
-        del item.metadata_props[:]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress, notices and deprecation warnings to itself; errors are raised."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def strip_host(message: Any) -> None:
+    """Remove what names this host, at every depth: source lines, module paths, documentation strings."""
+    if "doc_string" in message.DESCRIPTOR.fields_by_name:
+        message.ClearField("doc_string")
+    if "metadata_props" in message.DESCRIPTOR.fields_by_name:
+        message.ClearField("metadata_props")
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for item in value if isinstance(value, Iterable) else [value]:
+                strip_host(item)

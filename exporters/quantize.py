@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +16,7 @@ from devices.files import write_atomic
 from devices.profile import Activations
 from exporters.onnx_export import INPUT_NAME
 from exporters.parity import Parity, ParityLimits, compare, require
+from exporters.quiet import first_line, quiet
 
 _CALIBRATION_BATCH = 32
 
@@ -42,21 +38,23 @@ def quantize_int8(
     calibration_NCHW: NDArray[np.float32],
     samples_NCHW: NDArray[np.float32],
     activations: Activations,
+    weight_bits: int,
     limits: ParityLimits,
     threads: int,
 ) -> Parity:
     """Quantize weights per channel and activations per tensor, ranges by min-max over the calibration samples.
 
     `unsigned` activations suit VNNI CPUs; `signed` ones are symmetric, with no quantized bias, as TensorRT's parser
-    demands. Raises `ModelError` when ONNX Runtime cannot quantize the graph, `ParityError` when the answers differ by
-    more than the limits.
+    demands. `weight_bits` is 8, or 7 for x86 processors before VNNI: there the sum of two products of 8-bit values
+    overflows, and the engine would answer otherwise than the graph. Raises `ModelError` when ONNX Runtime cannot
+    quantize the graph, `ParityError` when the answers differ by more than the limits.
     """
     signed = activations == "signed"
     extra = {"ActivationSymmetric": signed, "WeightSymmetric": True, "QuantizeBias": not signed}
     with tempfile.TemporaryDirectory(prefix="espalier-quantize-") as scratch:
         prepared, quantized = Path(scratch, "prepared.onnx"), Path(scratch, "quantized.onnx")
         try:
-            with _quiet():
+            with quiet():
                 quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
                 quantize_static(
                     str(prepared),
@@ -66,11 +64,13 @@ def quantize_int8(
                     activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
                     per_channel=True,
+                    reduce_range=weight_bits == 7,
                     extra_options=extra,
                 )
         # ONNX Runtime's tools raise whatever their helpers raise.
         except Exception as cause:
-            raise ModelError(str(source), f"ONNX Runtime cannot quantize it ({cause})", "See --debug") from cause
+            what = f"ONNX Runtime cannot quantize it: {first_line(cause)}"
+            raise ModelError(str(source), what, "Set quantize.precision = 'fp32'") from cause
         write_atomic(target, quantized.read_bytes())
     expected = open_reference(source, threads)(samples_NCHW)
     answered = open_reference(target, threads)(samples_NCHW)
@@ -79,16 +79,3 @@ def quantize_int8(
         limits,
         "Use more calibration samples, or set quantize.precision = 'fp32'",
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # Its advice to pre-process (which was done) goes through the root logger.
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.root.setLevel(level)

@@ -11,6 +11,7 @@ from devices.engines.onnxruntime import open_reference
 from devices.errors import ModelError
 from devices.files import write_atomic
 from exporters.parity import Parity, ParityLimits, compare, require
+from exporters.quiet import first_line, quiet
 
 
 def simplify_onnx(
@@ -25,11 +26,12 @@ def simplify_onnx(
 
     model = onnx.load(source)
     try:
-        # Its own check runs on random inputs; ours below runs on real samples.
-        simplified, _ = onnxsim.simplify(model, check_n=0)
+        with quiet():
+            # Its own check runs on random inputs; ours below runs on real samples.
+            simplified, _ = onnxsim.simplify(model, check_n=0)
     # onnxsim raises plain RuntimeError and ONNX's checker errors, which share no base.
     except Exception as cause:
-        raise ModelError(str(source), f"onnxsim cannot simplify it ({cause})", "Report it with --debug") from cause
+        raise ModelError(str(source), f"onnxsim cannot simplify it: {first_line(cause)}", "Report it") from cause
     write_atomic(target, simplified.SerializeToString(deterministic=True))
     expected = open_reference(source, threads)(samples_NCHW)
     answered = open_reference(target, threads)(samples_NCHW)

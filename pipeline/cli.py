@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.recipe, options.overrides)
     profile, host = load_profile(options.device), detect_host()
     require_buildable(profile, host)
-    work = Work(recipe, profile, host)
+    work = Work(recipe, profile, host, _command(options))
     outcome = run_chain(work, Store(options.store), standard_progress())
     out = options.out or Path("runs", f"{recipe.name}-{profile.name}")
     publish(work, outcome, out)
@@ -140,7 +140,7 @@ def _stages(options: argparse.Namespace) -> int:
     from pipeline.work import Work
 
     recipe = read_recipe(options.recipe, options.overrides)
-    work = Work(recipe, load_profile(options.device), detect_host())
+    work = Work(recipe, load_profile(options.device), detect_host(), _command(options))
     for node, stored in stored_steps(work, Store(options.store)):
         state = f"stored   {stored.seconds:6.1f} s  {stored.digest[:12]}" if stored else "would run"
         print(f"{node.stage:9} {node.name:22} {state}")
@@ -186,6 +186,14 @@ def _report(options: argparse.Namespace) -> int:
     write_atomic(options.run / "report.html", render_page(report).encode())
     print("\n".join(summary_lines(report, options.run)))
     return EXIT_OK
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command that runs the same again: without the folders that do not change the result."""
+    from shlex import join
+
+    overrides = [part for text in options.overrides for part in ("--set", text)]
+    return join(["espalier", "run", str(options.recipe), "--device", options.device, *overrides])
 
 
 def _require_compress() -> None:

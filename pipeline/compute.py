@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed every random source that a user's network may draw from. The process's own states come back."""
+    numpy_before, python_before = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_before)
+            random.setstate(python_before)
 
 
 @contextmanager
@@ -16,12 +33,12 @@ def deterministic(seed: int, threads: int) -> Iterator[torch.Generator]:
     """
     threads_before = torch.get_num_threads()
     strict_before = torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True)
+    warn_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    with seeded(seed):
         try:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(True)
             yield torch.Generator().manual_seed(seed)
         finally:
             torch.set_num_threads(threads_before)
-            torch.use_deterministic_algorithms(strict_before)
+            torch.use_deterministic_algorithms(strict_before, warn_only=warn_before)

@@ -47,27 +47,40 @@ class Dataset:
 
 
 def load_dataset(config: DataConfig) -> Dataset:
-    """Call the data factory and check what it returns. Raises `DataError` or `RecipeError`."""
+    """Call the data factory and check what it returns; labels come as int64. Raises `DataError` or `RecipeError`."""
     factory = load_factory(config.factory, "data.factory")
     dataset = call_factory(factory, config.args, "data.factory", DataError)
     if not isinstance(dataset, Dataset):
         raise DataError("data.factory", f"returned {type(dataset).__name__}", "It must return a pipeline.data.Dataset")
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
-        _check_split(name, split, dataset)
+    names = dataset.class_names
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise DataError("data: class_names", f"are {names!r:.80}", "Give each class a name of its own")
+    for part, split in (("train", dataset.train), ("test", dataset.test)):
+        _check_split(part, split, dataset)
     missing = set(range(len(dataset.class_names))) - set(np.unique(dataset.train.labels).tolist())
     if missing:
-        names = [dataset.class_names[index] for index in sorted(missing)]
-        raise DataError("data: train", f"has no image of class {', '.join(names)}", "Add images or drop the class")
-    return dataset
+        absent = ", ".join(names[index] for index in sorted(missing))
+        raise DataError("data: train", f"has no image of class {absent}", "Add images or drop the class")
+    return Dataset(_with_int64_labels(dataset.train), _with_int64_labels(dataset.test), tuple(names))
 
 
-def _check_split(name: str, split: Split, dataset: Dataset) -> None:
+def _with_int64_labels(split: Split) -> Split:
+    return Split(split.images, np.ascontiguousarray(split.labels, dtype=np.int64))
+
+
+def _check_split(part: str, split: object, dataset: Dataset) -> None:
+    where = f"data: {part}"
+    if not isinstance(split, Split) or not all(isinstance(own, np.ndarray) for own in (split.images, split.labels)):
+        raise DataError(where, "is not a Split of two numpy arrays", "Give pipeline.data.Split(images, labels)")
     images, labels = split.images, split.labels
-    where = f"data: {name}"
-    if images.ndim != 4 or not len(images):
+    if images.ndim != 4 or 0 in images.shape:
         raise DataError(where, f"images have shape {images.shape}", "Give (N, C, H, W) with at least one image")
     if images.shape[1:] != dataset.train.images.shape[1:]:
-        raise DataError(where, f"images are {images.shape[1:]}, training images {dataset.train.images.shape[1:]}")
+        raise DataError(
+            where,
+            f"images are {images.shape[1:]}, training images {dataset.train.images.shape[1:]}",
+            "Give all one shape",
+        )
     if images.dtype not in (np.uint8, np.float32):
         raise DataError(where, f"images are of type {images.dtype}", "Give uint8 (0 to 255) or float32 (0 to 1)")
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":

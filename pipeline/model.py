@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import pickle  # for the name of its error alone
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from devices.errors import ModelError
 from devices.files import read_json, write_atomic, write_json
+from pipeline.compute import seeded
 from pipeline.factory import call_factory, load_factory
+from pipeline.prune.network import first_line, inference
 from pipeline.prune.plan import PruningPlan, apply_plan
 from pipeline.recipe import ModelConfig
 
 WEIGHTS_FILE = "weights.safetensors"
 PLAN_FILE = "plan.json"
+_SAVE_PLAIN = "Save it again: safetensors.torch.save_file(network.state_dict(), path)"
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,11 @@ class NormalizedNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
+    @property
+    def channels(self) -> int:
+        """How many values the mean has."""
+        return int(cast(torch.Tensor, self.mean).shape[1])
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network((x - self.mean) / self.std)  # type: ignore[no-any-return, operator]
 
@@ -41,11 +53,13 @@ class NormalizedNetwork(nn.Module):
 def build_network(config: ModelConfig, seed: int) -> nn.Module:
     """The factory's network with its initial weights, which depend on `seed` alone. Raises `ModelError`."""
     factory = load_factory(config.factory, "model.factory")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = call_factory(factory, config.args, "model.factory", ModelError)
     if not isinstance(network, nn.Module):
         raise ModelError("model.factory", f"returned {type(network).__name__}", "It must return a torch.nn.Module")
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if is_lazy(tensor):
+            raise ModelError("model.factory", f"'{name}' has no shape yet", "Give lazy layers their input sizes")
     dense: nn.Module = network.float().eval()
     if config.mean is not None and config.std is not None:
         dense = NormalizedNetwork(dense, config.mean, config.std).eval()
@@ -60,10 +74,10 @@ def load_checkpoint(network: nn.Module, path: Path) -> None:
 
 
 def save_network(network: nn.Module, plan: PruningPlan | None, folder: Path) -> NetworkArtifact:
-    """Write weights, and the plan if the network was pruned."""
+    """Write weights, and the plan if the network was pruned. Raises `ModelError` when it keeps more than tensors."""
     from safetensors.torch import save
 
-    state = {name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
+    state = {name: tensor.detach().contiguous().clone() for name, tensor in _own_state(network).items()}
     write_atomic(folder / WEIGHTS_FILE, save(state))
     if plan is not None:
         write_json(folder / PLAN_FILE, plan.as_dict())
@@ -88,16 +102,18 @@ def load_plan(artifact: NetworkArtifact) -> PruningPlan | None:
 
 def check_network(network: nn.Module, input_shape: tuple[int, int, int], classes: int) -> None:
     """Try the network on two blank images. Raises `ModelError` unless it answers (2, classes)."""
-    images = torch.zeros(2, *input_shape)
+    channels = input_shape[0]
+    if isinstance(network, NormalizedNetwork) and network.channels not in (1, channels):
+        raise ModelError(
+            "model.mean", f"has {network.channels} values, and images have {channels} channels", "Give one per channel"
+        )
     try:
-        with torch.no_grad():
-            logits = network(images)
+        with inference(network):
+            logits = network(torch.zeros(2, *input_shape))
     # A user's network may raise anything.
     except Exception as cause:
-        first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise ModelError(
-            "model", f"does not take images of shape {input_shape}: {first_line}", "Match model.args to the data"
-        ) from cause
+        what = f"does not take images of shape {input_shape}: {first_line(cause)}"
+        raise ModelError("model", what, "Match model.args to the data") from cause
     if not isinstance(logits, torch.Tensor):
         raise ModelError("model", f"returns {type(logits).__name__}", "It must return a tensor of logits")
     if logits.shape != (2, classes):
@@ -116,23 +132,37 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Its advice on pickle protocols is for the authors of torch.
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as cause:
+        raise ModelError(
+            str(path), "is not a checkpoint of plain tensors, and pickled objects are refused", _SAVE_PLAIN
+        ) from cause
     # safetensors and torch raise many kinds of errors on damaged files.
     except Exception as cause:
-        first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise ModelError(
-            str(path),
-            f"cannot be read as a checkpoint of plain tensors: {first_line}",
-            "Save it again: safetensors.torch.save_file(network.state_dict(), path)",
-        ) from cause
+        raise ModelError(str(path), f"cannot be read as a checkpoint: {first_line(cause)}", _SAVE_PLAIN) from cause
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ModelError(str(path), "is not a state dict of tensors", "Save network.state_dict()")
+    if not isinstance(state, dict) or not all(map(_is_plain, state.values())):
+        raise ModelError(str(path), "is not a state dict of plain tensors", "Save network.state_dict()")
+    return state
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
+
+
+def _own_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    state = network.state_dict()
+    for name, value in state.items():
+        if not _is_plain(value):
+            raise ModelError("model", f"keeps '{name}', which is not a plain tensor", "Save nothing but tensors in it")
     return state
 
 
 def _load_state(network: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    own = network.state_dict()
+    own = _own_state(network)
     # Old checkpoints lack the counters of BatchNorm; they decide nothing in inference.
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     unknown = [name for name in state if name not in own]
@@ -146,6 +176,9 @@ def _load_state(network: nn.Module, state: dict[str, torch.Tensor], where: str) 
                 f"'{name}' has shape {tuple(tensor.shape)}, the network's {tuple(own[name].shape)}",
                 "Match model.args to the checkpoint",
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() != own[name].is_floating_point():
+            raise ModelError(where, f"'{name}' is {tensor.dtype}, the network's {own[name].dtype}", _SAVE_PLAIN)
+        # As the network will hold it: a number of 64 bits may be too large for 32.
+        if not bool(torch.isfinite(tensor.to(own[name].dtype)).all()):
             raise ModelError(where, f"'{name}' holds values that are not finite", "Use another checkpoint")
     network.load_state_dict(state, strict=False)

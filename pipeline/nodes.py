@@ -94,6 +94,7 @@ def _convert_nodes(work: Work, form: str, network: str, model: dict[str, Any], d
         config = shared | {
             "quantize": section_of(recipe.quantize),
             "activations": work.profile.engine.int8_activations,
+            "weight_bits": work.weight_bits,
         }
         quantized = _node(f"quantized {form}", "quantize", "convert:quantize", (simplified.name,), config, _ONNX)
         nodes += [quantized, _build_node(work, f"{form}-int8", quantized.name, shared)]
@@ -132,6 +133,7 @@ def _judge_nodes(work: Work, engines: list[str], data: dict[str, Any]) -> list[N
     gate_config = shipped | {"gate": section_of(recipe.gate)}
     gate = _node("verdict", "gate", "publish:gate", judged, gate_config, ())
     whole = {"recipe": section_of(recipe), "profile": work.profile.name, "data": data} | host
+    written = whole | {"command": work.command}
     networks = ["dense", *(["pruned"] if recipe.prune else []), *(["recovered"] if recipe.finetune else [])]
     forms = ["dense", *(["compressed"] if recipe.prune else [])]
     int8 = recipe.quantize.precision == "int8"
@@ -140,7 +142,7 @@ def _judge_nodes(work: Work, engines: list[str], data: dict[str, Any]) -> list[N
     ]
     everything = (*networks, *graphs, *engines, "sets", *judged, "verdict")
     bundle = _node("deploy", "bundle", "publish:deploy", everything, whole, ("numpy",))
-    report = _node("report", "report", "publish:report", everything, whole, ("jinja2", "pillow"))
+    report = _node("report", "report", "publish:report", everything, written, ("jinja2", "pillow"))
     evidence = _node("evidence", "evidence", "publish:evidence", (*everything, "report"), whole, ())
     return [measure, attack, gate, bundle, report, evidence]
 

@@ -44,11 +44,16 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
 def budget_text(budget: Mapping[str, Any]) -> str:
     """One budget in words: what is asked, what was found, and the interval's bad end that decided."""
     asked = "at most" if budget["name"].startswith("max_") else "at least"
-    limit = f"{asked} {budget['limit']:,g} {budget['unit']}"
+    limit = f"{asked} {_number(budget['limit'])} {budget['unit']}"
     if budget["value"] is None:
         return f"{budget['text']}: {limit}; not proven"
-    found = f"{budget['value']:,.4g} {budget['unit']}"
+    found = f"{_number(budget['value'])} {budget['unit']}"
     if budget["low"] == budget["high"]:
         return f"{budget['text']}: {limit}; found {found}"
     bad = budget["high"] if budget["name"].startswith("max_") else budget["low"]
-    return f"{budget['text']}: {limit}; found {found}, bad end {bad:,.4g}"
+    return f"{budget['text']}: {limit}; found {found}, bad end {_number(bad)}"
+
+
+def _number(value: float) -> str:
+    """Whole numbers in full, others to four digits."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"

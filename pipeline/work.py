@@ -28,6 +28,8 @@ class Work:
     recipe: Recipe
     profile: Profile
     host: Host
+    command: str
+    """What the user typed, for the report."""
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -43,6 +45,11 @@ class Work:
 
         train = self.dataset.train
         return train.batch(seeded_choice(len(train), self.recipe.parity.samples, self.recipe.seed))
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a quantized weight: 7 where the engine runs here and this CPU would overflow with 8."""
+        return 7 if self.profile.kind == "cpu" and self.host.saturates_int8 else 8
 
     @property
     def shipped(self) -> str:

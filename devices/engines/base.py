@@ -13,6 +13,10 @@ from devices.errors import BundleError
 
 FloatArray = NDArray[np.float32]
 
+_MAKE_AGAIN = "Build the engine again"
+_MAX_THREADS = 1024
+_MAX_CLASSES = 1 << 24
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
@@ -38,19 +42,22 @@ class EngineInfo:
 
     @staticmethod
     def from_dict(raw: Any, where: str) -> EngineInfo:
-        """Read back; raises `BundleError` on a missing, unknown or mistyped key."""
+        """Read back; raises `BundleError` on a missing, unknown or mistyped key, or a count out of range."""
         declared = {field.name: str(field.type) for field in fields(EngineInfo)}
         if not isinstance(raw, dict) or set(raw) != set(declared):
-            raise BundleError(where, f"must have exactly the keys {', '.join(declared)}")
+            raise BundleError(where, f"must have exactly the keys {', '.join(declared)}", _MAKE_AGAIN)
         values = dict(raw)
         shape = values["input_shape"]
         if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
-            raise BundleError(f"{where}: input_shape", "must be three positive whole numbers")
+            raise BundleError(f"{where}: input_shape", "must be three positive whole numbers", _MAKE_AGAIN)
         values["input_shape"] = tuple(shape)
         for name, annotation in declared.items():
             wanted = {"str": str, "int": int}.get(annotation)
             if wanted and type(values[name]) is not wanted:
-                raise BundleError(f"{where}: {name}", f"must be of type {annotation}")
+                raise BundleError(f"{where}: {name}", f"must be of type {annotation}", _MAKE_AGAIN)
+        for name, highest in (("threads", _MAX_THREADS), ("classes", _MAX_CLASSES)):
+            if not 1 <= values[name] <= highest:
+                raise BundleError(f"{where}: {name}", f"must be from 1 to {highest}", _MAKE_AGAIN)
         return EngineInfo(**values)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 
 from devices.detect import Host
 from devices.engines.base import EngineInfo, FloatArray
-from devices.errors import DeviceError, EspalierError, ModelError
-from devices.files import digest_bytes, write_atomic
+from devices.errors import DataError, DeviceError, EspalierError, ModelError
+from devices.files import digest_bytes, storage_errors, write_atomic
 
 _LOG_ERRORS_ONLY = 3
 
@@ -46,21 +47,22 @@ def build(onnx_path: Path, engine_path: Path, options: OrtOptions, host: Host) -
     """
     ort = load_module()
     _require_provider(ort, options.provider)
-    onnx_bytes = onnx_path.read_bytes()
+    onnx_bytes = _read_onnx(onnx_path)
     partial = engine_path.with_suffix(".partial.onnx")
     session_options = _session_options(ort, options.threads)
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     session_options.optimized_model_filepath = str(partial)
-    session = _open_session(ort, onnx_bytes, session_options, options.provider, str(onnx_path), ModelError)
-    write_atomic(engine_path, partial.read_bytes())
-    partial.unlink()
+    with storage_errors(partial.parent):
+        # Opened here first: of a folder that cannot be written, the runtime says that the model is wrong.
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    try:
+        session = _open_session(ort, onnx_bytes, session_options, options.provider, str(onnx_path), ModelError)
+        _require_classifier(session, str(onnx_path))
+        write_atomic(engine_path, partial.read_bytes())
+    finally:
+        partial.unlink(missing_ok=True)
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
-        raise ModelError(
-            str(onnx_path),
-            f"has inputs {[i.shape for i in inputs]} and outputs {[o.shape for o in outputs]}",
-            "An image classifier with one input (N, C, H, W) and one output (N, classes) is needed",
-        )
     return EngineInfo(
         runtime="onnxruntime",
         runtime_version=ort.__version__,
@@ -106,7 +108,11 @@ def open_engine(engine_bytes: bytes, info: EngineInfo, host: Host) -> OnnxRuntim
     options = _session_options(ort, info.threads)
     # The graph in the file is the optimized one; a second optimization would run another graph.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return OnnxRuntimeEngine(_open_session(ort, engine_bytes, options, info.provider, "engine", DeviceError), info)
+    session = _open_session(ort, engine_bytes, options, info.provider, "engine", DeviceError)
+    found = [(port.name, list(port.shape[1:])) for port in (*session.get_inputs(), *session.get_outputs())]
+    if found != [(info.input_name, list(info.input_shape)), (info.output_name, [info.classes])]:
+        raise DeviceError("engine", f"has inputs and outputs {found}, not what its description says", "Build it again")
+    return OnnxRuntimeEngine(session, info)
 
 
 def open_reference(onnx_path: Path, threads: int) -> Callable[[FloatArray], FloatArray]:
@@ -114,9 +120,7 @@ def open_reference(onnx_path: Path, threads: int) -> Callable[[FloatArray], Floa
     ort = load_module()
     options = _session_options(ort, threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _open_session(
-        ort, onnx_path.read_bytes(), options, "CPUExecutionProvider", str(onnx_path), ModelError
-    )
+    session = _open_session(ort, _read_onnx(onnx_path), options, "CPUExecutionProvider", str(onnx_path), ModelError)
     name = session.get_inputs()[0].name
 
     def run(images_NCHW: FloatArray) -> FloatArray:
@@ -139,19 +143,44 @@ class OnnxRuntimeEngine:
 
     def run(self, images_NCHW: FloatArray) -> FloatArray:
         """Logits (N, classes) of images (N, C, H, W) with values 0 to 1."""
-        outputs = self._session.run([self._info.output_name], {self._info.input_name: images_NCHW})
+        images = self._checked(images_NCHW)
+        with _runtime_errors():
+            outputs = self._session.run([self._info.output_name], {self._info.input_name: images})
         return np.asarray(outputs[0], dtype=np.float32)
 
     def bind(self, images_NCHW: FloatArray) -> Callable[[], None]:
-        """A call that runs these images once through an IO binding."""
+        """A call that runs these images once through an IO binding. It has run once when it is handed out."""
         ort = load_module()
-        images = np.ascontiguousarray(images_NCHW, dtype=np.float32)
+        images = self._checked(images_NCHW)
         logits = np.empty((images.shape[0], self._info.classes), dtype=np.float32)
         binding = self._session.io_binding()
-        binding.bind_ortvalue_input(self._info.input_name, ort.OrtValue.ortvalue_from_numpy(images))
-        binding.bind_ortvalue_output(self._info.output_name, ort.OrtValue.ortvalue_from_numpy(logits))
-        run = self._session.run_with_iobinding
-        return lambda: run(binding)
+        held = ort.OrtValue.ortvalue_from_numpy(images), ort.OrtValue.ortvalue_from_numpy(logits)
+        binding.bind_ortvalue_input(self._info.input_name, held[0])
+        binding.bind_ortvalue_output(self._info.output_name, held[1])
+        query = _BoundQuery(self._session, binding, held)
+        with _runtime_errors():
+            query()
+        return query
+
+    def _checked(self, images_NCHW: FloatArray) -> FloatArray:
+        images = np.ascontiguousarray(images_NCHW, dtype=np.float32)
+        if images.ndim != 4 or images.shape[1:] != self._info.input_shape or not len(images):
+            wanted = ", ".join(map(str, self._info.input_shape))
+            raise DataError("images", f"have shape {images.shape}, and the engine takes (N, {wanted})")
+        return images
+
+
+class _BoundQuery:
+    """One query, input and output in place."""
+
+    def __init__(self, session: Any, binding: Any, held: tuple[Any, ...]) -> None:
+        self.binding = binding
+        self._run = session.run_with_iobinding
+        # ONNX Runtime reads and writes the arrays' own memory, and older versions (1.20) do not keep them alive.
+        self._held = held
+
+    def __call__(self) -> None:
+        self._run(self.binding)
 
 
 def _session_options(ort: Any, threads: int) -> Any:
@@ -162,18 +191,19 @@ def _session_options(ort: Any, threads: int) -> Any:
     return options
 
 
-def _open_session(
-    ort: Any, content: bytes, options: Any, provider: str, where: str, error: type[EspalierError]
-) -> Any:
+def _open_session(ort: Any, content: bytes, options: Any, provider: str, where: str, error: type[EspalierError]) -> Any:
     if provider != "CPUExecutionProvider":
         # Without this a node that the provider does not know runs on the CPU in silence.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         session = ort.InferenceSession(content, options, providers=[provider])
     # ONNX Runtime's exceptions share no public base below Exception.
-    except Exception as cause:  # noqa: BLE001
-        first_line = str(cause).strip().splitlines()[0]
-        raise error(where, f"ONNX Runtime refuses it: {first_line}") from cause
+    except Exception as cause:
+        raise error(
+            where,
+            f"ONNX Runtime refuses it: {_first_line(cause)}",
+            "Check that it is a sound ONNX file of operators that this version has",
+        ) from cause
     in_use = session.get_providers()[0]
     if in_use != provider:
         raise DeviceError("engine", f"asked for {provider}, but ONNX Runtime uses {in_use}", "Mend its installation")
@@ -188,6 +218,40 @@ def _require_provider(ort: Any, provider: str) -> None:
             f"this ONNX Runtime has no {provider} (it has {', '.join(available)})",
             "Install the ONNX Runtime package that has it",
         )
+
+
+def _read_onnx(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise ModelError(str(path), f"cannot be read ({cause.strerror})", "Check the path") from cause
+
+
+def _require_classifier(session: Any, where: str) -> None:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    found = f"has inputs {[i.shape for i in inputs]} and outputs {[o.shape for o in outputs]}"
+    needed = "An image classifier with one float input (N, C, H, W) and one float output (N, classes) is needed"
+    if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
+        raise ModelError(where, found, needed)
+    if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
+        raise ModelError(where, f"has an input of {inputs[0].type} and an output of {outputs[0].type}", needed)
+    if not all(isinstance(size, int) and size > 0 for size in (*inputs[0].shape[1:], outputs[0].shape[1])):
+        raise ModelError(where, f"{found}, where all but N must be fixed numbers", "Export it for one image size")
+    if isinstance(inputs[0].shape[0], int):
+        raise ModelError(where, f"{found}, with a fixed batch", "Export it with a dynamic batch")
+
+
+@contextmanager
+def _runtime_errors() -> Iterator[None]:
+    try:
+        yield
+    # As above: no public base.
+    except Exception as cause:
+        raise DeviceError("engine", f"ONNX Runtime failed while running it: {_first_line(cause)}") from cause
+
+
+def _first_line(cause: Exception) -> str:
+    return next(iter(str(cause).strip().splitlines()), type(cause).__name__)
 
 
 def _minor(version: str) -> str:

@@ -34,6 +34,4 @@ def require_buildable(profile: Profile, host: Host) -> None:
     ort_options(profile)
     onnxruntime.load_module()
     if not matches(profile, host):
-        raise DeviceError(
-            f"device '{profile.name}'", f"this host ({host.machine}) is not a {profile.title}", instead
-        )
+        raise DeviceError(f"device '{profile.name}'", f"this host ({host.machine}) is not a {profile.title}", instead)

@@ -100,7 +100,7 @@ def _attack(
                 generator,
             )
         with torch.no_grad():
-            right += int((network(found).argmax(dim=1) == truth).sum())
+            right += int((network(found.clone()).argmax(dim=1) == truth).sum())
         parts.append(found.numpy())
     return np.concatenate(parts), right / len(labels)
 

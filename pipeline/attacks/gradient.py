@@ -16,7 +16,8 @@ def project_linf(adversarial: torch.Tensor, clean: torch.Tensor, epsilon: float)
 def loss_gradient(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Gradient of the summed cross-entropy by the images, (N, C, H, W): each image's own gradient."""
     images = images.detach().requires_grad_(True)
-    loss = functional.cross_entropy(network(images), labels, reduction="sum")
+    # A copy, because a network may work on its input in place.
+    loss = functional.cross_entropy(network(images.clone()), labels, reduction="sum")
     return torch.autograd.grad(loss, images)[0]
 
 
@@ -63,7 +64,7 @@ def pgd_restarts(
     for _ in range(restarts):
         found = pgd(network, images, labels, epsilon, steps, step_size, generator)
         with torch.no_grad():
-            loss = functional.cross_entropy(network(found), labels, reduction="none")
+            loss = functional.cross_entropy(network(found.clone()), labels, reduction="none")
         better = loss > highest
         best = torch.where(better[:, None, None, None], found, best)
         highest = torch.where(better, loss, highest)

@@ -22,7 +22,7 @@ def digits_parity(fold: int = 0, folds: int = 5, seed: int = 0) -> Dataset:
 def _split(fold: int, folds: int, seed: int, parity: bool) -> Dataset:
     from sklearn.datasets import load_digits
 
-    if not 2 <= folds <= 100 or not 0 <= fold < folds:
+    if type(folds) is not int or type(fold) is not int or not 2 <= folds <= 100 or not 0 <= fold < folds:
         raise DataError("data.args", f"fold {fold} of {folds} does not exist", "Use folds from 2 to 100, fold below it")
     bunch = load_digits()
     images = (bunch.images / 16).astype(np.float32)[:, None]

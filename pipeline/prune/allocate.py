@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from devices.errors import RecipeError
 from pipeline.prune.groups import Group, Unit
 
 _BISECTIONS = 40
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def allocate(
     `local`: one share for all groups. Raises `RecipeError` when the target cannot be met, with the nearest that can.
     """
     dense = macs_without([])
-    limit = target_macs * dense
+    # A count of whole operations: the last digits of the share must not cost one.
+    limit = math.floor(target_macs * dense + _ROUNDING)
     choices = [snap_choices(item.group.width, step, min_channels) for item in ranked]
 
     def removed_by(kept: Sequence[int]) -> list[Unit]:
@@ -65,12 +68,14 @@ def allocate(
 
     least = [options[0] for options in choices]
     if not fits(least):
-        nearest = macs_without(removed_by(least)) / dense
+        reachable = math.ceil(macs_without(removed_by(least)) / dense * 1000) / 1000
         raise RecipeError(
             "prune.target_macs",
-            f"{target_macs:g} cannot be met: with every group at its smallest, {nearest:.3f} of the MACs remain "
+            f"{target_macs:g} cannot be met: with every group at its smallest, {reachable:.3f} of the MACs remain "
             f"(channel step {step}, min_channels {min_channels}, {len(ranked)} groups can be pruned)",
-            f"Set it to {np.ceil(nearest * 1000) / 1000:g} or more, or lower min_channels, or ignore less",
+            f"Set it to {reachable:g} or more, lower min_channels or ignore less"
+            if reachable < 1
+            else "Lower min_channels or ignore less",
         )
     low, high, kept = 0.0, _highest(ranked, scope), least
     for _ in range(_BISECTIONS):

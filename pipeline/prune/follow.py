@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,3 +71,18 @@ class Follower:
             else:
                 labelled.append(labels)
         self.macs.append(MacsTerm(factor, tuple(labelled)))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation that ran."""
+
+    follow: Follower
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: list[torch.Tensor]
+
+
+Results = list[Dims] | None
+"""Labels of each output; None when this call cannot be followed."""
+Rule = Callable[[Call], Results]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from devices.errors import RecipeError
-from pipeline.prune.labels import LabelArray
+from devices.errors import ModelError, RecipeError
+from pipeline.prune.network import copy_network, first_line, inference
 from pipeline.prune.plan import Cut, PruningPlan, apply_plan
-from pipeline.prune.trace import Trace, macs_of
+from pipeline.prune.trace import Trace
+
+Signature = tuple[tuple[str, int], ...]
+"""Tensor and dimension of everything that a unit cuts, sorted."""
 
 
 @dataclass(frozen=True)
@@ -68,41 +69,31 @@ class Grouping:
 def find_groups(network: nn.Module, trace: Trace, image_NCHW: torch.Tensor, ignore: Sequence[str]) -> Grouping:
     """Group what can go, prove each group by a dry run, and name what stays with the reason.
 
-    Raises `RecipeError` when a pattern of `ignore` matches no parameter.
+    Raises `RecipeError` when a pattern of `ignore` matches no parameter, `ModelError` when the network cannot be
+    copied.
     """
-    parameters = {name for name, _ in network.named_parameters()}
     weights = {name for name, tensor in network.named_parameters() if tensor.ndim >= 2}
-    _pin_ignored(trace, parameters, ignore)
-    pinned = trace.sets.pinned_roots()
-    slices: dict[int, list[Slice]] = {}
-    left: dict[tuple[str, str], int] = {}
-    for name in sorted(trace.tensors):
-        for dim, labels in enumerate(trace.tensors[name]):
-            if labels is None:
-                continue
-            for index, root in enumerate(trace.sets.roots(labels).tolist()):
-                if root in pinned:
-                    if dim == 0 and name in weights:
-                        left[name, pinned[root]] = left.get((name, pinned[root]), 0) + 1
-                else:
-                    slices.setdefault(root, []).append(Slice(name, dim, index))
-    by_signature: dict[tuple[tuple[str, int], ...], list[Unit]] = {}
-    for root, found in sorted(slices.items()):
-        signature = tuple(sorted({(item.tensor, item.dim) for item in found}))
-        by_signature.setdefault(signature, []).append(Unit(root, tuple(found)))
-    groups, left_out = [], [LeftOut(name, count, reason) for (name, reason), count in sorted(left.items())]
-    for signature, units in sorted(by_signature.items(), key=lambda item: item[1][0].label):
-        group = Group(_name(signature, weights), tuple(units))
-        reason = _unfit(signature, group) or _dry_run(network, group, image_NCHW)
-        if reason:
-            left_out.append(LeftOut(group.name, group.width, reason))
-        else:
+    pinned = _ignored(network, trace, ignore) | trace.sets.pinned_roots()
+    units, left_out = _units(trace, weights, pinned)
+    by_signature: dict[Signature, list[Unit]] = {}
+    for unit in units:
+        signature = tuple(sorted({(item.tensor, item.dim) for item in unit.slices}))
+        by_signature.setdefault(signature, []).append(unit)
+    with inference(network):
+        expected = network(image_NCHW.clone())
+    groups = []
+    for signature, members in sorted(by_signature.items(), key=lambda item: item[1][0].label):
+        group = Group(_name(signature, weights), tuple(members))
+        reason = _unfit(signature, group) or _dry_run(network, group, image_NCHW, expected.shape)
+        if reason is None:
             groups.append(group)
+        elif any(dim == 0 and name in weights for name, dim in signature):
+            left_out.append(LeftOut(group.name, group.width, reason))
     return Grouping(tuple(groups), tuple(left_out))
 
 
 def plan_for(network: nn.Module, removed: Iterable[Unit]) -> PruningPlan:
-    """The plan that removes these units."""
+    """The plan that removes these units. Raises `ModelError` when nothing of a dimension would be left."""
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     gone: dict[tuple[str, int], set[int]] = {}
     for unit in removed:
@@ -111,56 +102,69 @@ def plan_for(network: nn.Module, removed: Iterable[Unit]) -> PruningPlan:
     cuts = []
     for (name, dim), indices in sorted(gone.items()):
         size = tensors[name].shape[dim]
-        cuts.append(Cut(name, dim, size, tuple(index for index in range(size) if index not in indices)))
+        keep = tuple(index for index in range(size) if index not in indices)
+        if not keep:
+            raise ModelError("pruning plan", f"would remove all of dimension {dim} of '{name}'", "Keep a unit or more")
+        cuts.append(Cut(name, dim, size, keep))
     return PruningPlan(tuple(cuts))
 
 
-def macs_without(trace: Trace, removed: Iterable[Unit]) -> int:
-    """Multiply-accumulates of one image once these units are gone."""
-    gone = np.array(sorted(unit.label for unit in removed), dtype=np.int64)
-    cache: dict[int, LabelArray] = {}
-
-    def kept(labels: LabelArray) -> int:
-        roots = cache.get(id(labels))
-        if roots is None:
-            roots = cache[id(labels)] = trace.sets.roots(labels)
-        return int(np.count_nonzero(~np.isin(roots, gone)))
-
-    return macs_of(trace, kept)
-
-
-def _pin_ignored(trace: Trace, parameters: set[str], ignore: Sequence[str]) -> None:
+def _ignored(network: nn.Module, trace: Trace, ignore: Sequence[str]) -> dict[int, str]:
+    """Reason by root of every channel that the recipe keeps: the outputs of the parameters that it names."""
+    parameters = sorted(name for name, _ in network.named_parameters())
+    reasons: dict[int, str] = {}
     for pattern in ignore:
-        matched = [name for name in sorted(parameters) if fnmatch.fnmatchcase(name, pattern)]
-        if not matched:
-            raise RecipeError("prune.ignore", f"'{pattern}' matches no parameter", "See the names in the run's report")
+        matched = [name for name in parameters if fnmatch.fnmatchcase(name, pattern)]
         for name in matched:
-            dims: Mapping[int, LabelArray | None] = dict(enumerate(trace.tensors[name]))
-            trace.sets.pin(dims.get(0), f"the recipe ignores '{pattern}'")
+            labels = trace.tensors[name][0] if trace.tensors[name] else None
+            for root in trace.sets.roots(labels).tolist() if labels is not None else ():
+                reasons.setdefault(root, f"the recipe ignores '{pattern}'")
+        if not matched:
+            raise RecipeError("prune.ignore", f"'{pattern}' matches no parameter", f"There are {_some(parameters)}")
+    return reasons
 
 
-def _unfit(signature: tuple[tuple[str, int], ...], group: Group) -> str | None:
+def _units(trace: Trace, weights: set[str], pinned: dict[int, str]) -> tuple[list[Unit], list[LeftOut]]:
+    """Every set of labels with its slices; those that must stay, by weight and reason."""
+    slices: dict[int, list[Slice]] = {}
+    left: dict[tuple[str, str], int] = {}
+    for name in sorted(trace.tensors):
+        for dim, labels in enumerate(trace.tensors[name]):
+            if labels is None:
+                continue
+            for index, root in enumerate(trace.sets.roots(labels).tolist()):
+                if root not in pinned:
+                    slices.setdefault(root, []).append(Slice(name, dim, index))
+                elif dim == 0 and name in weights:
+                    left[name, pinned[root]] = left.get((name, pinned[root]), 0) + 1
+    left_out = [LeftOut(name, count, reason) for (name, reason), count in sorted(left.items())]
+    return [Unit(root, tuple(found)) for root, found in sorted(slices.items())], left_out
+
+
+def _unfit(signature: Signature, group: Group) -> str | None:
     if group.width < 2:
         return "it is one channel only"
     return "no other layer reads it" if len(signature) < 2 else None
 
 
-def _name(signature: tuple[tuple[str, int], ...], weights: set[str]) -> str:
+def _name(signature: Signature, weights: set[str]) -> str:
     outputs = [name for name, dim in signature if dim == 0 and name in weights]
     return outputs[0] if outputs else signature[0][0]
 
 
-def _dry_run(network: nn.Module, group: Group, image_NCHW: torch.Tensor) -> str | None:
+def _dry_run(network: nn.Module, group: Group, image_NCHW: torch.Tensor, expected: torch.Size) -> str | None:
     """Remove half of the group from a copy and run it; returns why the group cannot be pruned, or None."""
-    trial = copy.deepcopy(network)
+    trial = copy_network(network)
     try:
         apply_plan(trial, plan_for(network, group.units[: group.width // 2]))
-        with torch.no_grad():
-            expected, answered = network(image_NCHW), trial(image_NCHW)
+        with inference(trial):
+            answered = trial(image_NCHW.clone())
     # A user's network may raise anything.
     except Exception as cause:  # noqa: BLE001
-        first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        return f"the network does not run without it: {first_line}"
-    if expected.shape != answered.shape:
-        return "the network's output changes its shape without it"
-    return None
+        return f"the network does not run without it: {first_line(cause)}"
+    return None if answered.shape == expected else "the network's output changes its shape without it"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

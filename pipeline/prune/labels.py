@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,6 +67,11 @@ class LabelSets:
 
 def reshape_labels(sets: LabelSets, dims: Dims, before: tuple[int, ...], after: tuple[int, ...]) -> Dims:
     """Labels of a reshaped tensor; what cannot be followed is pinned."""
+    if 0 in before or math.prod(before) != math.prod(after):
+        # Empty, or the same bytes seen as numbers of another width.
+        for labels in dims:
+            sets.pin(labels, f"a reshape from {before} to {after} is not followed")
+        return (None,) * len(after)
     result: list[LabelArray | None] = []
     i = j = 0
     while i < len(before) and j < len(after):

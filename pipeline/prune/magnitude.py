@@ -14,7 +14,7 @@ from pipeline.prune.groups import Group
 
 def group_magnitude(network: nn.Module, group: Group) -> torch.Tensor:
     """Score of each unit of the group, (width,); the lowest goes first. Its mean is 1."""
-    tensors = {name: parameter.detach().double() for name, parameter in network.named_parameters()}
+    tensors = {name: parameter.detach() for name, parameter in network.named_parameters()}
     energy: dict[tuple[str, int], torch.Tensor] = {}
     scores = torch.zeros(group.width, dtype=torch.float64)
     for position, unit in enumerate(group.units):
@@ -24,7 +24,7 @@ def group_magnitude(network: nn.Module, group: Group) -> torch.Tensor:
                 continue
             key = (item.tensor, item.dim)
             if key not in energy:
-                tensor = tensors[item.tensor]
+                tensor = tensors[item.tensor].double()
                 axes = [axis for axis in range(tensor.ndim) if axis != item.dim]
                 energy[key] = tensor.pow(2).sum(dim=axes)
             scores[position] += energy[key][item.index]

@@ -11,6 +11,7 @@ from torch import nn
 from devices.errors import ModelError
 
 _FORMAT = "espalier-plan/1"
+_MAKE_AGAIN = "Prune again"
 
 
 @dataclass(frozen=True)
@@ -39,66 +40,67 @@ class PruningPlan:
     def from_dict(raw: Any, where: str) -> PruningPlan:
         """Read back; raises `ModelError` on anything malformed."""
         if not isinstance(raw, dict) or raw.get("format") != _FORMAT or not isinstance(raw.get("cuts"), list):
-            raise ModelError(where, f"is not a pruning plan of format {_FORMAT!r}")
-        return PruningPlan(tuple(_read_cut(row, where) for row in raw["cuts"]))
+            raise ModelError(where, f"is not a pruning plan of format {_FORMAT!r}", _MAKE_AGAIN)
+        cuts = tuple(_read_cut(row, where) for row in raw["cuts"])
+        seen: set[tuple[str, int]] = set()
+        for cut in cuts:
+            if (cut.tensor, cut.dim) in seen:
+                raise ModelError(where, f"cuts dimension {cut.dim} of '{cut.tensor}' twice", _MAKE_AGAIN)
+            seen.add((cut.tensor, cut.dim))
+        return PruningPlan(cuts)
 
 
 def _read_cut(row: Any, where: str) -> Cut:
     whole = isinstance(row, dict) and type(row.get("dim")) is int and type(row.get("size")) is int
     if not whole or not isinstance(row.get("tensor"), str) or not isinstance(row.get("keep"), list):
-        raise ModelError(where, f"has a malformed cut {row!r:.80}")
+        raise ModelError(where, f"has a malformed cut {row!r:.80}", _MAKE_AGAIN)
     keep, size = row["keep"], row["size"]
     ascending = all(type(index) is int for index in keep) and keep == sorted(set(keep))
     if not keep or not ascending or keep[0] < 0 or keep[-1] >= size or not 0 <= row["dim"] < 8:
-        raise ModelError(where, f"has a cut of '{row['tensor']}' whose indices do not fit its size {size}")
+        what = f"has a cut of '{row['tensor']}' whose indices do not fit its size {size}"
+        raise ModelError(where, what, _MAKE_AGAIN)
     return Cut(row["tensor"], row["dim"], size, tuple(keep))
 
 
 def apply_plan(network: nn.Module, plan: PruningPlan) -> None:
-    """Shrink the network in place. Raises `ModelError` at the first cut that does not fit it."""
+    """Shrink the network in place. Raises `ModelError` at the first cut that does not fit it; nothing is cut then."""
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    by_tensor: dict[int, list[Cut]] = {}
     for cut in plan.cuts:
-        if cut.tensor not in tensors:
-            raise ModelError(
-                "pruning plan", f"cuts '{cut.tensor}', which the network lacks", "Use the plan's own factory"
-            )
-        shape = tuple(tensors[cut.tensor].shape)
-        if cut.dim >= len(shape) or shape[cut.dim] != cut.size:
-            raise ModelError(
-                "pruning plan",
-                f"dimension {cut.dim} of '{cut.tensor}' should be {cut.size}, the network has {shape}",
-                "Use the plan's own factory and args",
-            )
-    by_tensor: dict[str, list[Cut]] = {}
-    for cut in plan.cuts:
-        by_tensor.setdefault(cut.tensor, []).append(cut)
-    # Modules that share a parameter must share the smaller one too.
-    replaced: dict[int, nn.Parameter] = {}
-    for module_name, module in network.named_modules():
-        prefix = f"{module_name}." if module_name else ""
-        for name, parameter in list(module._parameters.items()):
-            cuts = by_tensor.get(_canonical(network, prefix + name, parameter), [])
-            if parameter is not None and cuts:
-                if id(parameter) not in replaced:
-                    small = nn.Parameter(_cut(parameter.data, cuts), requires_grad=parameter.requires_grad)
-                    replaced[id(parameter)] = small
-                module._parameters[name] = replaced[id(parameter)]
-        for name, buffer in list(module._buffers.items()):
-            cuts = by_tensor.get(prefix + name, [])
-            if buffer is not None and cuts:
-                module._buffers[name] = _cut(buffer, cuts)
+        _check_fits(cut, tensors.get(cut.tensor))
+        by_tensor.setdefault(id(tensors[cut.tensor]), []).append(cut)
+    # Modules that share a tensor must share the smaller one too.
+    smaller = {
+        id(tensor): _cut(tensor, by_tensor[id(tensor)]) for tensor in tensors.values() if id(tensor) in by_tensor
+    }
+    for module in network.modules():
+        # Plain dictionaries, because a module's own __setattr__ may do more.
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for own in tables:
+            for name, tensor in own.items():
+                if tensor is not None and id(tensor) in smaller:
+                    own[name] = smaller[id(tensor)]
         _match_attributes(module)
 
 
-def _canonical(network: nn.Module, name: str, parameter: nn.Parameter | None) -> str:
-    """The first name of a parameter: the one that `named_parameters` gives, and that plans use."""
-    return next((first for first, other in network.named_parameters() if other is parameter), name)
+def _check_fits(cut: Cut, tensor: torch.Tensor | None) -> None:
+    if tensor is None:
+        raise ModelError("pruning plan", f"cuts '{cut.tensor}', which the network lacks", "Use the plan's own factory")
+    shape = tuple(tensor.shape)
+    if cut.dim >= len(shape) or shape[cut.dim] != cut.size:
+        raise ModelError(
+            "pruning plan",
+            f"dimension {cut.dim} of '{cut.tensor}' should be {cut.size}, the network has {shape}",
+            "Use the plan's own factory and args",
+        )
 
 
 def _cut(tensor: torch.Tensor, cuts: list[Cut]) -> torch.Tensor:
+    small = tensor.detach()
     for cut in cuts:
-        tensor = tensor.index_select(cut.dim, torch.tensor(cut.keep))
-    return tensor.contiguous()
+        small = small.index_select(cut.dim, torch.tensor(cut.keep))
+    small = small.contiguous()
+    return nn.Parameter(small, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else small
 
 
 def _match_attributes(module: nn.Module) -> None:
@@ -112,7 +114,8 @@ def _match_attributes(module: nn.Module) -> None:
         else:
             module.in_channels = module.weight.shape[1] * module.groups
         module.out_channels = module.weight.shape[0]
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
-        module.num_features = module.weight.shape[0]
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        kept = module.weight if module.weight is not None else module.running_mean
+        module.num_features = module.num_features if kept is None else kept.shape[0]
     elif isinstance(module, nn.LayerNorm) and module.weight is not None:
         module.normalized_shape = tuple(module.weight.shape)

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import torch
 
-from pipeline.prune.follow import Follower
-from pipeline.prune.labels import Dims, LabelArray, reshape_labels
-
-
-@dataclass(frozen=True)
-class Call:
-    """One operation that ran."""
-
-    follow: Follower
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    out: list[torch.Tensor]
-
-
-Results = list[Dims] | None
-"""Labels of each output; None when this call cannot be followed."""
-Rule = Callable[[Call], Results]
+from pipeline.prune import shape_rules
+from pipeline.prune.follow import Call, Results, Rule
+from pipeline.prune.labels import Dims, LabelArray
 
 
 def rule_for(operation: str) -> Rule | None:
@@ -43,7 +25,8 @@ def _convolution(call: Call) -> Results:
     if transposed:
         # Counted, and not followed: its weight holds outputs second.
         call.follow.count(image.shape[0] * int(np.prod(image.shape[2:])) * weight.numel(), [])
-        return None
+        call.follow.pin_all([image, weight, bias], "it belongs to a transposed convolution")
+        return [(None,) * call.out[0].ndim]
     if groups == 1:
         call.follow.sets.match(in_dims[1], weight_dims[1], "its input cannot shrink")
         call.follow.count(positions * kernel, [(weight_dims[0], weight.shape[0]), (weight_dims[1], weight.shape[1])])
@@ -96,7 +79,7 @@ def _pooling(call: Call) -> Results:
 def _reduction(call: Call) -> Results:
     dims = call.follow.dims_of(call.args[0])
     axes = call.args[1] if len(call.args) > 1 and isinstance(call.args[1], (list, tuple)) else list(range(len(dims)))
-    reduced = {axis % len(dims) for axis in axes}
+    reduced = {axis % max(1, len(dims)) for axis in axes}
     keep = bool(call.args[2]) if len(call.args) > 2 else bool(call.kwargs.get("keepdim", False))
     for axis in reduced:
         call.follow.sets.pin(dims[axis], "it is averaged or summed over")
@@ -105,114 +88,14 @@ def _reduction(call: Call) -> Results:
     return [tuple(labels for axis, labels in enumerate(dims) if axis not in reduced)]
 
 
-def _reshape(call: Call) -> Results:
-    return [
-        reshape_labels(
-            call.follow.sets, call.follow.dims_of(call.args[0]), tuple(call.args[0].shape), tuple(call.out[0].shape)
-        )
-    ]
-
-
-def _transpose(call: Call) -> Results:
-    dims = list(call.follow.dims_of(call.args[0]))
-    first, second = (call.args[1], call.args[2]) if len(call.args) == 3 else (0, len(dims) - 1)
-    if dims:
-        dims[first], dims[second] = dims[second], dims[first]
-    return [tuple(dims)]
-
-
-def _permute(call: Call) -> Results:
-    dims = call.follow.dims_of(call.args[0])
-    return [tuple(dims[axis] for axis in call.args[1])]
-
-
-def _unsqueeze(call: Call) -> Results:
-    dims = list(call.follow.dims_of(call.args[0]))
-    dims.insert(call.args[1] % (len(dims) + 1), None)
-    return [tuple(dims)]
-
-
-def _squeeze(call: Call) -> Results:
-    dims, shape = call.follow.dims_of(call.args[0]), call.args[0].shape
-    given = call.args[1] if len(call.args) > 1 else list(range(len(dims)))
-    axes = {axis % len(dims) for axis in (given if isinstance(given, (list, tuple)) else [given])}
-    return [tuple(labels for axis, labels in enumerate(dims) if not (axis in axes and shape[axis] == 1))]
-
-
-def _expand(call: Call) -> Results:
-    dims, shape = call.follow.dims_of(call.args[0]), call.args[0].shape
-    new = call.out[0].ndim - len(dims)
-    kept = [labels if shape[axis] == call.out[0].shape[new + axis] else None for axis, labels in enumerate(dims)]
-    return [(*[None] * new, *kept)]
-
-
-def _slice(call: Call) -> Results:
-    dims = list(call.follow.dims_of(call.args[0]))
-    axis = call.args[1] if len(call.args) > 1 else 0
-    labels = dims[axis]
-    start = call.args[2] if len(call.args) > 2 else None
-    end = call.args[3] if len(call.args) > 3 else None
-    step = call.args[4] if len(call.args) > 4 else 1
-    if labels is not None and call.out[0].shape[axis] != len(labels):
-        # The bounds are numbers in the network's code: they hold only while nothing before them goes.
-        call.follow.sets.pin(labels, "it is sliced at fixed positions")
-        dims[axis] = labels[slice(start, end, step)]
-    return [tuple(dims)]
-
-
-def _cat(call: Call) -> Results:
-    tensors = call.args[0]
-    axis = (call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", 0)) % call.out[0].ndim
-    result: list[LabelArray | None] = list(call.follow.dims_of(tensors[0]))
-    for tensor in tensors[1:]:
-        for other, labels in enumerate(call.follow.dims_of(tensor)):
-            if other != axis:
-                result[other] = call.follow.sets.match(
-                    result[other], labels, "it is joined to a tensor that cannot shrink"
-                )
-    parts: list[LabelArray] = []
-    for tensor in tensors:
-        own = call.follow.dims_of(tensor)[axis]
-        if own is None:
-            own = call.follow.sets.fresh(tensor.shape[axis])
-            call.follow.sets.pin(own, "it is joined to a tensor that cannot shrink")
-        parts.append(own)
-    everything = np.concatenate(parts)
-    any_labelled = any(call.follow.dims_of(tensor)[axis] is not None for tensor in tensors)
-    result[axis] = everything if any_labelled else None
-    return [tuple(result)]
-
-
-def _pad(call: Call) -> Results:
-    dims = list(call.follow.dims_of(call.args[0]))
-    padding = call.args[1]
-    for index in range(len(padding) // 2):
-        axis = len(dims) - 1 - index
-        low, high = padding[2 * index], padding[2 * index + 1]
-        labels = dims[axis]
-        if labels is None or (low == 0 and high == 0):
-            continue
-        if low < 0 or high < 0:
-            return None
-        # Zeros that the network's code adds: their number is written there, so they stay.
-        ends = [call.follow.sets.fresh(low), call.follow.sets.fresh(high)]
-        for end in ends:
-            call.follow.sets.pin(end, "it is padded with a fixed number of zeros")
-        dims[axis] = np.concatenate([ends[0], labels, ends[1]])
-    return [tuple(dims)]
-
-
 def _addmm(call: Call) -> Results:
     bias, left, right = call.args[:3]
-    dims = _matmul(call, left, right)
-    columns = (
-        call.follow.sets.match(dims[1], call.follow.dims_of(bias)[-1], "its output cannot shrink")
-        if bias.ndim == 1
-        else None
-    )
+    rows, columns = _matmul(call, left, right)
     if bias.ndim != 1:
-        call.follow.sets.pin(dims[1], "operation 'addmm' with a matrix is not followed")
-    return [(dims[0], columns)]
+        call.follow.pin((rows, columns), "a matrix is added to it")
+        call.follow.pin_all([bias], "it is added to a product of matrices")
+        return [(None, None)]
+    return [(rows, call.follow.sets.match(columns, call.follow.dims_of(bias)[0], "its output cannot shrink"))]
 
 
 def _mm(call: Call) -> Results:
@@ -226,10 +109,18 @@ def _matmul(call: Call, left: torch.Tensor, right: torch.Tensor) -> Dims:
     return (left_dims[0], right_dims[1])
 
 
+# Products of activations are counted at their full size and not pruned.
 def _bmm(call: Call) -> Results:
-    left, right = call.args[:2]
-    # Products of activations are counted at their full size and not pruned.
-    call.follow.count(left.shape[0] * left.shape[1] * left.shape[2] * right.shape[2], [])
+    left, right = call.args[-2:]
+    call.follow.count(left.numel() * right.shape[2], [])
+    return None
+
+
+def _attention(call: Call) -> Results:
+    query, key, value = call.args[:3]
+    # (..., positions, depth): query by key, and the weights that come of it by value.
+    weights = query.numel() // query.shape[-1] * key.shape[-2]
+    call.follow.count(weights * (query.shape[-1] + value.shape[-1]), [])
     return None
 
 
@@ -249,8 +140,8 @@ def _layer_norm(call: Call) -> Results:
 _BY_RULE: dict[Rule, str] = {
     _elementwise: """
         relu relu6 hardtanh silu gelu sigmoid tanh leaky_relu elu hardswish hardsigmoid mish softplus threshold clamp
-        add sub mul div maximum minimum neg exp sqrt rsqrt pow abs clone detach alias copy _to_copy lift_fresh
-        native_dropout
+        _prelu_kernel add sub rsub mul div reciprocal maximum minimum neg exp sqrt rsqrt pow abs
+        clone detach alias copy _to_copy lift_fresh native_dropout
     """,
     _pooling: """
         max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d mkldnn_max_pool2d
@@ -260,20 +151,25 @@ _BY_RULE: dict[Rule, str] = {
         native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm
         _batch_norm_no_update
     """,
-    _reshape: "view _unsafe_view reshape _reshape_alias",
+    shape_rules.reshape: "view _unsafe_view reshape _reshape_alias",
     _reduction: "mean sum amax amin",
     _convolution: "convolution",
-    _transpose: "t transpose",
-    _permute: "permute",
-    _unsqueeze: "unsqueeze",
-    _squeeze: "squeeze",
-    _expand: "expand",
-    _slice: "slice",
-    _cat: "cat",
-    _pad: "constant_pad_nd",
+    shape_rules.transpose: "t transpose",
+    shape_rules.permute: "permute",
+    shape_rules.unsqueeze: "unsqueeze",
+    shape_rules.squeeze: "squeeze",
+    shape_rules.expand: "expand",
+    shape_rules.cut: "slice",
+    shape_rules.cat: "cat",
+    shape_rules.pad: "constant_pad_nd",
     _addmm: "addmm",
     _mm: "mm",
-    _bmm: "bmm",
+    _bmm: "bmm baddbmm",
+    _attention: """
+        _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
+        _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
+        _scaled_dot_product_fused_attention_overrideable
+    """,
     _layer_norm: "native_layer_norm",
 }
 _RULES: dict[str, Rule] = {name: rule for rule, names in _BY_RULE.items() for name in names.split()}

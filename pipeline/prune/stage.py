@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
@@ -12,10 +11,12 @@ from devices.errors import ModelError
 from devices.stage import StageResult
 from pipeline.model import NetworkArtifact, save_network
 from pipeline.prune.allocate import Ranked, allocate
-from pipeline.prune.groups import find_groups, macs_without, plan_for
+from pipeline.prune.groups import find_groups, plan_for
+from pipeline.prune.macs import macs_counter
 from pipeline.prune.magnitude import group_magnitude
+from pipeline.prune.network import copy_network
 from pipeline.prune.plan import apply_plan
-from pipeline.prune.trace import macs_of, trace_network
+from pipeline.prune.trace import trace_network
 from pipeline.recipe import PruneConfig
 
 
@@ -33,21 +34,15 @@ def prune_channels(
         reasons = sorted({item.reason for item in grouping.left_out})
         raise ModelError("prune", f"nothing in this network can be pruned: {'; '.join(reasons)}", "Remove [prune]")
     ranked = [Ranked(group, group_magnitude(network, group).numpy()) for group in grouping.groups]
-    removed = allocate(
-        ranked,
-        config.scope,
-        config.target_macs,
-        channel_step,
-        config.min_channels,
-        lambda units: macs_without(trace, units),
-    )
+    macs_without = macs_counter(trace)
+    removed = allocate(ranked, config.scope, config.target_macs, channel_step, config.min_channels, macs_without)
     plan = plan_for(network, removed)
-    smaller = copy.deepcopy(network)
+    smaller = copy_network(network)
     apply_plan(smaller, plan)
     artifact = save_network(smaller, plan, folder)
     gone = {unit.label for unit in removed}
     metrics = {
-        "macs_before": macs_without(trace, []),
+        "macs_before": macs_without([]),
         "macs_after": count_macs(smaller, image_NCHW),
         "parameters_before": count_parameters(network),
         "parameters_after": count_parameters(smaller),
@@ -70,7 +65,7 @@ def prune_channels(
 
 def count_macs(network: nn.Module, image_NCHW: torch.Tensor) -> int:
     """Multiply-accumulates of one image, (1, C, H, W), in convolutions and matrix products."""
-    return macs_of(trace_network(network, image_NCHW), len)
+    return macs_counter(trace_network(network, image_NCHW))([])
 
 
 def count_parameters(network: nn.Module) -> int:

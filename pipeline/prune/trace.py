@@ -8,7 +8,8 @@ between layers, carry it through slices, padding, concatenation and flattening.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,14 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.prune.follow import Follower, MacsTerm
-from pipeline.prune.labels import Dims, LabelArray, LabelSets
-from pipeline.prune.rules import Call, rule_for
+from devices.errors import ModelError
+from pipeline.prune.follow import Call, Follower, MacsTerm, Results
+from pipeline.prune.labels import Dims, LabelSets
+from pipeline.prune.network import first_line, inference
+from pipeline.prune.rules import rule_for
 
 # Two, so that the batch is never mistaken for a length of one.
-_TRACED_IMAGES = 2
+TRACED_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -35,24 +38,32 @@ class Trace:
 
 
 def trace_network(network: nn.Module, image_NCHW: torch.Tensor) -> Trace:
-    """Run the network in inference on one image (1, C, H, W) and follow its channels."""
+    """Run the network in inference on one image (1, C, H, W) and follow its channels.
+
+    Raises `ModelError` when it does not run, or returns anything but one tensor.
+    """
     follow = Follower(network)
-    with torch.no_grad(), _Watcher(follow):
-        output = network(torch.cat([image_NCHW] * _TRACED_IMAGES))
-    if isinstance(output, torch.Tensor):
-        follow.pin_all([output], "it is the network's output")
+    with inference(network), _every_operation(), _Watcher(follow):
+        try:
+            output = network(torch.cat([image_NCHW] * TRACED_IMAGES))
+        # A user's network may raise anything.
+        except Exception as cause:
+            raise ModelError("model", f"does not run: {first_line(cause)}", "Match model.args to the data") from cause
+    if not isinstance(output, torch.Tensor):
+        raise ModelError("model", f"returns {type(output).__name__}", "It must return a tensor of logits")
+    follow.pin_all([output], "it is the network's output")
     return Trace(follow.sets, follow.tensors, tuple(follow.macs))
 
 
-def macs_of(trace: Trace, kept: Callable[[LabelArray], int]) -> int:
-    """Multiply-accumulates for one image when `kept(labels)` of each prunable dimension stay."""
-    total = 0
-    for term in trace.macs:
-        count = term.factor
-        for labels in term.dims:
-            count *= kept(labels)
-        total += count
-    return total // _TRACED_IMAGES
+@contextmanager
+def _every_operation() -> Iterator[None]:
+    """PyTorch's transformer layers run in one piece in inference; here they show what they are made of."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -70,11 +81,21 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operation = name.removesuffix("_") or name
         outputs = output if isinstance(output, (tuple, list)) else [output]
         call = Call(self._follow, args, kwargs or {}, [item for item in outputs if isinstance(item, torch.Tensor)])
-        rule = rule_for(operation)
-        results = rule(call) if rule else None
+        results = _labels_of(call, operation)
         if results is None:
             self._follow.pin_all([*args, *call.kwargs.values()], f"operation '{operation}' is not followed")
             results = [(None,) * tensor.ndim for tensor in call.out]
         for tensor, dims in zip(call.out, results, strict=True):
             self._follow.remember(tensor, dims, operation)
         return output
+
+
+def _labels_of(call: Call, operation: str) -> Results:
+    rule = rule_for(operation)
+    if rule is None:
+        return None
+    try:
+        return rule(call)
+    # A form of the operation that the rule was not written for: the network is sound, so it stays as it is.
+    except (IndexError, TypeError, ValueError):
+        return None

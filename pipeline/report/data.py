@@ -117,7 +117,7 @@ def _commands(work: Work) -> list[dict[str, str]]:
     return [
         {
             "figure": "everything, from the start",
-            "command": f"espalier run RECIPE --device {work.profile.name}",
+            "command": work.command,
         },
         {
             "figure": "latency, load time and memory of the shipped engine",

@@ -1,10 +1,94 @@
-"""The report as one HTML file that needs no network."""
+"""The report as one HTML file that needs no network and runs no script."""
 
 from __future__ import annotations
 
-import json
+import re
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.report import comparison_view, record_view, robustness_view
+from pipeline.report.comparison_plots import comparison_plots
+from pipeline.report.engine_style import key_mark
+from pipeline.report.figures import TIMES
+from pipeline.report.plot_latency import plot_latency
+from pipeline.report.plot_layers import plot_layers
+from pipeline.report.plot_strength import plot_strengths
+from pipeline.report.toml_text import toml_text
+from pipeline.report.verdict_view import title_of, verdict_view
+
+_FOLDER = Path(__file__).parent
+_LAYERS_SHOWN = 16
+_BEFORE_UNIT = re.compile(rf"(?<=\d) (?=(?:%|{TIMES}|ms|s|dB|MACs|points)(?!\w))")
+_PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 
 
 def render_page(report: dict[str, Any]) -> str:
-    return "<pre>" + json.dumps(report["verdict"], indent=2)
+    """The page for the content of a `report.json`."""
+    return _environment().get_template("page.html").render(_content(report))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["css"] = Markup((_FOLDER / "report.css").read_text(encoding="utf-8"))
+    environment.filters["unbroken"] = _unbroken
+    environment.globals["key_mark"] = key_mark
+    return environment
+
+
+def _content(report: dict[str, Any]) -> dict[str, Any]:
+    layers = report["layers"]
+    return {
+        "report": report,
+        "verdict": verdict_view(report),
+        "engines": comparison_view.table_engines(report),
+        "shipped_title": title_of(report, report["shipped"]),
+        "tiles": comparison_view.tiles(report),
+        "comparison": comparison_view.comparison_table(report),
+        "comparison_plots": comparison_plots(report),
+        "same_engine_twice": comparison_view.same_engine_twice(report),
+        "latency_plot": plot_latency(report),
+        "attacks": robustness_view.attacks(report),
+        "attack_plot": robustness_view.attack_plot(report),
+        "strength_plots": plot_strengths(report),
+        "accuracy_rows": robustness_view.accuracy_table(report),
+        "corruption_rows": robustness_view.corruption_table(report),
+        "images": [image for image in report["images"] if _is_picture(image)],
+        "images_set": robustness_view.title_of_set(report, report["images"][0]["set"]) if report["images"] else "",
+        "layers": layers,
+        "layers_plot": plot_layers(layers[:_LAYERS_SHOWN], "Channels by layer") if layers else None,
+        "more_layers_plot": plot_layers(layers[_LAYERS_SHOWN:], "Channels of the other layers")
+        if len(layers) > _LAYERS_SHOWN
+        else None,
+        "pruning": record_view.pruning_sentence(report),
+        "more_layers": max(0, len(layers) - _LAYERS_SHOWN),
+        "left_out": record_view.left_out(report),
+        "parity": record_view.parity_rows(report),
+        "parity_asked": record_view.parity_sentence(report),
+        "stages": [stage | {"time": record_view.stage_seconds(stage["seconds"])} for stage in report["stages"]],
+        "stages_s": sum(stage["seconds"] for stage in report["stages"]),
+        "host": record_view.host_facts(report),
+        "versions": record_view.version_facts(report),
+        "conditions": record_view.condition_facts(report),
+        "recipe_toml": toml_text(report["recipe"]),
+    }
+
+
+def _unbroken(text: str) -> str:
+    """The text with no line break between a number and its unit."""
+    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
+
+
+def _is_picture(image: dict[str, Any]) -> bool:
+    """Only pictures that lie in the page itself: a `report.json` from elsewhere must not make it fetch anything."""
+    return all(_PICTURE.fullmatch(image[key]) for key in ("clean", "adversarial", "change"))

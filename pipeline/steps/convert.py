@@ -62,10 +62,16 @@ def quantize(inputs: StepInputs) -> Metrics:
         train.batch(chosen),
         work.parity_images,
         activations,
+        work.weight_bits,
         _int8_limits(work.recipe.parity),
         work.recipe.threads,
     )
-    return {"parity": parity.as_dict(), "calibration_samples": len(chosen), "activations": activations}
+    return {
+        "parity": parity.as_dict(),
+        "calibration_samples": len(chosen),
+        "activations": activations,
+        "weight_bits": work.weight_bits,
+    }
 
 
 def build(inputs: StepInputs) -> Metrics:
@@ -79,7 +85,8 @@ def build(inputs: StepInputs) -> Metrics:
     engine = onnxruntime.open_engine(*read_engine(inputs.folder), work.host)
     expected = onnxruntime.open_reference(onnx_path, work.recipe.threads)(work.parity_images)
     # Integer kernels round once where the graph as written rounds at every node.
-    limits = _int8_limits(work.recipe.parity) if node.startswith("quantized") else _float_limits(work.recipe.parity)
+    quantized = node.startswith("quantized")
+    limits = _int8_engine_limits(work.recipe.parity) if quantized else _float_limits(work.recipe.parity)
     parity = compare("ONNX to engine", expected, engine.run(work.parity_images))
     require(parity, limits, "The engine does not compute what the graph says; report it with its model")
     return {"parity": parity.as_dict(), "size_bytes": (inputs.folder / ENGINE_FILE).stat().st_size}
@@ -91,3 +98,7 @@ def _float_limits(config: ParityConfig) -> ParityLimits:
 
 def _int8_limits(config: ParityConfig) -> ParityLimits:
     return ParityLimits(min_sqnr_db=config.int8_sqnr_db, min_agreement=config.int8_agreement)
+
+
+def _int8_engine_limits(config: ParityConfig) -> ParityLimits:
+    return ParityLimits(min_sqnr_db=config.int8_engine_sqnr_db, min_agreement=config.int8_engine_agreement)

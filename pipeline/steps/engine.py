@@ -8,7 +8,7 @@ from devices.attack import attack_engines
 from devices.errors import BundleError
 from devices.files import read_json
 from devices.latency import LatencyConfig
-from devices.measure import measure_engines
+from devices.measure import MeasureConfig, measure_engines
 from devices.robustness import INDEX_FILE, read_sets
 from devices.stage import Metrics
 from pipeline.work import StepInputs
@@ -19,18 +19,15 @@ _ENGINE_PREFIX = "engine "
 def measure(inputs: StepInputs) -> Metrics:
     """Latency, throughput, load time, memory and size of all engines."""
     work = inputs.work
-    result = measure_engines(
-        _engines(inputs),
-        "dense-fp32",
-        work.shipped,
-        work.profile.measure.batch_sizes,
-        LatencyConfig(
-            duration_s=work.recipe.measure.duration_s, warmup_s=work.recipe.measure.warmup_s, seed=work.recipe.seed
-        ),
-        work.host,
-        inputs.folder,
-        inputs.progress,
+    wanted = work.recipe.measure
+    config = MeasureConfig(
+        baseline="dense-fp32",
+        shipped=work.shipped,
+        batch_sizes=work.profile.measure.batch_sizes,
+        latency=LatencyConfig(duration_s=wanted.duration_s, warmup_s=wanted.warmup_s, seed=work.recipe.seed),
+        processes=wanted.processes,
     )
+    result = measure_engines(_engines(inputs), config, work.host, inputs.folder, inputs.progress)
     return result.metrics
 
 

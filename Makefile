@@ -1,0 +1,67 @@
+# One target for each thing a user does. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+RECIPE ?= recipes/digits.toml
+DEVICE ?= cpu
+VENV ?= .venv
+# The first Python that works, of those that are supported; 3.11 is the one that is tested most.
+PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.10; do python$$v -c "" 2>/dev/null && echo python$$v && break; done)
+# Another source of torch wheels, such as PyTorch's own index of CPU builds.
+TORCH_INDEX ?=
+# More arguments for the command of the target, such as ARGS="--set seed=1".
+ARGS ?=
+
+BIN := $(VENV)/bin
+CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
+
+.PHONY: help run test lint format devices bench-digits bench-cifar clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo "  Variables: RECIPE=$(RECIPE) DEVICE=$(DEVICE) ARGS= VENV=$(VENV) PYTHON=$(PYTHON) TORCH_INDEX="
+
+run: $(VENV)/.compress ## run a recipe for a device: RECIPE=recipes/x.toml DEVICE=cpu
+	$(BIN)/espalier run $(RECIPE) --device $(DEVICE) $(ARGS)
+
+test: lint ## lint, check types and run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+devices: $(VENV)/.compress ## list the devices
+	$(BIN)/espalier devices list
+
+bench-digits: $(VENV)/.compress ## five folds of the digits recipe, pooled: the table in the docs (about five minutes)
+	$(BIN)/python tests/benchmarks/digits.py $(ARGS)
+
+bench-cifar: $(VENV)/.compress ## ResNet-20 on CIFAR-10: DATA=archive WEIGHTS=safetensors (about fifteen minutes)
+	$(BIN)/espalier run recipes/cifar10-resnet20.toml --device $(DEVICE) \
+		--set data.args.path=$(DATA) --set model.weights=$(WEIGHTS) $(ARGS)
+
+clean: ## remove the environment, results and runs
+	rm -rf $(VENV) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -f $(CONSTRAINTS) || { echo "$(PYTHON) is not one of 3.10 to 3.13. Name another: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.compress: $(VENV)/.python pyproject.toml constraints
+	@echo "Installing Espalier and its libraries into $(VENV) ..."
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch)
+	$(PIP) --editable '.[compress]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.compress
+	$(PIP) --editable '.[compress,test,lint]'
+	@touch $@

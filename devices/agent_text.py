@@ -1,0 +1,62 @@
+"""What `espalier-agent` prints of its results, where JSON is not asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from devices.describe import host_lines
+from devices.detect import Host
+
+
+def bench_text(result: dict[str, Any]) -> str:
+    """Latency, load time, memory and size."""
+    latency, footprint = result["latency"], result["footprint"]
+    lines = [_title(result)]
+    for name in ("p50", "p90", "p99"):
+        figure = latency[f"{name}_ms"]
+        lines.append(f"  {name}        {figure['value']:.4f} ms  ({figure['low']:.4f} to {figure['high']:.4f})")
+    lines.append(f"  queries    {latency['queries']} in {latency['rounds']} rounds, one image each")
+    lines.append(f"  threads    {result['engine']['threads']} on CPU {', '.join(map(str, result['pinned_cpus']))}")
+    lines.append(f"  load       {footprint['load_ms']:.1f} ms, first query {footprint['first_query_ms']:.2f} ms")
+    memory = footprint["peak_memory_bytes"] / 1e6, footprint["engine_memory_bytes"] / 1e6
+    lines.append(f"  memory     {memory[0]:.1f} MB at the peak, {memory[1]:.1f} MB of it for the engine")
+    lines.append(f"  size       {result['size_bytes']} bytes")
+    return "\n".join(lines)
+
+
+def attack_text(result: dict[str, Any]) -> str:
+    """Accuracy by set, clean and in the worst case, each with its 95 % interval."""
+    rows = [("clean", result["clean"], "")]
+    rows += [(row["name"], row, _origin_of(row)) for row in result["sets"] if row["kind"] != "clean"]
+    width = max(len(name) for name, _, _ in rows) + 2
+    width = max(width, len("worst case") + 2)
+    lines = [_title(result), f"  {result['samples']} samples; accuracy in %, with its 95 % interval"]
+    lines += [f"  {name:{width}}{_percent(share)}  {origin}".rstrip() for name, share, origin in rows]
+    if result["worst_case"] is None:
+        return "\n".join([*lines, f"  {'worst case':{width}}unknown: the evidence holds no adversarial set"])
+    meaning = "right on the clean image and on every adversarial one"
+    return "\n".join([*lines, f"  {'worst case':{width}}{_percent(result['worst_case'])}  {meaning}"])
+
+
+def detect_text(result: dict[str, Any]) -> str:
+    """The host and the profiles that match it."""
+    return "\n".join(host_lines(Host(**result["host"])))
+
+
+def _title(result: dict[str, Any]) -> str:
+    return f"{_plain(result['name'])} for {_plain(result['device'])}, on {result['host']['cpu_model']}"
+
+
+def _plain(value: object) -> str:
+    """A text from a manifest, which may hold anything, without line breaks or codes for the terminal."""
+    return "".join(char for char in str(value) if char.isprintable())[:80]
+
+
+def _percent(share: dict[str, float]) -> str:
+    return f"{100 * share['value']:6.2f}  ({100 * share['low']:.2f} to {100 * share['high']:.2f})"
+
+
+def _origin_of(row: dict[str, Any]) -> str:
+    if row["kind"] == "adversarial":
+        return _plain(f"{row['method']} by the gradients of {row['surrogate']}, \u03b5 = {row['epsilon']:g}")
+    return _plain(f"{row['method']}, strength {row['strength']}")

@@ -1,0 +1,34 @@
+"""Libraries that talk: kept quiet, and quoted in one line when they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep progress, notices, advice and deprecation warnings of libraries to themselves; errors are raised."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    talk = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def first_line(cause: BaseException) -> str:
+    """The first line of what lies at the root of an exception, or its name when it says nothing."""
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = _ESCAPES.sub("", str(cause)).strip().splitlines()
+    return lines[0] if lines else type(cause).__name__

@@ -1,0 +1,221 @@
+"""Before and after as words: headline tiles, the table of all engines, and the harness's own error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.figures import (
+    NOT_MEASURED,
+    NOT_PROVEN,
+    milliseconds,
+    plural,
+    points,
+    share,
+    significant,
+    size,
+    span,
+    times,
+)
+from pipeline.report.verdict_view import title_of
+
+BASELINE = "dense-fp32"
+_Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline figure of the engine that ships."""
+
+    label: str
+    figure: str
+    detail: str
+    before: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure and, below it, its interval."""
+
+    figure: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One quantity of all engines."""
+
+    label: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class TableGroup:
+    """Rows that belong together."""
+
+    title: str
+    rows: tuple[TableRow, ...]
+
+
+def tiles(report: _Figures) -> list[Tile]:
+    """The engine that ships in a few figures, each beside that of the dense FP32 engine."""
+    engines = {engine["name"]: engine for engine in report["engines"]}
+    shipped, samples = engines[report["shipped"]], report["samples"]
+    before = engines.get(BASELINE) if report["shipped"] != BASELINE else None
+
+    def compared(text: Callable[[_Figures], str]) -> str:
+        return f"{before['title']}: {text(before)}" if before else ""
+
+    def p99(engine: _Figures) -> str:
+        return milliseconds(engine["latency"]["p99_ms"]["value"])
+
+    def accuracy(label: str, key: str) -> Tile:
+        if not shipped[key]:
+            return Tile(label, NOT_PROVEN, "no attack was run")
+        found = accuracy_cell(shipped[key], samples)
+        return Tile(
+            label,
+            found.figure,
+            f"95 %: {found.detail}",
+            compared(lambda engine: accuracy_cell(engine[key], samples).figure),
+        )
+
+    return [
+        *_speed_tiles(report),
+        Tile("latency, p99", p99(shipped), _within(shipped["latency"]["p99_ms"], significant), compared(p99)),
+        Tile("engine size", size(shipped["size_bytes"]), "", compared(lambda engine: size(engine["size_bytes"]))),
+        accuracy("clean accuracy", "clean"),
+        accuracy("robust accuracy, worst case", "robust"),
+    ]
+
+
+def _speed_tiles(report: _Figures) -> list[Tile]:
+    return [
+        Tile(f"as fast as {title_of(report, ratio['than'])}", times(ratio["value"]), _within(ratio, significant))
+        for ratio in report["speedups"]
+        if ratio["engine"] == report["shipped"] and ratio["than"].startswith("dense")
+    ]
+
+
+def table_engines(report: _Figures) -> list[_Figures]:
+    """Engines as tables show them: the one that is judged first, where a narrow screen shows it."""
+    return sorted(report["engines"], key=lambda engine: bool(engine["name"] != report["shipped"]))
+
+
+def comparison_table(report: _Figures) -> list[TableGroup]:
+    """Every measured quantity by engine, in the order of `table_engines`."""
+    samples = report["samples"]
+
+    def row(label: str, cell: Callable[[_Figures], Cell]) -> TableRow:
+        return TableRow(label, tuple(cell(engine) for engine in table_engines(report)))
+
+    def percentile(key: str) -> Callable[[_Figures], Cell]:
+        return lambda engine: Cell(
+            milliseconds(engine["latency"][key]["value"]), span(engine["latency"][key], significant)
+        )
+
+    accuracy = (
+        row("clean accuracy", lambda engine: accuracy_cell(engine["clean"], samples)),
+        row("clean, against dense FP32", lambda engine: _change(engine, "clean")),
+        row("robust accuracy, worst case", lambda engine: accuracy_cell(engine["robust"], samples)),
+        row("robust, against dense FP32", lambda engine: _change(engine, "robust")),
+    )
+    latency = (
+        row("p50: half of the queries", percentile("p50_ms")),
+        row("p90: 90 % of the queries", percentile("p90_ms")),
+        row("p99: 99 % of the queries", percentile("p99_ms")),
+        row("slowest query", lambda engine: Cell(milliseconds(engine["latency"]["max_ms"]))),
+        row("queries timed", lambda engine: _queries(engine["latency"])),
+    )
+    groups = [
+        TableGroup("Accuracy", accuracy),
+        TableGroup("Latency of one image, within", latency),
+        TableGroup("Speed: ratio of median latency", _speedup_rows(report)),
+        TableGroup("Throughput", _throughput_rows(report)),
+        TableGroup("Cost", _cost_rows(row)),
+    ]
+    return [group for group in groups if group.rows]
+
+
+def _cost_rows(row: Callable[[str, Callable[[_Figures], Cell]], TableRow]) -> tuple[TableRow, ...]:
+    return (
+        row("engine size", lambda engine: Cell(size(engine["size_bytes"]))),
+        row("load time", lambda engine: Cell(milliseconds(engine["footprint"]["load_ms"]))),
+        row("first query", lambda engine: Cell(milliseconds(engine["footprint"]["first_query_ms"]))),
+        row("memory of the engine", lambda engine: Cell(size(engine["footprint"]["engine_memory_bytes"]))),
+        row("peak memory of the process", lambda engine: Cell(size(engine["footprint"]["peak_memory_bytes"]))),
+        row("MACs per image", lambda engine: Cell(f"{engine['macs']:,}")),
+        row("parameters", lambda engine: Cell(f"{engine['parameters']:,}")),
+    )
+
+
+def _speedup_rows(report: _Figures) -> tuple[TableRow, ...]:
+    found = {(ratio["engine"], ratio["than"]): ratio for ratio in report["speedups"]}
+    rows = []
+    for than in dict.fromkeys(ratio["than"] for ratio in report["speedups"]):
+        cells = []
+        for engine in table_engines(report):
+            ratio = found.get((engine["name"], than))
+            cells.append(
+                _ratio_cell(ratio) if ratio else Cell("reference" if engine["name"] == than else "not compared")
+            )
+        rows.append(TableRow(f"as fast as {title_of(report, than)}", tuple(cells)))
+    return tuple(rows)
+
+
+def _ratio_cell(ratio: _Figures) -> Cell:
+    proven = not ratio["low"] <= 1 <= ratio["high"]
+    return Cell(times(ratio["value"]), span(ratio, significant) + ("" if proven else ": no difference proven"))
+
+
+def _throughput_rows(report: _Figures) -> tuple[TableRow, ...]:
+    rates = [{row["batch"]: row["images_per_s"] for row in engine["throughput"]} for engine in table_engines(report)]
+    batches = sorted({batch for found in rates for batch in found})
+
+    def cell(rate: float | None) -> Cell:
+        return Cell(NOT_MEASURED if rate is None else f"{significant(rate)} images/s")
+
+    return tuple(
+        TableRow(f"batch of {plural(batch, 'image')}", tuple(cell(found.get(batch)) for found in rates))
+        for batch in batches
+    )
+
+
+def _queries(latency: _Figures) -> Cell:
+    return Cell(f"{latency['queries']:,}", f"in {plural(latency['rounds'], 'round')}")
+
+
+def same_engine_twice(report: _Figures) -> str:
+    """What the harness itself errs by, and what follows."""
+    same = report["same_engine_twice"]
+    text = (
+        f"{title_of(report, same['engine'])}, opened twice and timed as if it were two engines: "
+        f"{times(same['value'])} (95 %: {span(same, significant)}). The truth is 1"
+    )
+    if same["low"] <= 1 <= same["high"]:
+        return f"{text}, which the interval holds. A ratio within this interval is not told apart from no gain."
+    return (
+        f"{text}, which the interval does not hold: the machine changed while it measured. "
+        "Trust no ratio this close to 1, and measure again on a quieter machine."
+    )
+
+
+def accuracy_cell(interval: _Figures | None, samples: int) -> Cell:
+    """An accuracy with its interval; one that is missing is not proven."""
+    if not interval:
+        return Cell(NOT_PROVEN)
+    return Cell(f"{share(interval['value'], samples)} %", span(interval, lambda value: share(value, samples)))
+
+
+def _change(engine: _Figures, key: str) -> Cell:
+    if not engine[key]:
+        return Cell(NOT_PROVEN)
+    if engine["name"] == BASELINE:
+        return Cell("reference")
+    gained = engine[key]["difference"]
+    return Cell(f"{points(gained['value'])} points", span(gained, points))
+
+
+def _within(interval: _Figures, text: Callable[[float], str]) -> str:
+    return f"95 %: {span(interval, text)}"

@@ -1,0 +1,127 @@
+"""Robustness: accuracy by evaluation set and engine, what was tried, and what that does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.comparison_plots import accuracy_row
+from pipeline.report.comparison_view import Cell, TableRow, accuracy_cell, table_engines
+from pipeline.report.figures import plural, share
+from pipeline.report.plot_rows import Group, plot_rows
+from pipeline.report.plot_strength import accuracy_axis, from_what
+from pipeline.report.svg import Plot
+
+_Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """One attack that was tried."""
+
+    method: str
+    epsilon: str
+    surrogate: str
+    surrogate_accuracy: str
+    set_name: str
+
+
+def attacks(report: _Figures) -> list[Attack]:
+    """What was tried, in the order of the evaluation sets."""
+    left = {row["set"]: row["accuracy"] for row in report["surrogates"]}
+    return [
+        Attack(
+            method=_method(row["method"], report["recipe"]),
+            epsilon=f"{row['epsilon']:g} ({255 * row['epsilon']:.3g}/255)",
+            surrogate=f"{row['surrogate']}",
+            surrogate_accuracy=f"{share(left[row['name']], report['samples'])} %"
+            if row["name"] in left
+            else "not known",
+            set_name=row["name"],
+        )
+        for row in _rows(report, "adversarial")
+    ]
+
+
+def _method(method: str, recipe: _Figures) -> str:
+    if method == "fgsm":
+        return "FGSM: one gradient step"
+    if method == "pgd":
+        asked = recipe["robustness"]
+        return (
+            f"PGD: {plural(asked['pgd_steps'], 'gradient step')} of {asked['pgd_step_size']:g}, "
+            f"best of {plural(asked['pgd_restarts'], 'random start')}"
+        )
+    return method
+
+
+def title_of_set(report: _Figures, name: str) -> str:
+    """What the evaluation set of this name is, in words."""
+    return next((set_title(row) for row in _rows(report, "adversarial") if row["name"] == name), name)
+
+
+def accuracy_table(report: _Figures) -> list[TableRow]:
+    """Clean, each attack, and the worst case, by engine."""
+    rows = [*_set_rows(report, "clean"), *_set_rows(report, "adversarial")]
+    worst = tuple(accuracy_cell(engine["robust"], report["samples"]) for engine in table_engines(report))
+    return [*rows, TableRow("worst case per image", worst)]
+
+
+def corruption_table(report: _Figures) -> list[TableRow]:
+    """Each corruption and strength, by engine."""
+    return sorted(_set_rows(report, "corruption"), key=lambda row: row.label)
+
+
+def _set_rows(report: _Figures, kind: str) -> list[TableRow]:
+    found = [{row["name"]: row for row in engine["sets"]} for engine in table_engines(report)]
+    missing = Cell("not replayed")
+    return [
+        TableRow(
+            set_title(row),
+            tuple(
+                accuracy_cell(sets[row["name"]], report["samples"]) if row["name"] in sets else missing
+                for sets in found
+            ),
+        )
+        for row in _rows(report, kind)
+    ]
+
+
+def set_title(row: _Figures) -> str:
+    """What an evaluation set is, in words."""
+    if row["kind"] == "adversarial":
+        return f"{row['method'].upper()} by gradients of {row['surrogate']}"
+    if row["kind"] == "corruption":
+        return f"{row['method'].replace('_', ' ')}, strength {row['strength']}"
+    return f"{row['name']}"
+
+
+def _rows(report: _Figures, kind: str) -> list[_Figures]:
+    """Sets of one kind, each once, as the first engine that met it tells."""
+    found = {row["name"]: row for engine in reversed(report["engines"]) for row in engine["sets"]}
+    order = [row["name"] for row in report["engines"][0]["sets"]] if report["engines"] else []
+    return [found[name] for name in order if found[name]["kind"] == kind]
+
+
+def attack_plot(report: _Figures) -> Plot | None:
+    """Accuracy by set and engine with intervals; None when nothing was attacked."""
+    engines = [engine for engine in report["engines"] if engine["robust"]]
+    if not engines:
+        return None
+    groups = []
+    for row in [*_rows(report, "clean"), *_rows(report, "adversarial")]:
+        sets = [(engine, _named(engine, row["name"])) for engine in engines]
+        found = tuple(accuracy_row(report, engine, accuracy) for engine, accuracy in sets if accuracy)
+        groups.append(Group(set_title(row), found))
+    worst = tuple(accuracy_row(report, engine, engine["robust"]) for engine in engines)
+    groups.append(Group("worst case per image", worst))
+    axis = accuracy_axis(
+        [{"low": row.low / 100} for group in groups for row in group.rows if row.low is not None], about=4
+    )
+    title = "Accuracy under attack, with 95 % intervals"
+    return plot_rows("points", title, groups, axis, f"images right, %{from_what(axis)}")
+
+
+def _named(engine: _Figures, name: str) -> _Figures | None:
+    return next((row for row in engine["sets"] if row["name"] == name), None)

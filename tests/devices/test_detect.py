@@ -1,0 +1,143 @@
+"""What this host is, and which profiles describe it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from devices.describe import host_lines
+from devices.detect import Host, detect_host, matches
+from devices.engines.select import ort_options, require_buildable
+from devices.errors import DeviceError
+from devices.profile import EngineProfile, Profile, RecogniseProfile, load_profile, profile_names
+
+
+def matching(host: Host) -> set[str]:
+    return {name for name in profile_names() if matches(load_profile(name), host)}
+
+
+def test_this_host_is_described() -> None:
+    host = detect_host()
+    assert host.machine == platform.machine()
+    assert host.cpus == len(os.sched_getaffinity(0))
+    assert host.memory_bytes is not None
+    assert host.memory_bytes > 1 << 28
+    assert "onnxruntime" in host.runtimes
+    assert host.engine_class == f"{host.machine}-{host.cpu_isa}{'-vnni' if host.cpu_has_vnni else ''}"
+    assert host.cpu_isa != "unknown"
+    json.dumps(host.as_dict())
+
+
+def test_the_fingerprint_changes_with_what_decides_a_measurement(host: Host) -> None:
+    assert host.fingerprint == replace(host).fingerprint
+    for other in (replace(host, cpus=host.cpus + 1), replace(host, runtimes={"onnxruntime": "0.1"})):
+        assert other.fingerprint != host.fingerprint
+
+
+def test_a_plain_computer_is_a_cpu(host: Host) -> None:
+    assert matching(replace(host, machine="x86_64", device_tree_model=None, gpus=())) == {"cpu"}
+    assert matching(replace(host, machine="riscv64", device_tree_model=None, gpus=())) == set()
+
+
+def test_a_jetson_is_itself_and_a_cpu_but_no_other_board(jetson: Host) -> None:
+    # Its CPU builds and measures engines as any other does: `--device cpu` works there.
+    assert matching(jetson) == {"jetson-agx-orin-64gb", "cpu"}
+    require_buildable(load_profile("cpu"), jetson)
+
+
+def test_an_orin_nano_is_told_from_an_agx_orin(jetson: Host) -> None:
+    nano = replace(
+        jetson,
+        device_tree_model="NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
+        memory_bytes=7_990_000_000,
+    )
+    assert matching(nano) == {"jetson-orin-nano-8gb", "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("model", "memory_bytes"),
+    [
+        ("NVIDIA Jetson AGX Orin Developer Kit", 32_075_000_000),
+        ("NVIDIA Jetson Orin Nano Developer Kit", 3_700_000_000),
+    ],
+)
+def test_the_smaller_board_of_the_same_name_is_not_taken_for_the_larger(
+    jetson: Host, model: str, memory_bytes: int
+) -> None:
+    smaller = replace(jetson, device_tree_model=model, memory_bytes=memory_bytes)
+    assert matching(smaller) == {"cpu"}
+    assert len(matching(replace(smaller, memory_bytes=None))) == 2
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [
+        ("NVIDIA GeForce RTX 4090", {"rtx-4090", "cpu"}),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", {"cpu"}),
+        ("NVIDIA GeForce RTX 4090 D", {"cpu"}),
+        ("NVIDIA GeForce RTX 4080", {"cpu"}),
+    ],
+)
+def test_a_gpu_is_known_by_its_whole_name(host: Host, gpu: str, expected: set[str]) -> None:
+    assert matching(replace(host, machine="x86_64", device_tree_model=None, gpus=("Other", gpu))) == expected
+
+
+def test_all_rules_that_are_given_must_match(jetson: Host) -> None:
+    board = load_profile("jetson-agx-orin-64gb")
+    both = replace(board, recognise=replace(board.recognise, gpu_name="Hopper"))
+    assert not matches(both, jetson)
+    assert matches(both, replace(jetson, gpus=("Hopper",)))
+    assert not matches(replace(board, recognise=RecogniseProfile()), jetson)
+
+
+def fake_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_gpus_are_those_of_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvidia_smi(tmp_path, "echo 'NVIDIA H100'; echo; echo 'NVIDIA GeForce RTX 4090'", monkeypatch)
+    assert detect_host().gpus == ("NVIDIA H100", "NVIDIA GeForce RTX 4090")
+
+
+@pytest.mark.parametrize("script", ["echo 'no driver'; exit 9", r"printf '\377\376'; exit 1"])
+def test_an_nvidia_smi_that_fails_means_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    fake_nvidia_smi(tmp_path, script, monkeypatch)
+    assert detect_host().gpus == ()
+
+
+def test_a_host_in_words_names_its_profiles(jetson: Host) -> None:
+    text = "\n".join(host_lines(jetson))
+    for part in ("cpu, jetson-agx-orin-64gb", "65.9 GB", "AGX Orin Developer Kit", "tensorrt 10.3.0", "with VNNI"):
+        assert part in text
+    bare = replace(jetson, machine="riscv64", device_tree_model=None, gpus=(), memory_bytes=None, runtimes={})
+    text = "\n".join(host_lines(bare))
+    for part in ("none matches", "unknown", "none installed", "not a board", "none found"):
+        assert part in text
+
+
+def test_an_engine_of_another_runtime_is_refused_with_the_way_round(host: Host) -> None:
+    with pytest.raises(DeviceError, match=r"'rtx-4090'.*TensorRT-RTX.*not a NVIDIA GeForce RTX 4090.*--device cpu"):
+        require_buildable(load_profile("rtx-4090"), replace(host, gpus=()))
+
+
+def test_a_profile_of_another_machine_is_refused(host: Host) -> None:
+    with pytest.raises(DeviceError, match=r"'cpu'.*riscv64"):
+        require_buildable(load_profile("cpu"), replace(host, machine="riscv64"))
+
+
+@pytest.mark.parametrize("missing", ["provider", "threads"])
+def test_an_onnx_runtime_profile_needs_provider_and_threads(missing: str) -> None:
+    cpu = load_profile("cpu")
+    engine: EngineProfile = replace(cpu.engine, **{missing: None})
+    profile: Profile = replace(cpu, engine=engine)
+    with pytest.raises(DeviceError, match=f"engine.{missing}"):
+        ort_options(profile)
+    assert ort_options(cpu).threads == cpu.engine.threads

@@ -1,0 +1,191 @@
+"""Interleaved timing: with a clock of our own, exactly; with real engines, within wide bounds."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from devices import latency
+from devices.engines.onnxruntime import OnnxRuntimeEngine
+from devices.latency import LatencyConfig, measure_interleaved, pinned, summarize
+from devices.statistics import bootstrap_ratio
+from tests.devices.parts import SIZE
+
+SHORT = LatencyConfig(duration_s=0.05, warmup_s=0.01, seed=0)
+
+
+class Clock:
+    """A clock that only queries move, and what they were."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ns = 0
+        self.calls: list[str] = []
+        fake = SimpleNamespace(perf_counter=lambda: self.now_ns / 1e9, perf_counter_ns=lambda: self.now_ns)
+        monkeypatch.setattr(latency, "time", fake)
+
+    def query(self, name: str, takes_ns: Callable[[int], int]) -> Callable[[], None]:
+        def run() -> None:
+            self.now_ns += takes_ns(self.calls.count(name))
+            self.calls.append(name)
+
+        return run
+
+
+def test_every_query_that_counts_is_timed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    queries = {"slow": clock.query("slow", lambda _: 400_000), "fast": clock.query("fast", lambda _: 100_000)}
+    samples = measure_interleaved(queries, LatencyConfig(duration_s=0.001, warmup_s=0.001))
+    # 40 rounds at least, and as many queries as fit a millisecond.
+    assert samples["slow"].shape == (40, 2)
+    assert samples["fast"].shape == (40, 10)
+    assert np.unique(samples["slow"]).tolist() == [400_000]
+    assert np.unique(samples["fast"]).tolist() == [100_000]
+
+
+def test_each_round_visits_each_engine_once_in_an_order_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    queries = {name: clock.query(name, lambda _: 500_000) for name in "abc"}
+    measure_interleaved(queries, LatencyConfig(duration_s=0.001, warmup_s=0.0005, seed=3))
+    # One warm-up query each, then visits of two queries that do not count and two that do.
+    assert clock.calls[:3] == ["a", "b", "c"]
+    visits = [clock.calls[start : start + 4] for start in range(3, len(clock.calls), 4)]
+    assert all(len(set(visit)) == 1 for visit in visits)
+    rounds = ["".join(visit[0] for visit in visits[start : start + 3]) for start in range(0, len(visits), 3)]
+    assert len(rounds) == 40
+    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
+    assert len(set(rounds)) == 6
+
+
+def test_rows_of_one_round_lie_side_by_side_and_spikes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    state = {"round": 0}
+
+    def progress(done: int, total: int, text: str) -> None:
+        state["round"] += 1
+
+    # The machine slows from round to round: rows that were measured together agree, whatever the order within.
+    queries = {name: clock.query(name, lambda _: 2_000_000 + 1000 * state["round"]) for name in "ab"}
+    spiky = queries["b"]
+
+    def with_spike() -> None:
+        spiky()
+        clock.now_ns += 10**9 if state["round"] == 17 else 0
+
+    samples = measure_interleaved(
+        queries | {"b": with_spike}, LatencyConfig(duration_s=0.001, warmup_s=0.001), progress
+    )
+    expected = 2_000_000 + 1000 * np.arange(40)[:, None]
+    np.testing.assert_array_equal(samples["a"], expected)
+    np.testing.assert_array_equal(samples["b"] - samples["a"], np.where(np.arange(40) == 17, 10**9, 0)[:, None])
+
+
+def test_time_ends_a_measurement_after_40_rounds_and_400_rounds_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    query = clock.query("a", lambda _: 1_000_000)
+    # A round is three queries: two to settle and one that counts.
+    assert len(measure_interleaved({"a": query}, LatencyConfig(duration_s=0.3, warmup_s=0.001))["a"]) == 101
+    assert len(measure_interleaved({"a": query}, LatencyConfig(duration_s=60, warmup_s=0.001))["a"]) == 400
+
+
+def test_progress_rises_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, told = Clock(monkeypatch), []
+    query = clock.query("a", lambda _: 1_000_000)
+    measure_interleaved({"a": query}, LatencyConfig(duration_s=0.3, warmup_s=0.001), lambda *told_: told.append(told_))
+    shares = [done for done, _, _ in told]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert 95 <= shares[-1] <= 100
+    assert {total for _, total, _ in told} == {100}
+
+
+def test_garbage_is_collected_before_and_after_but_not_meanwhile() -> None:
+    seen = []
+    assert gc.isenabled()
+    measure_interleaved({"a": lambda: seen.append(gc.isenabled())}, SHORT)
+    assert seen[-1] is False
+    assert gc.isenabled()
+
+
+def test_garbage_is_collected_again_after_a_fault() -> None:
+    calls: list[int] = []
+
+    def fails() -> None:
+        calls.append(1)
+        if not gc.isenabled():
+            raise RuntimeError("device lost")
+
+    with pytest.raises(RuntimeError, match="device lost"):
+        measure_interleaved({"a": fails}, SHORT)
+    assert calls
+    assert gc.isenabled()
+
+
+def test_the_same_engine_twice_takes_the_same_time(engine: OnnxRuntimeEngine) -> None:
+    image = np.zeros((1, 1, SIZE, SIZE), dtype=np.float32)
+    samples = measure_interleaved({"one": engine.bind(image), "two": engine.bind(image)}, SHORT)
+    assert samples["one"].shape[0] == samples["two"].shape[0] >= 40
+    found = bootstrap_ratio(samples["one"], samples["two"], 200, 0)
+    assert 0.5 < found.low <= found.value <= found.high < 2
+
+
+def test_an_engine_of_five_times_the_work_is_seen_as_slower(engine: OnnxRuntimeEngine) -> None:
+    query = engine.bind(np.zeros((1, 1, SIZE, SIZE), dtype=np.float32))
+
+    def five_times() -> None:
+        for _ in range(5):
+            query()
+
+    samples = measure_interleaved({"slow": five_times, "fast": query}, SHORT)
+    found = bootstrap_ratio(samples["slow"], samples["fast"], 200, 0)
+    assert found.low > 1.5
+    assert found.high < 20
+
+
+def test_a_summary_is_in_milliseconds_and_holds_the_worst() -> None:
+    rounds_ns = np.arange(1, 1001, dtype=np.int64).reshape(50, 20) * 1000
+    found = summarize(rounds_ns)
+    assert found.p50_ms.value == pytest.approx(0.5005)
+    assert found.p90_ms.value == pytest.approx(0.9001)
+    assert found.p99_ms.value == pytest.approx(0.99001)
+    assert (found.max_ms, found.queries, found.rounds) == (1.0, 1000, 50)
+    for interval in (found.p50_ms, found.p90_ms, found.p99_ms):
+        assert interval.low <= interval.value <= interval.high
+    assert json.loads(json.dumps(found.as_dict()))["p99_ms"]["value"] == found.p99_ms.value
+
+
+def test_pinned_keeps_this_thread_and_later_ones_on_the_last_cpus() -> None:
+    before = os.sched_getaffinity(0)
+    seen: list[set[int]] = []
+    with pinned(1) as cpus:
+        assert os.sched_getaffinity(0) == set(cpus) == {max(before)}
+        thread = threading.Thread(target=lambda: seen.append(os.sched_getaffinity(0)))
+        thread.start()
+        thread.join()
+    assert seen == [{max(before)}]
+    assert os.sched_getaffinity(0) == before
+
+
+def test_pinned_takes_all_cpus_where_there_are_fewer_and_lets_go_after_a_fault() -> None:
+    before = os.sched_getaffinity(0)
+
+    def fails() -> None:
+        with pinned(10_000) as cpus:
+            assert set(cpus) == before
+            raise RuntimeError("device lost")
+
+    with pytest.raises(RuntimeError, match="device lost"):
+        fails()
+    assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_pinned_refuses_no_threads(threads: int) -> None:
+    with pytest.raises(ValueError, match="threads"), pinned(threads):
+        pass

@@ -1,0 +1,126 @@
+"""The measure stage, on two real engines, one of them of 40 times the work."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from devices.detect import Host
+from devices.engine_files import ENGINE_FILE
+from devices.errors import DeviceError
+from devices.latency import LatencyConfig
+from devices.measure import MEASUREMENTS_FILE, MeasureConfig, measure_engines
+from devices.stage import no_progress
+from tests.devices.parts import build_engine
+
+LATENCY = LatencyConfig(duration_s=0.05, warmup_s=0.01, seed=0)
+
+
+def deep_onnx(path: Path) -> Path:
+    """The same interface, with matrices of 1500 by 1500 between."""
+    wide = np.full((36, 1500), 0.01, dtype=np.float32)
+    square = np.full((1500, 1500), 1e-3, dtype=np.float32)
+    last = np.full((1500, 3), 0.01, dtype=np.float32)
+    weights = [numpy_helper.from_array(array, name) for name, array in (("w", wide), ("s", square), ("l", last))]
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["a"]),
+        helper.make_node("MatMul", ["a", "s"], ["b"]),
+        helper.make_node("MatMul", ["b", "l"], ["logits"]),
+    ]
+    image = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["batch", 1, 6, 6])
+    logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 3])
+    graph = helper.make_graph(nodes, "deep", [image], [logits], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(
+    tmp_path_factory: pytest.TempPathFactory, engine_folder: Path, host: Host
+) -> tuple[Path, Mapping[str, Any]]:
+    """Folder and metrics of one measurement; `dense` is the deep network, `small` the one of these tests."""
+    base = tmp_path_factory.mktemp("measured")
+    build_engine(base / "dense", deep_onnx(base / "deep.onnx"), host)
+    engines = {"dense": base / "dense", "small": engine_folder}
+    config = MeasureConfig(baseline="dense", shipped="small", batch_sizes=(1, 3), latency=LATENCY, processes=1)
+    result = measure_engines(engines, config, host, base / "out", no_progress)
+    assert result.artifact.folder == base / "out"
+    return base, result.metrics
+
+
+def test_the_metrics_are_what_was_written(measured: tuple[Path, Mapping[str, Any]]) -> None:
+    base, metrics = measured
+    assert json.loads((base / "out" / MEASUREMENTS_FILE).read_text()) == metrics
+
+
+def test_the_smaller_engine_is_faster_and_the_ratio_says_of_what(measured: tuple[Path, Mapping[str, Any]]) -> None:
+    _, metrics = measured
+    rows = metrics["speedups"]
+    assert [(row["engine"], row["than"]) for row in rows] == [("small", "dense")]
+    assert rows[0]["low"] > 1.5
+    assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"]
+    p50 = {name: metrics["engines"][name]["latency"]["p50_ms"]["value"] for name in ("dense", "small")}
+    assert p50["dense"] > 1.5 * p50["small"]
+
+
+def test_the_baseline_twice_is_the_harness_error(measured: tuple[Path, Mapping[str, Any]]) -> None:
+    same = measured[1]["same_engine_twice"]
+    assert same["engine"] == "dense"
+    assert 0.5 < same["low"] <= same["high"] < 2
+
+
+def test_raw_latencies_are_kept_round_by_round(measured: tuple[Path, Mapping[str, Any]]) -> None:
+    base, metrics = measured
+    rounds = {}
+    for name in ("dense", "small"):
+        raw = np.load(base / "out" / f"latency-{name}.npy", allow_pickle=False)
+        latency = metrics["engines"][name]["latency"]
+        assert raw.dtype == np.int64
+        assert (raw.shape[0], raw.size) == (latency["rounds"], latency["queries"])
+        assert np.median(raw) / 1e6 == pytest.approx(latency["p50_ms"]["value"])
+        rounds[name] = raw.shape[0]
+    assert rounds["dense"] == rounds["small"]
+    assert len(list((base / "out").iterdir())) == 3
+
+
+def test_throughput_size_and_footprint_are_of_each_engine(measured: tuple[Path, Mapping[str, Any]]) -> None:
+    base, metrics = measured
+    for found in metrics["engines"].values():
+        assert [row["batch"] for row in found["throughput"]] == [1, 3]
+        assert all(row["images_per_s"] > 0 for row in found["throughput"])
+        assert found["footprint"]["peak_memory_bytes"] > 10e6
+    assert metrics["engines"]["dense"]["size_bytes"] == (base / "dense" / ENGINE_FILE).stat().st_size
+    dense, small = (metrics["engines"][name]["footprint"]["engine_memory_bytes"] for name in ("dense", "small"))
+    assert dense > small + 5e6
+
+
+def test_conditions_are_recorded_and_the_process_is_free_again(measured: tuple[Path, Mapping[str, Any]]) -> None:
+    _, metrics = measured
+    assert metrics["threads"] == 1
+    assert metrics["pinned_cpus"] == [max(os.sched_getaffinity(0))]
+    assert metrics["load_average_before"] >= 0
+    assert set(metrics) == {
+        "engines",
+        "speedups",
+        "same_engine_twice",
+        "threads",
+        "pinned_cpus",
+        "governor",
+        "load_average_before",
+    }
+
+
+def test_an_engine_for_elsewhere_stops_the_stage(tmp_path: Path, engine_folder: Path, jetson: Host) -> None:
+    config = MeasureConfig(baseline="dense", shipped="dense", batch_sizes=(1,), latency=LATENCY, processes=1)
+    with pytest.raises(DeviceError, match="this host is aarch64-neon"):
+        measure_engines({"dense": engine_folder}, config, jetson, tmp_path, no_progress)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,164 @@
+"""Intervals: against SciPy, by simulation, and by what must hold for every input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from devices.statistics import bootstrap_percentile, bootstrap_ratio, paired_difference, wilson
+
+Times = NDArray[np.int64]
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7, 30, 360, 10_000])
+def test_wilson_is_scipys(trials: int) -> None:
+    for successes in sorted({0, 1, trials // 3, trials // 2, trials - 1, trials}):
+        expected = binomtest(successes, trials).proportion_ci(method="wilson")
+        found = wilson(successes, trials)
+        assert found.value == successes / trials
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (1, 0), (-1, 5), (6, 5), (0, -3)])
+def test_wilson_refuses_impossible_counts(successes: int, trials: int) -> None:
+    with pytest.raises(ValueError, match="trials"):
+        wilson(successes, trials)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_share_and_mirrors(counts: tuple[int, int]) -> None:
+    successes, trials = counts
+    found, mirrored = wilson(successes, trials), wilson(trials - successes, trials)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+    assert mirrored.low == pytest.approx(1 - found.high, abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
+def test_paired_difference_holds_its_value_and_mirrors(pairs: list[tuple[bool, bool]]) -> None:
+    before, after = (np.array(column, dtype=bool) for column in zip(*pairs, strict=True))
+    found, back = paired_difference(before, after), paired_difference(after, before)
+    assert found.value == pytest.approx(after.mean() - before.mean(), abs=1e-12)
+    assert -1 <= found.low <= found.high <= 1
+    assert found.high - found.low > 0
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("samples", "p_won", "p_lost"), [(30, 0.0, 0.05), (100, 0.02, 0.02), (360, 0.01, 0.04), (100, 0.2, 0.3)]
+)
+def test_paired_difference_covers_the_truth(samples: int, p_won: float, p_lost: float) -> None:
+    rng = np.random.default_rng(1)
+    hits, trials = 0, 1500
+    for _ in range(trials):
+        drawn = rng.random(samples)
+        before = (drawn < p_lost) | (drawn > 0.5)
+        after = ((drawn >= p_lost) & (drawn < p_lost + p_won)) | (drawn > 0.5)
+        interval = paired_difference(before, after)
+        hits += interval.low <= p_won - p_lost <= interval.high
+    assert hits / trials >= 0.935
+
+
+def test_paired_difference_does_not_shrink_to_nothing_when_no_answer_changed() -> None:
+    same = np.ones(50, dtype=bool)
+    interval = paired_difference(same, same)
+    assert interval.value == 0
+    assert interval.low < -0.02
+    assert interval.high > 0.02
+
+
+def test_paired_difference_uses_the_pairs() -> None:
+    right = np.arange(200) % 2 == 0
+    one_lost = right.copy()
+    one_lost[0] = False
+    shifted = np.roll(one_lost, 1)
+    paired, unpaired = paired_difference(right, one_lost), paired_difference(right, shifted)
+    assert paired.value == unpaired.value == pytest.approx(-1 / 200)
+    assert paired.high - paired.low < 0.2 * (unpaired.high - unpaired.low)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(np.ones(3, bool), np.ones(4, bool)), (np.ones(0, bool),) * 2, (np.ones((2, 2), bool),) * 2]
+)
+def test_paired_difference_refuses_what_is_not_paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> None:
+    with pytest.raises(ValueError, match="paired samples"):
+        paired_difference(before, after)
+
+
+def _times(rng: np.random.Generator, median_ns: float, mood: NDArray[np.float64], queries: int) -> Times:
+    """Log-normal times (rounds, queries); the mood of a round slows all of its queries."""
+    noise = rng.normal(0, 0.05, (mood.size, queries))
+    return (median_ns * np.exp(noise + mood[:, None])).astype(np.int64)
+
+
+def test_bootstrap_ratio_covers_the_truth() -> None:
+    rng = np.random.default_rng(2)
+    hits, trials = 0, 100
+    for trial in range(trials):
+        mood = rng.normal(0, 0.2, 60)
+        found = bootstrap_ratio(_times(rng, 3e6, mood, 9), _times(rng, 1.5e6, mood, 15), 300, trial)
+        assert found.low <= found.value <= found.high
+        hits += found.low <= 2.0 <= found.high
+    assert hits >= 87
+
+
+def test_bootstrap_ratio_gains_from_rounds_that_were_shared() -> None:
+    rng = np.random.default_rng(3)
+    mood = rng.normal(0, 0.3, 100)
+    slow, fast = _times(rng, 2e6, mood, 20), _times(rng, 1e6, mood, 20)
+    aligned = bootstrap_ratio(slow, fast, 500, 0)
+    shuffled = bootstrap_ratio(slow, fast[rng.permutation(100)], 500, 0)
+    assert aligned.high - aligned.low < 0.5 * (shuffled.high - shuffled.low)
+    assert aligned.value == pytest.approx(2.0, rel=0.1)
+
+
+def test_bootstrap_ratio_of_constant_times_is_exact() -> None:
+    found = bootstrap_ratio(np.full((40, 3), 300), np.full((40, 7), 100), 50, 0)
+    assert (found.value, found.low, found.high) == (3.0, 3.0, 3.0)
+
+
+def test_bootstrap_ratio_is_not_moved_by_one_spike() -> None:
+    rng = np.random.default_rng(4)
+    calm = np.zeros(50)
+    slow, fast = _times(rng, 2e6, calm, 10), _times(rng, 1e6, calm, 10)
+    spiked = slow.copy()
+    spiked[7, 3] *= 10_000
+    assert bootstrap_ratio(spiked, fast, 200, 0).value == pytest.approx(
+        bootstrap_ratio(slow, fast, 200, 0).value, rel=0.01
+    )
+
+
+def test_bootstraps_repeat_with_their_seed() -> None:
+    rng = np.random.default_rng(5)
+    slow, fast = _times(rng, 2e6, np.zeros(40), 5), _times(rng, 1e6, np.zeros(40), 5)
+    assert bootstrap_ratio(slow, fast, 100, 7) == bootstrap_ratio(slow, fast, 100, 7)
+    assert bootstrap_ratio(slow, fast, 100, 7) != bootstrap_ratio(slow, fast, 100, 8)
+    assert bootstrap_percentile(slow, 90, 100, 7) == bootstrap_percentile(slow, 90, 100, 7)
+
+
+def test_bootstrap_ratio_refuses_other_rounds() -> None:
+    with pytest.raises(ValueError, match="same rounds"):
+        bootstrap_ratio(np.ones((40, 2), np.int64), np.ones((41, 2), np.int64), 10, 0)
+
+
+def test_bootstrap_percentile_draws_rounds_not_queries() -> None:
+    rng = np.random.default_rng(6)
+    moody = _times(rng, 1e6, rng.normal(0, 0.3, 50), 20)
+    mixed = rng.permutation(moody.ravel()).reshape(moody.shape)
+    by_round, by_query = (bootstrap_percentile(times, 50, 300, 0) for times in (moody, mixed))
+    assert by_round.value == by_query.value == np.median(moody)
+    assert by_round.high - by_round.low > 2 * (by_query.high - by_query.low)
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**31), st.sampled_from([50.0, 90.0, 99.0]))
+def test_bootstrap_percentile_stays_within_what_was_measured(
+    rounds: int, queries: int, seed: int, percentile: float
+) -> None:
+    times = np.random.default_rng(seed).integers(1, 10**9, (rounds, queries))
+    found = bootstrap_percentile(times, percentile, 20, 0)
+    assert times.min() <= found.low <= found.high <= times.max()
+    assert found.value == np.percentile(times, percentile)

@@ -1,0 +1,49 @@
+"""Runs of the drill recipe as a user would start them: the installed command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+DRILL = Path(__file__).parent / "drill_recipe" / "drill.toml"
+ESPALIER = Path(sys.executable).with_name("espalier")
+# Results of these steps hold timings; all others must come out bit for bit the same.
+TIMED = {"measurements", "deploy", "report", "evidence"}
+
+
+def command(store: Path, out: Path, *more: str, recipe: Path = DRILL) -> list[str]:
+    """The command line of a run."""
+    return [str(ESPALIER), "run", str(recipe), "--store", str(store), "--out", str(out), *more]
+
+
+def run(store: Path, out: Path, *more: str, recipe: Path = DRILL) -> subprocess.CompletedProcess[str]:
+    """Run to the end, away from the checkout."""
+    return espalier(command(store, out, *more, recipe=recipe)[1:], cwd=store.parent)
+
+
+def espalier(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Any command of `espalier`."""
+    return subprocess.run(
+        [str(ESPALIER), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd,
+        env=environment(),
+        check=False,
+    )
+
+
+def environment() -> dict[str, str]:
+    """One thread for each library: several runs share two cores in the tests."""
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def digests(out: Path) -> dict[str, str]:
+    """Digest by result of a run folder, those with timings left out."""
+    results: dict[str, Any] = json.loads((out / "run.json").read_text())["results"]
+    return {name: result["digest"] for name, result in results.items() if name not in TIMED}

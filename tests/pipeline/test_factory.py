@@ -1,0 +1,109 @@
+"""Factories by reference, and the digest of the code behind them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from devices.errors import ModelError, RecipeError
+from pipeline import factory
+from pipeline.factory import call_factory, factory_digest, load_factory
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder; imports made from it do not outlive the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    factory._source.cache_clear()
+    return tmp_path
+
+
+def test_a_file_may_import_its_neighbours(here: Path) -> None:
+    (here / "neighbour_of_net.py").write_text("WIDTH = 3\n")
+    (here / "net.py").write_text("from neighbour_of_net import WIDTH\ndef build(extra): return WIDTH + extra\n")
+    build = load_factory(f"{here}/net.py:build", "model.factory")
+    assert call_factory(build, {"extra": 2}, "model.factory", ModelError) == 5
+
+
+def test_a_module_in_the_current_folder_is_found(here: Path) -> None:
+    (here / "my_networks_package").mkdir()
+    (here / "my_networks_package" / "__init__.py").write_text("")
+    (here / "my_networks_package" / "nets.py").write_text("def build(): return 1\n")
+    assert load_factory("my_networks_package.nets:build", "model.factory")() == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("no_colon", "is not a factory"),
+        ("a.b:not-a-name", "is not a factory"),
+        ("missing_module_xyz:build", "cannot be imported"),
+        ("nowhere.py:build", "there is no file"),
+        ("pipeline.zoo:nothing", "has no callable 'nothing'"),
+        ("os:sep", "has no callable 'sep'"),
+    ],
+)
+def test_what_is_no_factory_is_said(here: Path, reference: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says) as caught:
+        load_factory(reference, "model.factory")
+    assert caught.value.where == "model.factory"
+
+
+def test_a_module_that_fails_or_lacks_a_library(here: Path) -> None:
+    (here / "broken.py").write_text("1 / 0\n")
+    (here / "lacking.py").write_text("import a_library_nobody_has\n")
+    with pytest.raises(RecipeError, match="ZeroDivisionError"):
+        load_factory(f"{here}/broken.py:build", "model.factory")
+    with pytest.raises(RecipeError, match="Install 'a_library_nobody_has'"):
+        load_factory(f"{here}/lacking.py:build", "model.factory")
+
+
+def test_a_package_named_like_ours_is_explained(here: Path) -> None:
+    """The user's own `pipeline` is hidden by ours: said, with the way round, which then works."""
+    (here / "pipeline").mkdir()
+    (here / "pipeline" / "networks.py").write_text("def build(): return 1\n")
+    with pytest.raises(RecipeError) as caught:
+        load_factory("pipeline.networks:build", "model.factory")
+    assert "'pipeline' is Espalier's own package, and it hides yours" in str(caught.value)
+    assert "pipeline/networks.py:callable" in str(caught.value)
+    assert load_factory("pipeline/networks.py:build", "model.factory")() == 1
+
+
+def test_a_factory_that_raises_is_said() -> None:
+    with pytest.raises(ModelError, match=r"model\.factory: the factory raised TypeError"):
+        call_factory(lambda: 1, {"unknown": 2}, "model.factory", ModelError)
+
+
+def test_digest_follows_what_the_file_imports(here: Path) -> None:
+    """A change in an imported neighbour counts; one in a file that nobody imports does not; nor does the folder."""
+    (here / "deep.py").write_text("A = 1\n")
+    (here / "near.py").write_text("import deep\n")
+    (here / "net.py").write_text("def build():\n    from near import deep\n")
+    (here / "other.py").write_text("B = 1\n")
+    reference = f"{here}/net.py:build"
+
+    def now() -> str:
+        factory._source.cache_clear()
+        return factory_digest(reference, "model.factory")
+
+    before = now()
+    (here / "other.py").write_text("B = 2\n")
+    assert now() == before
+    (here / "deep.py").write_text("A = 2\n")
+    assert now() != before
+    (here / "deep.py").write_text("A = 1\n")
+    (here / "elsewhere").mkdir()
+    for name in ("deep.py", "near.py", "net.py"):
+        (here / name).rename(here / "elsewhere" / name)
+    reference = f"{here}/elsewhere/net.py:build"
+    assert now() == before
+
+
+def test_our_own_code_counts_in_full() -> None:
+    """The digest of a step covers the modules it imports inside functions."""
+    files = factory._source(factory.our_module("pipeline.steps.network"))[1]
+    assert factory.our_module("pipeline.finetune") in files
+    assert factory.our_module("pipeline.prune.stage") in files

@@ -1,0 +1,110 @@
+"""The gate: each budget at its limit, beyond it, and without a figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.gate import Verdict, judge
+from pipeline.recipe import GateConfig
+
+
+def interval(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high}
+
+
+def measured() -> dict[str, Any]:
+    """The shipped engine: p99 2 ms (1.9 to 2.1), 1,000 bytes, 4 times (3.5 to 4.5) and 2 times (1.8 to 2.2) as fast."""
+    return {
+        "engines": {"compressed-int8": {"latency": {"p99_ms": interval(2.0, 1.9, 2.1)}, "size_bytes": 1000}},
+        "speedups": [
+            {"engine": "compressed-int8", "than": "dense-fp32"} | interval(4.0, 3.5, 4.5),
+            {"engine": "compressed-int8", "than": "dense-int8"} | interval(2.0, 1.8, 2.2),
+            {"engine": "dense-int8", "than": "dense-fp32"} | interval(9.0, 9.0, 9.0),
+        ],
+    }
+
+
+def replayed(robust: bool = True) -> dict[str, Any]:
+    """97 % clean (96 to 98), 1 point lost (0.5 to 1.5); 85 % robust (82 to 88), 3 points lost (1 to 5)."""
+    result: dict[str, Any] = {"clean": interval(0.97, 0.96, 0.98) | {"difference": interval(-0.01, -0.015, -0.005)}}
+    result["robust"] = interval(0.85, 0.82, 0.88) | {"difference": interval(-0.03, -0.05, -0.01)} if robust else None
+    return {"engines": {"compressed-int8": result}}
+
+
+def verdict(robust: bool = True, **budgets: float) -> Verdict:
+    return judge(GateConfig.model_validate(budgets), measured(), replayed(robust), "compressed-int8")
+
+
+@pytest.mark.parametrize(
+    ("name", "met", "missed", "bad_end"),
+    [
+        ("max_accuracy_drop", 1.5001, 1.4999, 1.5),
+        ("min_accuracy", 95.999, 96.001, 96.0),
+        ("max_robust_accuracy_drop", 5.001, 4.999, 5.0),
+        ("min_robust_accuracy", 81.999, 82.001, 82.0),
+        ("max_p99_ms", 2.1001, 2.0999, 2.1),
+        ("max_size_bytes", 1000, 999, 1000.0),
+        ("min_speedup_dense_fp32", 3.4999, 3.5001, 3.5),
+        ("min_speedup_dense_int8", 1.7999, 1.8001, 1.8),
+    ],
+)
+def test_the_bad_end_of_the_interval_decides(name: str, met: float, missed: float, bad_end: float) -> None:
+    passed, refused = verdict(**{name: met}), verdict(**{name: missed})
+    assert passed.passed
+    assert not refused.passed
+    (budget,) = refused.budgets
+    end = budget.high if name.startswith("max") else budget.low
+    assert end == pytest.approx(bad_end)
+    assert budget.name == name
+
+
+@pytest.mark.parametrize(("name", "limit"), [("min_robust_accuracy", 0.0), ("max_robust_accuracy_drop", 100.0)])
+def test_robustness_that_was_not_tried_is_not_proven(name: str, limit: float) -> None:
+    """Even the easiest budget refuses when there is no figure."""
+    judged = verdict(robust=False, **{name: limit})
+    assert not judged.passed
+    assert judged.budgets[0].value is None
+
+
+def test_nothing_replayed_refuses_accuracy_too() -> None:
+    config = GateConfig(max_accuracy_drop=100.0)
+    assert not judge(config, measured(), None, "compressed-int8").passed
+
+
+def test_speedup_that_was_not_measured_refuses() -> None:
+    without = measured() | {"speedups": []}
+    assert not judge(GateConfig(min_speedup_dense_fp32=0.1), without, replayed(), "compressed-int8").passed
+
+
+def test_shipping_the_dense_engine_is_no_speedup() -> None:
+    engine = measured()["engines"]["compressed-int8"]
+    results = {"engines": {"dense-fp32": engine}, "speedups": []}
+    judged = judge(
+        GateConfig(min_speedup_dense_fp32=1.01),
+        results,
+        {"engines": {"dense-fp32": {"clean": None, "robust": None}}},
+        "dense-fp32",
+    )
+    assert not judged.passed
+    assert judged.budgets[0].value == 1.0
+
+
+def test_no_budget_passes_and_one_missed_of_many_refuses() -> None:
+    assert verdict().passed
+    assert verdict().budgets == ()
+    judged = verdict(min_accuracy=90.0, max_size_bytes=1, max_p99_ms=5.0)
+    assert not judged.passed
+    assert sum(not budget.met for budget in judged.budgets) == 1
+
+
+@given(st.floats(0, 100), st.floats(0, 100))
+def test_a_looser_budget_never_refuses_what_a_tighter_one_passed(one: float, other: float) -> None:
+    tight, loose = sorted((one, other))
+    if verdict(max_accuracy_drop=tight).passed:
+        assert verdict(max_accuracy_drop=loose).passed
+    if verdict(min_robust_accuracy=loose).passed:
+        assert verdict(min_robust_accuracy=tight).passed

@@ -1,0 +1,179 @@
+"""Recipes: what a good one becomes, and what a bad one says."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devices.errors import RecipeError
+from pipeline.recipe import read_recipe
+
+RECIPES = Path(__file__).parent.parent.parent / "recipes"
+GOOD = """
+name = "x"
+[model]
+factory = "pipeline.zoo:mlp"
+[data]
+factory = "pipeline.datasets.digits:digits"
+[train]
+epochs = 1
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_that_ships_is_valid(path: Path) -> None:
+    assert read_recipe(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "says"),
+    [
+        ("[prune]\ntarget_mac = 0.5", "prune.target_mac", "Did you mean 'prune.target_macs'"),
+        ("[purne]\ntarget_macs = 0.5", "purne", "Did you mean 'prune'"),
+        ("[gate]\nspeed = 2", "gate.speed", "is not a key"),
+        ("[prune]\ntarget_macs = 1.5", "prune.target_macs", "less than 1"),
+        ("[prune]\ntarget_macs = 'half'", "prune.target_macs", "not 'half'"),
+        ("[prune]\nscope = 'global'", "prune.target_macs", "is missing"),
+        ("[prune]\ntarget_macs = 0.5\nscope = 'both'", "prune.scope", "'global' or 'local'"),
+        ("[quantize]\nprecision = 'int4'", "quantize.precision", "'int8' or 'fp32'"),
+        ("[robustness]\nepsilon = 8", "robustness.epsilon", "less than or equal to 1"),
+        ("[robustness]\nepsilon = nan", "robustness.epsilon", "finite"),
+        ("[finetune]\nepochs = 1", "", "add [prune]"),
+        ("seed = 1.5", "train.seed", "is not a key"),
+        ("[gate]\nmin_speedup_dense_int8 = 1\n[quantize]\nprecision = 'fp32'", "", "needs quantize.precision"),
+    ],
+)
+def test_a_wrong_recipe_names_the_field(tmp_path: Path, change: str, field: str, says: str) -> None:
+    path = written(tmp_path, f"{GOOD}{change}\n")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path)
+    assert caught.value.where == (f"{path}: {field}" if field else str(path))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name = \nseed = 1", "line 1"),
+        ('name = "a/b"', "name"),
+        ("", "name"),
+        (GOOD.replace("[train]\nepochs = 1", ""), "weights"),
+        (GOOD.replace("[data]", "[data]\nargs = 3"), "data.args"),
+        (GOOD.replace("epochs = 1", "epochs = true"), "train.epochs"),
+        (GOOD.replace("epochs = 1", "epochs = 2030-01-01"), "neither"),
+    ],
+)
+def test_a_broken_file_is_said(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        read_recipe(written(tmp_path, text))
+
+
+def test_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"nowhere\.toml: there is no such file"):
+        read_recipe(tmp_path / "nowhere.toml")
+
+
+def test_overrides_reach_every_kind_of_value(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    recipe = read_recipe(
+        path,
+        ["seed=7", "train.epochs=3", "name=other", "prune.target_macs=0.5", "prune.ignore=['0.*']", "data.args.fold=2"],
+    )
+    assert (recipe.seed, recipe.name, recipe.data.args) == (7, "other", {"fold": 2})
+    assert recipe.train is not None
+    assert recipe.train.epochs == 3
+    assert recipe.prune is not None
+    assert recipe.prune.ignore == ("0.*",)
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", "a..b=1", "name.x=1", "train.epoch=3"])
+def test_a_wrong_override_is_said(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError):
+        read_recipe(written(tmp_path, GOOD), [text])
+
+
+def test_paths_belong_to_the_recipe_and_overrides_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the file relative to the file, on the command line relative to where the user stands."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    text = """
+name = "x"
+[model]
+factory = "net.py:build"
+weights = "w.safetensors"
+[data]
+factory = "pipeline.datasets.image_folder:image_folder"
+args = { path = "images", color = "rgb" }
+"""
+    path = written(tmp_path / "recipes", text)
+    recipe = read_recipe(path)
+    assert recipe.model.factory == f"{tmp_path / 'recipes' / 'net.py'}:build"
+    assert recipe.model.weights == str(tmp_path / "recipes" / "w.safetensors")
+    assert recipe.data.args == {"path": str(tmp_path / "recipes" / "images"), "color": "rgb"}
+    given = read_recipe(path, ["data.args.path=mine.tar", "model.weights=mine.safetensors"])
+    assert given.data.args["path"] == str(tmp_path / "here" / "mine.tar")
+    assert given.model.weights == str(tmp_path / "here" / "mine.safetensors")
+    assert given.model.factory == recipe.model.factory
+
+
+_KEYS = st.sampled_from(
+    [
+        "name",
+        "seed",
+        "threads",
+        "model",
+        "data",
+        "train",
+        "prune",
+        "gate",
+        "factory",
+        "args",
+        "epochs",
+        "target_macs",
+        "zz",
+    ]
+)
+_VALUES = st.recursive(
+    st.one_of(st.booleans(), st.integers(-(2**40), 2**40), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_KEYS, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(_KEYS, _VALUES, max_size=6))
+def test_no_recipe_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: dict[str, object]) -> None:
+    """Whatever TOML says, the answer is a recipe or a RecipeError."""
+    path = written(tmp_path_factory.mktemp("fuzz"), _toml(content))
+    # Any other exception fails the test.
+    with contextlib.suppress(RecipeError):
+        read_recipe(path)
+
+
+def _toml(content: dict[str, object]) -> str:
+    return "\n".join(f"{key} = {_value(value)}" for key, value in content.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, str):
+        return '"' + "".join(f"\\U{ord(letter):08x}" for letter in value if not 0xD800 <= ord(letter) < 0xE000) + '"'
+    return str(value)

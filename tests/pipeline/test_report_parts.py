@@ -1,0 +1,98 @@
+"""Parts of the report page: figures as text, axes, elements, and the recipe as TOML."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from pipeline.report import figures
+from pipeline.report.svg import element, label, linear_axis, log_axis
+from pipeline.report.toml_text import toml_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.046241, "0.0462"), (0.9999, "1.00"), (5.19, "5.19"), (-1.519, "-1.52"), (12345.6, "12,346")],
+)
+def test_significant(value: float, text: str) -> None:
+    assert figures.significant(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "samples", "text"),
+    [(1.0, 360, "100.0"), (0.99951, 360, "99.95"), (0.0, 360, "0.0"), (0.0001, 360, "0.01"), (0.5, 10_000, "50.00")],
+)
+def test_a_share_is_only_called_all_or_none_when_it_is(value: float, samples: int, text: str) -> None:
+    assert figures.share(value, samples) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(999, "999 bytes"), (36_031, "36.0 kB"), (999_990, "1.00 MB"), (None, "not measured")]
+)
+def test_size(value: int | None, text: str) -> None:
+    assert figures.size(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(200_000, "200,000"), (1_234_567, "1,234,567"), (0.125, "0.125")])
+def test_a_limit_keeps_every_digit(value: float, text: str) -> None:
+    assert figures.limit(value) == text
+
+
+def test_no_difference_has_no_sign() -> None:
+    assert [figures.points(value) for value in (-1e-9, 0.0, 0.0028, -0.0028)] == ["0.00", "0.00", "+0.28", "-0.28"]
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_a_linear_axis_holds_its_range(low: float, width: float) -> None:
+    axis = linear_axis(low, low + width)
+    slack = 1e-6 * (abs(low) + width)
+    assert axis.low <= low + slack
+    assert axis.high >= low + width - slack
+    assert 2 <= len(axis.ticks) <= 12
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1.01, 1e6))
+def test_a_log_axis_has_at_least_two_named_ticks_inside(low: float, times: float) -> None:
+    axis = log_axis(low, low * times)
+    named = [value for value, text in axis.ticks if text]
+    assert len(named) >= 2
+    assert all(low <= value <= low * times for value in named)
+    assert axis.share(low) == 0
+    assert math.isclose(axis.share(low * times), 1)
+
+
+def test_an_element_escapes_what_is_text_and_keeps_what_is_markup() -> None:
+    made = element("g", '<script>"', Markup("<b/>"), aria_label='"><x>', class_="a", x=1.0)
+    assert made == '<g aria-label="&#34;&gt;&lt;x&gt;" class="a" x="1">&lt;script&gt;&#34;<b/></g>'
+
+
+def test_a_long_label_is_cut_and_whole_when_pointed_at() -> None:
+    name = "layer" * 30
+    made = label(name, 0.5, 10)
+    assert f"<title>{name}</title>" in made
+    assert len(made) < 2 * len(name) + 60
+
+
+_KEYS = st.text(min_size=1, max_size=8)
+_LEAVES = st.one_of(st.text(max_size=12), st.booleans(), st.integers(-(2**53), 2**53), st.floats(-1e9, 1e9))
+_VALUES = st.one_of(_LEAVES, st.lists(_LEAVES, max_size=3), st.dictionaries(_KEYS, _LEAVES, max_size=3))
+_SECTIONS = st.dictionaries(_KEYS, _VALUES, max_size=4)
+
+
+@given(st.dictionaries(_KEYS, st.one_of(_LEAVES, _SECTIONS), max_size=5))
+def test_toml_comes_back_as_it_was(values: dict[str, object]) -> None:
+    assert tomllib.loads(toml_text(values)) == values
+
+
+def test_toml_leaves_out_what_has_no_value() -> None:
+    assert toml_text({"a": None, "t": {"b": None, "c": (1, 2)}}) == "[t]\nc = [1, 2]\n"

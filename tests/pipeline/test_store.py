@@ -1,0 +1,120 @@
+"""The store: whole results or none, one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from devices.errors import StorageError
+from pipeline.store import Store
+
+
+def never() -> None:
+    raise AssertionError("nobody else is making this")
+
+
+def write(text: str) -> object:
+    def make(folder: Path) -> dict[str, object]:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a.txt").write_text(text)
+        return {"length": len(text)}
+
+    return make
+
+
+def test_a_result_is_made_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = store.make("stage", "key", write("hello"), never)  # type: ignore[arg-type]
+    again = store.make("stage", "key", write("other"), never)  # type: ignore[arg-type]
+    assert not first.reused
+    assert again.reused
+    assert (again.digest, again.metrics) == (first.digest, {"length": 5})
+    assert (again.folder / "sub" / "a.txt").read_text() == "hello"
+
+
+def test_digest_is_of_the_files_alone(tmp_path: Path) -> None:
+    """Equal files under another key have an equal digest; another byte has another."""
+    store = Store(tmp_path)
+    one = store.make("stage", "one", write("same"), never)  # type: ignore[arg-type]
+    two = store.make("stage", "two", write("same"), never)  # type: ignore[arg-type]
+    three = store.make("stage", "three", write("samf"), never)  # type: ignore[arg-type]
+    assert one.digest == two.digest != three.digest
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "result", "garbage"])
+def test_a_damaged_result_counts_as_none(tmp_path: Path, damage: str) -> None:
+    store = Store(tmp_path)
+    made = store.make("stage", "key", write("hello"), never)  # type: ignore[arg-type]
+    path = made.folder / "sub" / "a.txt"
+    if damage == "change":
+        path.write_text("hellp")
+    elif damage == "remove":
+        path.unlink()
+    elif damage == "result":
+        (made.folder / "result.json").unlink()
+    else:
+        (made.folder / "result.json").write_text('{"format": 3, "files": 7}')
+    assert store.find("stage", "key") is None
+    assert store.make("stage", "key", write("hello"), never).digest == made.digest  # type: ignore[arg-type]
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def fail(folder: Path) -> dict[str, object]:
+        (folder / "half.bin").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        store.make("stage", "key", fail, never)
+    assert store.find("stage", "key") is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "locks"]
+
+
+def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def fill(folder: Path) -> dict[str, object]:
+        from devices.files import storage_errors
+
+        with storage_errors(folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        store.make("stage", "key", fill, never)
+
+
+def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    with pytest.raises(StorageError, match="store"):
+        Store(tmp_path / "store").make("stage", "key", write("x"), never)  # type: ignore[arg-type]
+
+
+def _slow(root: Path, started: object) -> None:
+    def make(folder: Path) -> dict[str, object]:
+        started.set()  # type: ignore[attr-defined]
+        time.sleep(0.5)
+        (folder / "a.txt").write_text("from the other process")
+        return {}
+
+    Store(root).make("stage", "key", make, never)
+
+
+def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
+    """Another process is making the result: we are told, wait, and get its result."""
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    other = context.Process(target=_slow, args=(tmp_path, started))
+    other.start()
+    assert started.wait(30)
+    told = []
+    stored = Store(tmp_path).make("stage", "key", write("ours"), lambda: told.append(True))  # type: ignore[arg-type]
+    other.join()
+    assert told == [True]
+    assert stored.reused
+    assert (stored.folder / "a.txt").read_text() == "from the other process"
