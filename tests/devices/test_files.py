@@ -90,6 +90,15 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
     assert [found.name for found in path.parent.iterdir()] == ["file.json"]
 
 
+def test_who_reads_meanwhile_goes_on_with_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"old content")
+    with open(path, "rb") as stream:
+        write_atomic(path, b"new")
+        assert stream.read() == b"old content"
+    assert path.read_bytes() == b"new"
+
+
 def test_a_place_that_takes_no_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "below", tmp_path / ("x" * 300) / "file"):

@@ -75,6 +75,12 @@ def test_the_engine_holds_the_optimized_graph(tmp_path: Path, host: Host, onnx_p
     assert not {"Cast", "Relu", "Identity"} & set(built)
 
 
+def test_the_engine_is_opened_as_it_was_measured(engine: OnnxRuntimeEngine) -> None:
+    options = engine._session.get_session_options()
+    assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+
+
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_bound_query_runs_what_was_bound(engine: OnnxRuntimeEngine, batch: int) -> None:
     expected = engine.run(images(batch))

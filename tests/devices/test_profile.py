@@ -235,6 +235,14 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["threads", "provider"])
+def test_a_number_too_long_to_write_is_named(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path / "board.toml", changed(f"engine.{key}", None))
+    path.write_text(path.read_text().replace("[engine]", f"[engine]\n{key} = 0x{'f' * 5000}"))
+    with pytest.raises(DeviceError, match=f"engine.{key}: must be .*, not so long a number"):
+        read_profile(path)
+
+
 _scalars = st.one_of(
     st.booleans(),
     st.integers(),

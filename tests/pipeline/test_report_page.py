@@ -142,6 +142,8 @@ def _recipe() -> dict[str, Any]:
         "float_agreement": 0.99,
         "int8_sqnr_db": 8.0,
         "int8_agreement": 0.9,
+        "int8_engine_sqnr_db": 25.0,
+        "int8_engine_agreement": 0.97,
         "samples": 128,
     }
     robustness = {"attacks": ["pgd"], "pgd_steps": 20, "pgd_step_size": 0.01, "pgd_restarts": 2}
