@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from devices.engines.onnxruntime import open_reference
 from devices.errors import ModelError
 from devices.files import write_atomic
 from exporters.parity import Parity, ParityLimits, compare, require
+from exporters.portable import portable_bytes
 from exporters.quiet import first_line, quiet
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _OLDEST_DYNAMO_OPSET = 18
 _ODD_BATCH = 3
 _FREE_BATCH = "Write its forward() for any batch size, one row of logits an image"
 _REWRITE = "See the whole error with --debug; plain tensor operations without branches on values can be exported"
-_REPORT = "Report it with its model"
 
 
 def export_onnx(
@@ -44,8 +43,6 @@ def export_onnx(
     `ModelError` when the network cannot be traced, or only with a fixed batch or another opset; `ParityError` when the
     answers differ.
     """
-    import onnx
-
     expected = _answers(network, samples_NCHW)
     model = _trace(network, samples_NCHW, opset)
     got = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
@@ -55,15 +52,7 @@ def export_onnx(
         )
     if len(model.graph.input) != 1 or not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
         raise ModelError("export", "the exported network has a fixed batch size or no input", _FREE_BATCH)
-    # Runtimes refuse a file format newer than they are, and the opset needs none.
-    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
-    strip_host(model)
-    content = model.SerializeToString(deterministic=True)
-    try:
-        onnx.checker.check_model(content)
-    except onnx.checker.ValidationError as cause:
-        raise ModelError("export", f"the exporter wrote a broken file: {first_line(cause)}", _REPORT) from cause
-    write_atomic(path, content)
+    write_atomic(path, portable_bytes(model))
     run = open_reference(path, threads)
     # An odd batch besides the rest: a batch size that was traced in would show here.
     parts = [part for part in (samples_NCHW[:_ODD_BATCH], samples_NCHW[_ODD_BATCH:]) if len(part)]
@@ -118,15 +107,3 @@ def _trace_old(network: torch.nn.Module, images: torch.Tensor, arguments: dict[s
     axes = {INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}}
     torch.onnx.export(network, (images,), buffer, dynamo=False, dynamic_axes=axes, **arguments)
     return onnx.load_from_string(buffer.getvalue())
-
-
-def strip_host(message: Any) -> None:
-    """Remove what names this host, at every depth: source lines, module paths, documentation strings."""
-    if "doc_string" in message.DESCRIPTOR.fields_by_name:
-        message.ClearField("doc_string")
-    if "metadata_props" in message.DESCRIPTOR.fields_by_name:
-        message.ClearField("metadata_props")
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for item in value if isinstance(value, Iterable) else [value]:
-                strip_host(item)

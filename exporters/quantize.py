@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -16,6 +17,7 @@ from devices.files import write_atomic
 from devices.profile import Activations
 from exporters.onnx_export import INPUT_NAME
 from exporters.parity import Parity, ParityLimits, compare, require
+from exporters.portable import portable_bytes
 from exporters.quiet import first_line, quiet
 
 _CALIBRATION_BATCH = 32
@@ -71,7 +73,7 @@ def quantize_int8(
         except Exception as cause:
             what = f"ONNX Runtime cannot quantize it: {first_line(cause)}"
             raise ModelError(str(source), what, "Set quantize.precision = 'fp32'") from cause
-        write_atomic(target, quantized.read_bytes())
+        write_atomic(target, portable_bytes(onnx.load(quantized)))
     expected = open_reference(source, threads)(samples_NCHW)
     answered = open_reference(target, threads)(samples_NCHW)
     return require(

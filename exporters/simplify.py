@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from devices.engines.onnxruntime import open_reference
 from devices.errors import ModelError
 from devices.files import write_atomic
-from exporters.onnx_export import strip_host
 from exporters.parity import Parity, ParityLimits, compare, require
+from exporters.portable import portable_bytes
 from exporters.quiet import first_line, quiet
 
 
@@ -33,8 +33,7 @@ def simplify_onnx(
     # onnxsim raises plain RuntimeError and ONNX's checker errors, which share no base.
     except Exception as cause:
         raise ModelError(str(source), f"onnxsim cannot simplify it: {first_line(cause)}", "Report it") from cause
-    strip_host(simplified)
-    write_atomic(target, simplified.SerializeToString(deterministic=True))
+    write_atomic(target, portable_bytes(simplified))
     expected = open_reference(source, threads)(samples_NCHW)
     answered = open_reference(target, threads)(samples_NCHW)
     parity = compare("ONNX to simplified", expected, answered)

@@ -177,14 +177,21 @@ def _devices_detect(_: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     _require_compress()
+    from devices.errors import BundleError
     from devices.files import write_atomic
     from pipeline.report.page import render_page
     from pipeline.run_folder import read_run
     from pipeline.summary import summary_lines
 
     report = read_run(options.run)
-    write_atomic(options.run / "report.html", render_page(report).encode())
-    print("\n".join(summary_lines(report, options.run)))
+    try:
+        page, lines = render_page(report), summary_lines(report, options.run)
+    # Whatever is missing or of another kind in it, somebody or another version wrote it.
+    except Exception as cause:
+        where = str(options.run / "report.json")
+        raise BundleError(where, f"does not hold a whole report ({cause!r:.60})", "Run the recipe again") from cause
+    write_atomic(options.run / "report.html", page.encode())
+    print("\n".join(lines))
     return EXIT_OK
 
 

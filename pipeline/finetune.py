@@ -107,9 +107,10 @@ def _backward(
         raise ModelError(
             "training", f"the network fails in {moment}: {first_line(cause)}", "It must return logits in training too"
         ) from cause
-    if not bool(torch.isfinite(loss)):
-        raise ModelError("training", f"the loss is {float(loss)} in {moment}", "Lower learning_rate")
-    return loss.detach()
+    mean = loss.detach()
+    if not bool(torch.isfinite(mean)):
+        raise ModelError("training", f"the loss is {float(mean)} in {moment}", "Lower learning_rate")
+    return mean
 
 
 def _crop_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -66,7 +66,7 @@ def test_the_block_blocks() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "devices").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_devices_imports_the_standard_library_and_numpy(path: Path) -> None:
-    allowed = sys.stdlib_module_names | {"devices", "numpy", "tomli"}
+    allowed = sys.stdlib_module_names | {"devices", "numpy", "tomli", "tomllib"}
     assert [(line, name) for line, name in imports(path) if name not in allowed] == []
 
 
