@@ -138,7 +138,7 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as cause:
         raise ModelError(
-            str(path), "is not a checkpoint of plain tensors, and pickled objects are refused", _SAVE_PLAIN
+            str(path), "holds pickled objects or is damaged, and Espalier loads plain tensors only", _SAVE_PLAIN
         ) from cause
     # safetensors and torch raise many kinds of errors on damaged files.
     except Exception as cause:

@@ -84,7 +84,7 @@ def find_groups(network: nn.Module, trace: Trace, image_NCHW: torch.Tensor, igno
     groups = []
     for signature, members in sorted(by_signature.items(), key=lambda item: item[1][0].label):
         group = Group(_name(signature, weights), tuple(members))
-        reason = _unfit(signature, group) or _dry_run(network, group, image_NCHW, expected.shape)
+        reason = _unfit(signature, group, weights) or _dry_run(network, group, image_NCHW, expected.shape)
         if reason is None:
             groups.append(group)
         elif any(dim == 0 and name in weights for name, dim in signature):
@@ -141,10 +141,11 @@ def _units(trace: Trace, weights: set[str], pinned: dict[int, str]) -> tuple[lis
     return [Unit(root, tuple(found)) for root, found in sorted(slices.items())], left_out
 
 
-def _unfit(signature: Signature, group: Group) -> str | None:
+def _unfit(signature: Signature, group: Group, weights: set[str]) -> str | None:
     if group.width < 2:
         return "it is one channel only"
-    return "no other layer reads it" if len(signature) < 2 else None
+    # One layer makes the channels, and another must read them.
+    return None if sum(name in weights for name, _ in signature) > 1 else "no other layer reads it"
 
 
 def _name(signature: Signature, weights: set[str]) -> str:
