@@ -56,7 +56,13 @@ def export_onnx(
     run = open_reference(path, threads)
     # An odd batch besides the rest: a batch size that was traced in would show here.
     parts = [part for part in (samples_NCHW[:_ODD_BATCH], samples_NCHW[_ODD_BATCH:]) if len(part)]
-    answered = np.concatenate([run(part) for part in parts])
+    try:
+        with quiet():
+            answered = np.concatenate([run(part) for part in parts])
+    # ONNX Runtime's exceptions share no public base below Exception.
+    except Exception as cause:
+        what = f"the exported network does not take every batch size: {first_line(cause)}"
+        raise ModelError("export", what, _FREE_BATCH) from cause
     return require(compare("torch to ONNX", expected, answered), limits, "The exporter changed the network's answers")
 
 
@@ -105,5 +111,11 @@ def _trace_old(network: torch.nn.Module, images: torch.Tensor, arguments: dict[s
 
     buffer: Any = io.BytesIO()
     axes = {INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}}
-    torch.onnx.export(network, (images,), buffer, dynamo=False, dynamic_axes=axes, **arguments)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    # It knows the operations that transformer layers are made of, and not the one that they run as in inference.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        torch.onnx.export(network, (images,), buffer, dynamo=False, dynamic_axes=axes, **arguments)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return onnx.load_from_string(buffer.getvalue())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -19,11 +21,33 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     talk = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
+        with (
+            warnings.catch_warnings(),
+            _compiled_code_quiet(),
+            contextlib.redirect_stdout(talk),
+            contextlib.redirect_stderr(talk),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _compiled_code_quiet() -> Iterator[None]:
+    """The same for what C++ prints: a graph that PyTorch's older exporter gives up on, a failure that is raised too."""
+    with contextlib.ExitStack() as stack:
+        for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+            # Closed standard streams stay closed.
+            with contextlib.suppress(OSError):
+                kept = os.dup(descriptor)
+                stack.callback(os.close, kept)
+                stack.callback(os.dup2, kept, descriptor)
+                if stream is not None:
+                    stream.flush()
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), descriptor)
+        yield
 
 
 def first_line(cause: BaseException) -> str:

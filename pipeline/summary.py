@@ -36,7 +36,7 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
         f"gate: {'passed' if passed else 'REFUSED'}{'' if report['verdict']['budgets'] else ' (no budget set)'}"
     )
     if passed:
-        lines.append(f"ships:    {folder / 'deploy'}")
+        lines.append(f"ships:    {report['shipped']}, in {folder / 'deploy'}")
     lines += [f"evidence: {folder / 'evidence'}", f"report:   {folder / 'report.html'}"]
     return lines
 

@@ -139,7 +139,8 @@ def _layer_norm(call: Call) -> Results:
 
 _BY_RULE: dict[Rule, str] = {
     _elementwise: """
-        relu relu6 hardtanh silu gelu sigmoid tanh leaky_relu elu hardswish hardsigmoid mish softplus threshold clamp
+        relu relu6 hardtanh silu gelu sigmoid tanh leaky_relu elu hardswish hardsigmoid mish softplus threshold
+        clamp clamp_min clamp_max
         _prelu_kernel add sub rsub mul div reciprocal maximum minimum neg exp sqrt rsqrt pow abs
         clone detach alias copy _to_copy lift_fresh native_dropout
     """,

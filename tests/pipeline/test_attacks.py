@@ -1,145 +1,269 @@
-"""Attacks stay in their ball and do harm; corruptions distort; sets are crafted as data."""
+"""Attacks stay in their ball and grow with what they are given; sets are read back by the devices; corruptions hurt."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
 from devices.errors import BundleError
 from devices.files import read_json
-from devices.robustness import read_sets
+from devices.robustness import INDEX_FILE, clip_linf, read_sets
 from devices.stage import no_progress
 from pipeline.attacks.corruptions import STRENGTHS, gaussian_blur, gaussian_noise
 from pipeline.attacks.craft import craft_sets
-from pipeline.attacks.gradient import fgsm, pgd, pgd_restarts, project_linf
+from pipeline.attacks.gradient import fgsm, loss_gradient, pgd, pgd_restarts, project_linf
 from pipeline.datasets.digits import digits
 from pipeline.finetune import fit
 from pipeline.recipe import FitConfig, ObjectiveConfig, RobustnessConfig
 from pipeline.zoo import residual_cnn
 
+# Clean plus ε rounds in single precision.
+ROUNDING = 1e-6
+SAMPLES = 100
 
-@pytest.fixture(scope="module")
+
+@cache
 def trained() -> nn.Module:
-    """A small network that knows its digits."""
-    torch.manual_seed(0)
-    network = residual_cnn(channels=8, blocks=1)
-    fit(network, digits().train, ObjectiveConfig(), FitConfig(epochs=3), 0, 1, no_progress)
+    """A small network that knows the digits; not to be changed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = residual_cnn(channels=8, blocks=1)
+    fit(network, digits().train, ObjectiveConfig(), FitConfig(epochs=3, batch_size=32), 0, 1, no_progress)
     return network
 
 
-@pytest.fixture(scope="module")
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Test images and labels."""
     test = digits().test
-    return torch.from_numpy(test.batch(slice(0, 64))), torch.from_numpy(test.labels[:64])
+    return torch.from_numpy(test.images[:SAMPLES]), torch.from_numpy(test.labels[:SAMPLES])
 
 
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
+@torch.no_grad()
+def losses(images: torch.Tensor) -> torch.Tensor:
+    """Loss of each image, (N,)."""
+    return functional.cross_entropy(trained()(images), batch()[1], reduction="none")
 
 
-def loss(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    with torch.no_grad():
-        return float(functional.cross_entropy(network(images), labels))
+@torch.no_grad()
+def share_right(images: torch.Tensor) -> float:
+    """Accuracy."""
+    return float((trained()(images).argmax(1) == batch()[1]).float().mean())
 
 
-@given(st.floats(0.001, 1), st.integers(0, 1000))
-def test_projection_lands_in_the_ball_and_moves_nothing_within(epsilon: float, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    clean = torch.rand((3, 1, 4, 4), generator=generator)
-    far = clean + 4 * torch.rand(clean.shape, generator=generator) - 2
-    near = project_linf(far, clean, epsilon)
-    assert float((near - clean).abs().max()) <= epsilon + 1e-6
-    assert 0 <= float(near.min()) <= float(near.max()) <= 1
-    assert torch.equal(project_linf(near, clean, epsilon), near)
+def generator(seed: int = 0) -> torch.Generator:
+    """A source of one's own."""
+    return torch.Generator().manual_seed(seed)
 
 
-def test_attacks_stay_in_the_ball_and_raise_the_loss(
-    trained: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+def inside(found: torch.Tensor, clean: torch.Tensor, epsilon: float) -> bool:
+    """Within ε of the clean images and within 0 to 1."""
+    return bool((found - clean).abs().max() <= epsilon + ROUNDING and found.min() >= 0 and found.max() <= 1)
+
+
+PIXELS = st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=6)
+
+
+@given(PIXELS, st.data(), st.floats(0, 1))
+def test_a_projection_is_the_nearest_point_and_nothing_moves_twice(
+    pixels: list[float], data: st.DataObject, epsilon: float
 ) -> None:
-    images, labels = batch
-    one = fgsm(trained, images, labels, 0.1)
-    many = pgd(trained, images, labels, 0.1, 20, 0.01, seeded())
-    for found in (one, many):
-        assert float((found - images).abs().max()) <= 0.1 + 1e-6
-        assert 0 <= float(found.min()) <= float(found.max()) <= 1
-    assert loss(trained, images, labels) < loss(trained, one, labels) < loss(trained, many, labels)
+    point = torch.tensor(pixels)
+    drawn = data.draw(st.lists(st.floats(0, 1, width=32), min_size=len(pixels), max_size=len(pixels)))
+    clean = torch.tensor(drawn)
+    found = project_linf(point, clean, epsilon)
+    assert inside(found, clean, epsilon)
+    assert torch.equal(project_linf(found, clean, epsilon), found)
+    # By coordinates: the median of the point and the ends of its interval.
+    low, high = (clean - epsilon).clamp(0, 1), (clean + epsilon).clamp(0, 1)
+    assert torch.equal(found, torch.stack([low, point, high]).median(dim=0).values)
+    # What the device clips again is not moved there.
+    again = clip_linf(found.numpy(), clean.numpy(), epsilon)
+    assert np.abs(again - found.numpy()).max() <= ROUNDING
 
 
-def test_more_is_never_weaker(trained: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """A larger ε, more steps, more restarts: at least as much loss. The whole range breaks everything."""
-    images, labels = batch
-
-    def reached(epsilon: float, steps: int) -> float:
-        return loss(trained, pgd(trained, images, labels, epsilon, steps, epsilon / 4, seeded()), labels)
-
-    by_epsilon = [reached(epsilon, 10) for epsilon in (0.02, 0.05, 0.1, 0.2)]
-    by_steps = [reached(0.1, steps) for steps in (1, 5, 20)]
-    assert by_epsilon == sorted(by_epsilon)
-    assert by_steps == sorted(by_steps)
-    single = pgd_restarts(trained, images, labels, 0.1, 5, 0.03, 1, seeded())
-    several = pgd_restarts(trained, images, labels, 0.1, 5, 0.03, 4, seeded())
-    assert loss(trained, several, labels) >= loss(trained, single, labels)
-    everything = pgd(trained, images, labels, 1.0, 40, 0.1, seeded())
-    assert float((trained(everything).argmax(1) == labels).float().mean()) < 0.05
-
-
-def test_the_same_seed_gives_the_same_images(trained: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    images, labels = batch
-    first = pgd(trained, images, labels, 0.1, 3, 0.05, seeded())
-    assert torch.equal(first, pgd(trained, images, labels, 0.1, 3, 0.05, seeded()))
-    other = pgd(trained, images, labels, 0.1, 3, 0.05, torch.Generator().manual_seed(2))
-    assert not torch.equal(first, other)
-    assert all(parameter.grad is None or not parameter.grad.isnan().any() for parameter in trained.parameters())
+def test_the_gradient_is_each_image_s_own_and_of_the_images_alone() -> None:
+    network, (images, labels) = trained(), batch()
+    whole = loss_gradient(network, images, labels)
+    assert torch.allclose(whole[3:4], loss_gradient(network, images[3:4], labels[3:4]), atol=1e-6)
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in network.parameters())
+    assert not images.requires_grad
+    # Against a difference quotient, in double precision.
+    one = images[:1].double()
+    double = residual_cnn(channels=8, blocks=1).double().eval()
+    double.load_state_dict(network.state_dict())
+    gradient = loss_gradient(double, one, labels[:1])
+    step = torch.zeros_like(one)
+    step[0, 0, 3, 4] = 1e-6
+    rise = functional.cross_entropy(double(one + step), labels[:1]) - functional.cross_entropy(
+        double(one - step), labels[:1]
+    )
+    assert float(rise.detach()) / 2e-6 == pytest.approx(float(gradient[0, 0, 3, 4]), rel=1e-4, abs=1e-8)
 
 
-def test_corruptions_grow_with_strength_and_stay_in_range() -> None:
-    images = digits().test.batch(slice(0, 100))
-    for distort in (
-        lambda strength: gaussian_noise(images, strength, 5),
-        lambda strength: gaussian_blur(images, strength),
+@settings(max_examples=12)
+@given(st.floats(0.001, 1), st.integers(1, 3), st.floats(0.001, 1))
+def test_attacks_stay_inside(epsilon: float, steps: int, step_size: float) -> None:
+    images, labels = batch()
+    before = images.clone()
+    network = trained()
+    for found in (
+        fgsm(network, images, labels, epsilon),
+        pgd(network, images, labels, epsilon, steps, step_size, generator()),
+        pgd_restarts(network, images, labels, epsilon, steps, step_size, 2, generator()),
     ):
-        results = [distort(strength) for strength in STRENGTHS]
-        distances = [float(np.abs(result - images).mean()) for result in results]
-        assert distances == sorted(distances)
-        assert distances[0] > 0
-        for result in results:
-            assert result.dtype == np.float32
-            assert 0 <= result.min() <= result.max() <= 1
-            # Eight bits, as from a camera.
-            assert np.allclose(result * 255, np.round(result * 255), atol=1e-4)
+        assert inside(found, images, epsilon)
+        assert found.dtype == torch.float32
+        assert not found.requires_grad
+    assert torch.equal(images, before)
+
+
+def test_more_of_anything_raises_the_loss() -> None:
+    """Averaged over images: a larger ball, more steps, an attack rather than noise of the same size."""
+    network, (images, labels) = trained(), batch()
+    clean = losses(images).mean()
+    by_epsilon = [losses(fgsm(network, images, labels, epsilon)).mean() for epsilon in (0.02, 0.05, 0.1)]
+    assert clean < by_epsilon[0] < by_epsilon[1] < by_epsilon[2]
+    by_steps = [losses(pgd(network, images, labels, 0.1, steps, 0.02, generator())).mean() for steps in (1, 3, 10, 30)]
+    assert sorted(by_steps) == by_steps
+    assert by_steps[-1] >= by_epsilon[2]
+    noise = project_linf(images + 0.1 * (torch.rand(images.shape, generator=generator()) * 2 - 1).sign(), images, 0.1)
+    assert losses(noise).mean() < by_epsilon[2]
+
+
+def test_a_huge_ball_breaks_the_network_fully() -> None:
+    network, (images, labels) = trained(), batch()
+    assert share_right(images) > 0.9
+    assert share_right(pgd(network, images, labels, 1.0, 10, 0.2, generator())) == 0
+
+
+def test_restarts_are_never_worse_for_any_image() -> None:
+    """The same random starts: each image's loss only rises with every further one, and several differ."""
+    network, (images, labels) = trained(), batch()
+    highest = None
+    for restarts in (1, 2, 4):
+        loss = losses(pgd_restarts(network, images, labels, 0.1, 3, 0.04, restarts, generator()))
+        assert highest is None or ((loss >= highest).all() and (loss > highest).any())
+        highest = loss
+
+
+def test_one_seed_gives_one_result() -> None:
+    network, (images, labels) = trained(), batch()
+    first, second, third = (
+        pgd_restarts(network, images, labels, 0.1, 2, 0.05, 2, generator(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+class InPlace(nn.Module):
+    """Shifts its input in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shifted, and through the trained network."""
+        x.sub_(0.25).add_(0.25)
+        answer: torch.Tensor = trained()(x.mul_(0.5).mul_(2).add_(0.01))
+        return answer
+
+
+def test_a_network_that_works_in_place_harms_no_image() -> None:
+    images, labels = batch()
+    before = images.clone()
+    found = pgd_restarts(InPlace(), images, labels, 0.1, 2, 0.05, 2, generator())
+    assert torch.equal(images, before)
+    assert inside(found, before, 0.1)
+
+
+CONFIG = RobustnessConfig(epsilon=0.1, pgd_steps=3, pgd_step_size=0.05, pgd_restarts=1)
+
+
+def craft(folder: Path, config: RobustnessConfig = CONFIG, seed: int = 0) -> tuple[Any, Any]:
+    """Sets as a device reads them, and the stage's metrics."""
+    test = digits().test
+    with torch.random.fork_rng(devices=[]):
+        other = residual_cnn(channels=8, blocks=1).eval()
+    surrogates = {"dense": trained(), "compressed": other}
+    result = craft_sets(config, surrogates, test.images[:150], test.labels[:150], seed, 1, folder, no_progress)
+    index = folder / INDEX_FILE
+    return read_sets(read_json(index, BundleError), lambda name: (folder / name).read_bytes(), "sets"), result.metrics
+
+
+def test_sets_are_read_back_by_the_device(tmp_path: Path) -> None:
+    """More than a batch of images: clean, one of each attack and network, and five strengths of each corruption."""
+    sets, metrics = craft(tmp_path)
+    names = [info.name for info in sets.infos]
+    attacks = ["fgsm_dense", "pgd_dense", "fgsm_compressed", "pgd_compressed"]
+    corruptions = [f"{method}_{strength}" for strength in STRENGTHS for method in ("gaussian_noise", "gaussian_blur")]
+    assert names == ["clean", *attacks, *corruptions]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.npy" for name in names} | {"sets.json", "labels.npy"}
+    clean = sets.images["clean"]
+    assert np.array_equal(clean, digits().test.images[:150])
+    assert np.array_equal(sets.labels, digits().test.labels[:150])
+    for info in sets.infos:
+        images = sets.images[info.name]
+        assert images.min() >= 0
+        assert images.max() <= 1
+        if info.kind == "adversarial":
+            assert np.abs(images - clean).max() <= info.epsilon + ROUNDING
+            with torch.no_grad():
+                network = trained() if info.surrogate == "dense" else None
+                if network:
+                    right = (network(torch.from_numpy(images)).argmax(1).numpy() == sets.labels).mean()
+                    assert metrics[f"{info.name}_surrogate_accuracy"] == pytest.approx(right, abs=1e-9)
+    assert metrics["pgd_dense_surrogate_accuracy"] < 0.9
+    assert metrics["samples"] == 150
+
+
+def test_equal_seeds_give_equal_files(tmp_path: Path) -> None:
+    for folder, seed in (("one", 0), ("two", 0), ("three", 1)):
+        torch.manual_seed(len(folder))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(9)
+            craft(tmp_path / folder, seed=seed)
+    for path in sorted((tmp_path / "one").iterdir()):
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+        seeded = path.stem.startswith(("pgd", "gaussian_noise"))
+        assert (path.read_bytes() != (tmp_path / "three" / path.name).read_bytes()) == seeded
+
+
+def test_without_attacks_there_are_still_corruptions(tmp_path: Path) -> None:
+    sets, metrics = craft(tmp_path, CONFIG.model_copy(update={"attacks": ()}))
+    assert {info.kind for info in sets.infos} == {"clean", "corruption"}
+    assert metrics == {"samples": 150}
+
+
+def test_stronger_corruptions_distort_more_and_are_what_a_camera_gives() -> None:
+    images = digits().test.images
+    for corrupt in (lambda strength: gaussian_noise(images, strength, seed=1), lambda s: gaussian_blur(images, s)):
+        distortion = []
+        for strength in STRENGTHS:
+            found = corrupt(strength)
+            assert found.dtype == np.float32
+            assert found.shape == images.shape
+            assert np.array_equal(found, np.round(found * 255).astype(np.float32) / np.float32(255))
+            assert found.min() >= 0
+            assert found.max() <= 1
+            distortion.append(float(((found - images) ** 2).mean()))
+        assert distortion == sorted(distortion)
+        assert distortion[0] > 0
+
+
+def test_noise_is_seeded_and_blur_stays_within_a_channel() -> None:
+    images = np.zeros((2, 3, 9, 9), dtype=np.float32)
+    images[0, 1, 4, 4] = 1
     assert np.array_equal(gaussian_noise(images, 3, 5), gaussian_noise(images, 3, 5))
     assert not np.array_equal(gaussian_noise(images, 3, 5), gaussian_noise(images, 3, 6))
-
-
-def test_blur_does_not_cross_images_or_channels() -> None:
-    images = np.zeros((2, 2, 8, 8), dtype=np.float32)
-    images[0, 0, 4, 4] = 1
     blurred = gaussian_blur(images, 5)
-    assert blurred[0, 0].sum() == pytest.approx(1, abs=0.05)
-    assert not blurred[0, 1].any()
-    assert not blurred[1].any()
-
-
-def test_crafted_sets_are_read_back_as_they_were(trained: nn.Module, tmp_path: Path) -> None:
-    test = digits().test
-    config = RobustnessConfig(epsilon=0.1, pgd_steps=5, pgd_step_size=0.03, pgd_restarts=1)
-    images, labels = test.batch(slice(0, 40)), test.labels[:40]
-    result = craft_sets(config, {"dense": trained}, images, labels, 0, 1, tmp_path, no_progress)
-    sets = read_sets(
-        read_json(tmp_path / "sets.json", BundleError), lambda name: (tmp_path / name).read_bytes(), "sets"
-    )
-    names = [info.name for info in sets.infos]
-    assert names[:3] == ["clean", "fgsm_dense", "pgd_dense"]
-    assert len(names) == 3 + 2 * len(STRENGTHS)
-    assert np.array_equal(sets.images["clean"], images)
-    assert np.array_equal(sets.labels, labels)
-    broken = float((trained(torch.from_numpy(sets.images["pgd_dense"])).argmax(1).numpy() == labels).mean())
-    assert broken == result.metrics["pgd_dense_surrogate_accuracy"]
-    assert broken < 0.7
+    assert blurred[0, 1, 4, 4] == blurred[0, 1].max() < 1
+    assert blurred[0, 1, 3, 4] == pytest.approx(blurred[0, 1, 4, 5])
+    blurred[0, 1] = 0
+    assert not blurred.any()
+    assert np.array_equal(gaussian_blur(np.ones((1, 1, 8, 8), np.float32), 5), np.ones((1, 1, 8, 8)))

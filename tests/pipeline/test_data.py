@@ -1,162 +1,173 @@
-"""Data sets: the digits' folds, folders and archives of images, and what is wrong with bad ones."""
+"""Data sets: the digits' folds, and what a user's factory may return."""
 
 from __future__ import annotations
 
-import io
-import tarfile
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
 
 from devices.errors import DataError
 from pipeline.data import Dataset, Split, load_dataset, seeded_choice
 from pipeline.datasets.digits import digits, digits_parity
-from pipeline.datasets.image_folder import image_folder
 from pipeline.recipe import DataConfig
 
-
-def test_folds_part_all_digits_evenly() -> None:
-    """Each image is a test image in exactly one fold; each fold has each class in its share."""
-    tests = [digits(fold=fold).test for fold in range(5)]
-    images = np.concatenate([test.images for test in tests]).reshape(-1, 64)
-    assert len(images) == 1797
-    everything = np.concatenate([digits().train.images, digits().test.images]).reshape(-1, 64)
-    assert sorted(map(bytes, images)) == sorted(map(bytes, everything))
-    for test in tests:
-        counts = np.bincount(test.labels, minlength=10)
-        assert counts.min() >= 34
-        assert counts.max() <= 37
-        assert 359 <= len(test) <= 360
+# What the factory below returns; each test sets its own.
+RETURNED: list[Any] = []
+OWN = DataConfig(factory=f"{__name__}:returned")
 
 
-def test_training_and_test_share_no_sample() -> None:
-    split = digits(fold=2)
-    assert len(split.train) + len(split.test) == 1797
-    assert split.train.images.dtype == np.float32
-    assert split.input_shape == (1, 8, 8)
-    assert np.array_equal(digits(fold=2).test.images, split.test.images)
-    assert not np.array_equal(digits(fold=2, seed=1).test.images, split.test.images)
+def returned() -> Any:
+    """A user's factory."""
+    return RETURNED[0]
 
 
-def test_parity_is_the_digit_modulo_two() -> None:
-    assert np.array_equal(digits_parity(fold=1).test.labels, digits(fold=1).test.labels % 2)
-    assert digits_parity().class_names == ("even", "odd")
+@pytest.fixture(autouse=True)
+def _emptied() -> Iterator[None]:
+    yield
+    RETURNED.clear()
 
 
-def test_seeded_choice() -> None:
-    chosen = seeded_choice(100, 10, 0)
-    assert len(set(chosen.tolist())) == 10
-    assert list(chosen) == sorted(chosen)
-    assert np.array_equal(chosen, seeded_choice(100, 10, 0))
-    assert np.array_equal(seeded_choice(5, 10, 0), np.arange(5))
+def split(count: int = 12, classes: int = 3, **arrays: Any) -> Split:
+    """Random images (N, 1, 4, 4) with labels in turn, or arrays of one's own."""
+    images = np.random.default_rng(0).random((count, 1, 4, 4), dtype=np.float32)
+    return Split(arrays.get("images", images), arrays.get("labels", np.arange(count) % classes))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two classes; colour images of 6 rows and 4 columns."""
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 5), ("test", 2)):
-        for name in ("cat", "dog"):
-            (tmp_path / "images" / part / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(0, 256, (6, 4, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{index}.png")
-    return tmp_path / "images"
+def rows(images: np.ndarray) -> list[bytes]:
+    """Each image as bytes."""
+    return [image.tobytes() for image in images]
 
 
-def archive(folder: Path, path: Path, top: str) -> Path:
-    mode = "w:gz" if path.suffix == ".gz" else "w"
-    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
-        tar.add(folder, arcname=top or ".")
-    return path
+@pytest.mark.parametrize("folds", [2, 5, 7])
+def test_folds_partition_all_samples_and_are_stratified(folds: int) -> None:
+    """Every sample is tested once; sizes of folds, and of classes in folds, differ by one at most."""
+    parts = [digits(fold, folds, seed=3) for fold in range(folds)]
+    assert sorted(row for part in parts for row in rows(part.test.images)) == sorted(
+        rows(np.concatenate([parts[0].train.images, parts[0].test.images]))
+    )
+    assert sum(len(part.test) for part in parts) == 1797
+    assert np.ptp([len(part.test) for part in parts]) <= 1
+    counts = np.array([np.bincount(part.test.labels, minlength=10) for part in parts])
+    assert counts.sum(axis=0).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert np.ptp(counts, axis=0).max() <= 1
+    for part in parts:
+        assert len(part.train) + len(part.test) == 1797
+        assert part.input_shape == (1, 8, 8)
+        assert (part.train.images.min(), part.train.images.max()) == (0, 1)
 
 
-@pytest.mark.parametrize(("name", "top"), [("a.tar", ""), ("a.tar.gz", ""), ("b.tar.gz", "wrapped")])
-def test_an_archive_is_as_good_as_a_folder(folder: Path, tmp_path: Path, name: str, top: str) -> None:
-    one, other = image_folder(str(folder)), image_folder(str(archive(folder, tmp_path / name, top)))
-    assert one.class_names == other.class_names == ("cat", "dog")
-    for part in ("train", "test"):
-        assert np.array_equal(getattr(one, part).images, getattr(other, part).images)
-        assert np.array_equal(getattr(one, part).labels, getattr(other, part).labels)
-    assert one.train.images.shape == (10, 3, 6, 4)
-    assert one.train.images.dtype == np.uint8
+def test_equal_seeds_give_equal_folds() -> None:
+    first, second, third = digits(1, 5, seed=4), digits(1, 5, seed=4), digits(1, 5, seed=5)
+    assert np.array_equal(first.test.images, second.test.images)
+    assert np.array_equal(first.train.labels, second.train.labels)
+    assert not np.array_equal(first.test.images, third.test.images)
 
 
-def test_pixels_are_those_of_the_file(folder: Path) -> None:
-    found = image_folder(str(folder)).train
-    with Image.open(folder / "train" / "cat" / "0.png") as image:
-        assert np.array_equal(found.images[0], np.asarray(image).transpose(2, 0, 1))
-    assert np.allclose(found.batch(slice(0, 1))[0], found.images[0] / 255)
+def test_parity_is_of_the_same_images() -> None:
+    whole, parity = digits(2), digits_parity(2)
+    assert np.array_equal(whole.train.images, parity.train.images)
+    assert np.array_equal(whole.test.labels % 2, parity.test.labels)
+    assert parity.class_names == ("even", "odd")
+    assert whole.class_names == tuple("0123456789")
 
 
-def test_gray_size_and_limits(folder: Path) -> None:
-    found = image_folder(str(folder), color="gray", size=[8, 8], train_per_class=2)
-    assert found.train.images.shape == (4, 1, 8, 8)
-    assert found.test.images.shape == (4, 1, 8, 8)
+@pytest.mark.parametrize(("fold", "folds"), [(5, 5), (-1, 5), (0, 1), (0, 101), ("0", 5), (0.0, 5), (True, 5)])
+def test_folds_that_do_not_exist(fold: Any, folds: Any) -> None:
+    with pytest.raises(DataError, match=r"^data.args: fold .* of .* does not exist. Use folds from 2 to 100"):
+        digits(fold, folds)
 
 
-def test_an_archive_cannot_write_anywhere(folder: Path, tmp_path: Path) -> None:
-    """A member with a path that leads out is no image of a class, and nothing is unpacked."""
-    path = archive(folder, tmp_path / "evil.tar", "data")
-    with tarfile.open(path, "a") as tar:
-        content = (folder / "train" / "cat" / "0.png").read_bytes()
-        info = tarfile.TarInfo("data/../../escaped.png")
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
-    before = set(tmp_path.parent.rglob("escaped.png"))
-    assert len(image_folder(str(path)).train) == 10
-    assert set(tmp_path.parent.rglob("escaped.png")) == before
+def test_a_sound_data_set_is_taken_with_labels_as_int64() -> None:
+    RETURNED.append(Dataset(split(labels=(np.arange(12) % 3).astype(np.uint8)), split(4), ("a", "b", "c")))
+    dataset = load_dataset(OWN)
+    assert dataset.train.labels.dtype == dataset.test.labels.dtype == np.int64
+    assert dataset.train.labels.tolist() == [0, 1, 2] * 4
+    assert dataset.input_shape == (1, 4, 4)
 
 
-def test_bad_folders_name_the_file(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.args\.path: there is no"):
-        image_folder(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"color"):
-        image_folder(str(folder), color="blue")
-    (tmp_path / "cut.tar.gz").write_bytes(archive(folder, tmp_path / "whole.tar.gz", "").read_bytes()[:300])
-    with pytest.raises(DataError, match=r"cut\.tar\.gz.*cannot be read"):
-        image_folder(str(tmp_path / "cut.tar.gz"))
-    Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(folder / "train" / "cat" / "9.png")
-    with pytest.raises(DataError, match=r"size = \[height, width\]"):
-        image_folder(str(folder))
-    (folder / "train" / "cat" / "9.png").write_text("not an image")
-    with pytest.raises(DataError, match=r"train/cat/9\.png.*cannot be read as an image"):
-        image_folder(str(folder))
-    for path in (folder / "test" / "dog").iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match="test/dog"):
-        image_folder(str(folder))
+def test_batches_are_floats_from_0_to_1() -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 1, 4, 4)
+    batch = split(16, images=pixels).batch(slice(0, 16))
+    assert batch.dtype == np.float32
+    assert batch.flags["C_CONTIGUOUS"]
+    assert np.array_equal((batch * 255).round().astype(np.uint8), pixels)
+    assert (batch.min(), batch.max()) == (0, 1)
+    assert np.array_equal(split().batch(np.array([3, 1])), split().images[[3, 1]])
 
 
-def wrong(images: object, labels: object) -> Dataset:
-    split = Split(images, labels)  # type: ignore[arg-type]
-    return Dataset(split, split, ("a", "b"))
+def spoiled(value: float) -> np.ndarray:
+    """Images with one value of another kind in the third."""
+    images = split().images.copy()
+    images[2, 0, 1, 1] = value
+    return images
 
 
-GOOD = np.zeros((4, 1, 2, 2), np.float32)
-LABELS = np.array([0, 1, 0, 1])
+GOOD = split()
+NAMES = ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
     ("dataset", "says"),
     [
-        (wrong(GOOD[0], LABELS), "images have shape"),
-        (wrong(GOOD, LABELS[:3]), "labels have shape"),
-        (wrong(GOOD, LABELS.astype(float)), "type float64"),
-        (wrong(GOOD, LABELS + 1), "label 2 of sample 1 is out of range"),
-        (wrong(GOOD, LABELS * 0), "has no image of class b"),
-        (wrong(GOOD + 2, LABELS), "go from 2 to 2"),
-        (wrong(GOOD * np.float32(np.nan), LABELS), "not finite"),
-        (wrong(GOOD.astype(np.int32), LABELS), "type int32"),
-        ("no data set", "returned str"),
+        ((GOOD, GOOD), "data.factory: returned tuple. It must return a pipeline.data.Dataset"),
+        (Dataset(GOOD, GOOD, ()), "data: class_names: are ()"),
+        (Dataset(GOOD, GOOD, ("a", "a", "b")), "data: class_names: are ('a', 'a', 'b')"),
+        (Dataset(GOOD, GOOD, ("a", 1, "b")), "data: class_names: are ('a', 1, 'b')"),
+        (Dataset((GOOD.images, GOOD.labels), GOOD, NAMES), "data: train: is not a Split of two numpy arrays"),
+        (Dataset(GOOD, split(labels=[0] * 12), NAMES), "data: test: is not a Split of two numpy arrays"),
+        (Dataset(split(images=np.zeros((12, 4, 4), np.float32)), GOOD, NAMES), "data: train: images have shape (12, 4"),
+        (Dataset(split(0), GOOD, NAMES), "data: train: images have shape (0, 1, 4, 4)"),
+        (Dataset(split(images=np.zeros((12, 1, 0, 4), np.float32)), GOOD, NAMES), "images have shape (12, 1, 0, 4)"),
+        (Dataset(GOOD, split(images=np.zeros((12, 1, 4, 5), np.float32)), NAMES), "data: test: images are (1, 4, 5)"),
+        (Dataset(split(images=GOOD.images.astype(np.float64)), GOOD, NAMES), "images are of type float64"),
+        (Dataset(split(images=GOOD.images.astype(">f4")), GOOD, NAMES), "images are of type >f4"),
+        (Dataset(split(labels=np.zeros((12, 1), np.int64)), GOOD, NAMES), "labels have shape (12, 1)"),
+        (Dataset(split(labels=np.zeros(11, np.int64)), GOOD, NAMES), "labels have shape (11,)"),
+        (Dataset(split(labels=np.zeros(12)), GOOD, NAMES), "labels have shape (12,) and type float64"),
+        (
+            Dataset(GOOD, split(classes=4), NAMES),
+            "test: label 3 of sample 3 is out of range. Labels go from 0 to 2",
+        ),
+        (
+            Dataset(split(labels=np.arange(12) % 3 - 1), GOOD, NAMES),
+            "train: label -1 of sample 0 is out of range",
+        ),
+        (Dataset(split(images=spoiled(np.nan)), GOOD, NAMES), "data: train: images hold values that are not finite"),
+        (Dataset(split(images=spoiled(np.inf)), GOOD, NAMES), "data: train: images hold values that are not finite"),
+        (Dataset(GOOD, split(images=spoiled(255)), NAMES), "data: test: images go from"),
+        (Dataset(split(images=spoiled(-0.1)), GOOD, NAMES), "data: train: images go from -0.1"),
+        (Dataset(split(classes=2), GOOD, NAMES), "data: train: has no image of class c"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_data_set_is_refused(
-    dataset: object, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.datasets.digits.digits", lambda: dataset)
-    with pytest.raises(DataError, match=says):
-        load_dataset(DataConfig(factory="pipeline.datasets.digits:digits"))
+def test_what_cannot_be_used_is_refused(dataset: Any, says: str) -> None:
+    RETURNED.append(dataset)
+    with pytest.raises(DataError) as refused:
+        load_dataset(OWN)
+    assert says in str(refused.value)
+
+
+def test_what_a_factory_raises_is_a_data_error() -> None:
+    with pytest.raises(DataError, match=r"^data.factory: the factory raised IndexError: list index out of range"):
+        load_dataset(OWN)
+    with pytest.raises(DataError, match=r"^data.factory: the factory raised TypeError: .*unexpected keyword"):
+        load_dataset(OWN.model_copy(update={"args": {"colour": 1}}))
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.integers(0, 5))
+def test_a_choice_is_sorted_unique_and_seeded(count: int, wanted: int, seed: int) -> None:
+    chosen = seeded_choice(count, wanted, seed)
+    assert len(chosen) == min(count, wanted)
+    assert sorted(set(chosen.tolist())) == chosen.tolist()
+    assert np.array_equal(chosen, seeded_choice(count, wanted, seed))
+    assert set(chosen.tolist()) <= set(range(count))
+
+
+def test_a_larger_choice_holds_the_smaller_one() -> None:
+    """Asking for more samples adds to those that were looked at before."""
+    small, large = seeded_choice(500, 40, 7), seeded_choice(500, 90, 7)
+    assert set(small.tolist()) < set(large.tolist())
+    assert small.tolist() != seeded_choice(500, 40, 8).tolist()

@@ -76,7 +76,7 @@ class Pooled(nn.Sequential):
             nn.MaxPool2d(2),
             nn.Conv2d(6, 4, 3, padding=1),
             nn.ReLU(),
-            nn.AvgPool2d(2, padding=1),
+            nn.AvgPool2d(3, 1, padding=1),
             nn.AdaptiveAvgPool2d(2),
             nn.Flatten(),
             nn.Linear(16, 7),
@@ -236,7 +236,7 @@ class Attending(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Eight rows, three channels by eight pixels each."""
-        x = self.embed(x.transpose(1, 2).reshape(len(x), 8, 24))
+        x = self.embed(x.transpose(1, 2).reshape(-1, 8, 24))
         logits: torch.Tensor = self.head(self.layer(x).mean(dim=1))
         return logits
 
