@@ -87,7 +87,7 @@ def _bench(options: argparse.Namespace) -> dict[str, object]:
     from devices.engine_files import ENGINE_FILE, INFO_FILE
     from devices.files import write_atomic
     from devices.footprint import measure_footprint
-    from devices.latency import LatencyConfig, measure_interleaved, pinned, summarize
+    from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
 
     bundle = open_bundle(options.bundle, "deploy", options.allow_unsigned)
     host = detect_host()
@@ -95,7 +95,7 @@ def _bench(options: argparse.Namespace) -> dict[str, object]:
         # The verified bytes are what the fresh process loads, not the bundle's files again.
         write_atomic(Path(scratch, ENGINE_FILE), bundle.read(ENGINE_PATH))
         write_atomic(Path(scratch, INFO_FILE), bundle.read(ENGINE_INFO_PATH))
-        with pinned(read_engine_info(bundle).threads) as cpus:
+        with measuring_alone(_say_busy), pinned(read_engine_info(bundle).threads) as cpus:
             engine = load_verified(bundle, host).engine
             image = np.random.default_rng(0).random((1, *engine.info.input_shape), dtype=np.float32)
             queries = {"engine": engine.bind(image)}
@@ -113,6 +113,24 @@ def _bench(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def _require_same_engine(bundle: Any, evidence: Any) -> None:
+    """Evidence of another network has other samples, or other classes, and its figures would mean nothing."""
+    from devices.errors import BundleError
+
+    node = f"engine {bundle.manifest.get('engine')}"
+    built, judged = (manifest.get("stages", {}).get(node) for manifest in (bundle.manifest, evidence.manifest))
+    if built != judged:
+        raise BundleError(
+            str(evidence.folder),
+            f"is not the evidence of the engine in {bundle.folder}",
+            "Give the one of the same run",
+        )
+
+
+def _say_busy() -> None:
+    print("espalier-agent: another measurement has the machine; waiting for it", file=sys.stderr)
+
+
 def _attack(options: argparse.Namespace) -> dict[str, object]:
     from devices.attack import set_rows
     from devices.bundle import open_bundle
@@ -122,6 +140,7 @@ def _attack(options: argparse.Namespace) -> dict[str, object]:
 
     bundle = open_bundle(options.bundle, "deploy", options.allow_unsigned)
     evidence = open_bundle(options.evidence, "evidence", options.allow_unsigned)
+    _require_same_engine(bundle, evidence)
     index = f"sets/{INDEX_FILE}"
     place = str(evidence.folder / index)
     sets = read_sets(evidence.read_json(index), lambda name: evidence.read(f"sets/{name}"), place)

@@ -48,7 +48,8 @@ def digest_bytes(data: bytes) -> str:
 
 def digest_value(value: object) -> str:
     """SHA-256 of the canonical JSON of `value`."""
-    return digest_bytes(canonical_json(value).encode())
+    # File names may be anything but text.
+    return digest_bytes(canonical_json(value).encode("utf-8", "surrogatepass"))
 
 
 def digest_file(path: Path) -> str:

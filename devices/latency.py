@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from devices.stage import Progress, no_progress
 from devices.statistics import Interval, bootstrap_percentile
 
+_LOCK_NAME = "espalier-measure.lock"
 _SETTLE_QUERIES = 2
 _MIN_ROUNDS = 40
 _MAX_ROUNDS = 400
@@ -56,6 +60,25 @@ class LatencySummary:
             "queries": self.queries,
             "rounds": self.rounds,
         }
+
+
+@contextmanager
+def measuring_alone(waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the machine's one place for measurements; `waiting` is called once when another holds it.
+
+    Two that measure at once would slow each other on the same CPU, and their figures would be kept as if nothing were.
+    """
+    # Read only, so that every user of the machine can lock the file of the first.
+    handle = os.open(Path(tempfile.gettempdir(), _LOCK_NAME), os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

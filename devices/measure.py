@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from devices.engines import onnxruntime
 from devices.engines.base import Engine
 from devices.files import write_atomic, write_json
 from devices.footprint import measure_footprint
-from devices.latency import LatencyConfig, measure_interleaved, pinned, summarize
+from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
 from devices.stage import Progress, StageResult
 from devices.statistics import bootstrap_ratio
 
@@ -35,7 +36,7 @@ class MeasurementArtifact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureConfig:
+class MeasurePlan:
     """What is compared, and for how long."""
 
     baseline: str
@@ -50,7 +51,7 @@ class MeasureConfig:
 
 
 def measure_engines(
-    engines: Mapping[str, Path], config: MeasureConfig, host: Host, folder: Path, progress: Progress
+    engines: Mapping[str, Path], config: MeasurePlan, host: Host, folder: Path, progress: Progress
 ) -> StageResult[MeasurementArtifact]:
     """Time all engines interleaved, with the baseline opened twice: the ratio of the two is the harness's own error.
 
@@ -59,7 +60,8 @@ def measure_engines(
     load_average = os.getloadavg()[0]
     baseline, again = config.baseline, _AGAIN.format(config.baseline)
     threads = read_engine(engines[baseline])[1].threads
-    with pinned(threads) as cpus:
+    busy = partial(progress, 0, 100, "another measurement has the machine")
+    with measuring_alone(busy), pinned(threads) as cpus:
         opened = {name: onnxruntime.open_engine(*read_engine(place), host) for name, place in engines.items()}
         opened[again] = onnxruntime.open_engine(*read_engine(engines[baseline]), host)
         rng = np.random.default_rng(config.latency.seed)
@@ -98,7 +100,7 @@ def _bind_all(opened: Mapping[str, Engine], batch: int, rng: np.random.Generator
 
 
 def _speedups(
-    samples: Mapping[str, NDArray[np.int64]], names: list[str], config: MeasureConfig
+    samples: Mapping[str, NDArray[np.int64]], names: list[str], config: MeasurePlan
 ) -> list[dict[str, object]]:
     """The shipped engine against every other, and every other against the baseline."""
     return [
@@ -109,7 +111,7 @@ def _speedups(
     ]
 
 
-def _ratio(samples: Mapping[str, NDArray[np.int64]], slow: str, fast: str, config: MeasureConfig) -> dict[str, float]:
+def _ratio(samples: Mapping[str, NDArray[np.int64]], slow: str, fast: str, config: MeasurePlan) -> dict[str, float]:
     return bootstrap_ratio(samples[slow], samples[fast], _RESAMPLES, config.latency.seed).as_dict()
 
 

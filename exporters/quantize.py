@@ -53,7 +53,7 @@ def quantize_int8(
     """
     signed = activations == "signed"
     extra = {"ActivationSymmetric": signed, "WeightSymmetric": True, "QuantizeBias": not signed}
-    with tempfile.TemporaryDirectory(prefix="espalier-quantize-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=".quantize-", dir=target.parent) as scratch:
         prepared, quantized = Path(scratch, "prepared.onnx"), Path(scratch, "quantized.onnx")
         try:
             with quiet():

@@ -11,13 +11,15 @@ from typing import Any, Protocol
 from devices.errors import DeviceError
 from devices.files import digest_value
 from devices.stage import Progress
-from pipeline.factory import code_digest, our_module
 from pipeline.fingerprint import data_fingerprint, model_fingerprint
 from pipeline.nodes import Node, chain_of
+from pipeline.source_digest import code_digest, our_module
 from pipeline.store import Store, Stored
 from pipeline.versions import library_versions
 from pipeline.work import StepInputs, Work
 
+# Steps that pass on the metrics of those before, not their files alone.
+_WRITES_METRICS = frozenset({"gate", "bundle", "report", "evidence"})
 _REPORT_ASSETS = Path(__file__).parent / "report"
 
 
@@ -64,7 +66,7 @@ def plan_chain(work: Work, store: Store) -> tuple[Node, ...]:
             "is missing; INT8 needs it",
             "Add it to the profile",
         )
-    model = model_fingerprint(work.recipe.model)
+    model = model_fingerprint(work.recipe.model, store.root)
     data = data_fingerprint(work.recipe.data, store.root)
     return chain_of(work, model, data)
 
@@ -80,7 +82,7 @@ def run_chain(work: Work, store: Store, observer: Observer) -> Outcome:
             observer.finished(number, len(nodes), node, None)
             continue
         needed = {name: results[name] for name in node.needs}
-        key = _key(node, {name: stored.digest for name, stored in needed.items()})
+        key = _key(node, needed)
         stored = store.find(node.stage, key)
         if stored is None:
             progress = observer.started(number, len(nodes), node)
@@ -102,7 +104,7 @@ def stored_steps(work: Work, store: Store) -> Iterator[tuple[Node, Stored | None
     for node in plan_chain(work, store):
         stored = None
         if all(name in results for name in node.needs):
-            stored = store.find(node.stage, _key(node, {name: results[name].digest for name in node.needs}))
+            stored = store.find(node.stage, _key(node, {name: results[name] for name in node.needs}))
         if stored:
             results[node.name] = stored
         yield node, stored
@@ -112,8 +114,9 @@ def _maker(node: Node, work: Work, needed: Mapping[str, Stored], progress: Progr
     return lambda folder: node.load()(StepInputs(work, needed, folder, progress))
 
 
-def _key(node: Node, inputs: Mapping[str, str]) -> str:
-    """Digest of all that decides a step's result."""
+def _key(node: Node, results: Mapping[str, Stored]) -> str:
+    """Digest of all that decides a step's result; `results` are those that it needs."""
+    inputs = {name: stored.digest for name, stored in results.items()}
     paths = [our_module(node.step.partition(":")[0])]
     if node.stage == "report":
         paths += [path for path in sorted(_REPORT_ASSETS.iterdir()) if path.suffix in (".html", ".css", ".js")]
@@ -121,7 +124,10 @@ def _key(node: Node, inputs: Mapping[str, str]) -> str:
         {
             "node": node.name,
             "config": node.config,
-            "inputs": dict(inputs),
+            "inputs": inputs,
+            "metrics": {name: digest_value(stored.metrics) for name, stored in results.items()}
+            if node.stage in _WRITES_METRICS
+            else {},
             "code": code_digest(paths),
             "libraries": library_versions(node.libraries),
         }

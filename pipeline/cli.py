@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from devices.errors import (
@@ -110,13 +111,18 @@ def _run(options: argparse.Namespace) -> int:
     # Before torch loads its OpenMP: threads that spin for long at every barrier make two runs that share the cores 13
     # times slower than one; with this many spins it is 5 times, and one alone is as fast.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    if not sys.warnoptions:
+        # Those of libraries are for their authors; python -W shows them.
+        warnings.simplefilter("ignore")
     from devices.detect import detect_host
     from devices.engines.select import require_buildable
+    from devices.errors import BundleError
+    from devices.files import read_json
     from devices.profile import load_profile
     from pipeline.chain import run_chain
     from pipeline.progress import standard_progress
     from pipeline.recipe import read_recipe
-    from pipeline.run_folder import publish, read_run
+    from pipeline.run_folder import check_out, publish
     from pipeline.store import Store
     from pipeline.summary import summary_lines
     from pipeline.work import Work
@@ -124,11 +130,13 @@ def _run(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.recipe, options.overrides)
     profile, host = load_profile(options.device), detect_host()
     require_buildable(profile, host)
+    out = options.out or Path("runs", f"{recipe.name}-{profile.name}")
+    check_out(out)
     work = Work(recipe, profile, host, _command(options))
     outcome = run_chain(work, Store(options.store), standard_progress())
-    out = options.out or Path("runs", f"{recipe.name}-{profile.name}")
     publish(work, outcome, out)
-    print("\n".join(summary_lines(read_run(out), out)))
+    report = read_json(outcome.results["report"].folder / "report.json", BundleError)
+    print("\n".join(summary_lines(report, out)))
     print(f"{outcome.wall_s:.1f} s, of which {outcome.step_s:.1f} s in steps that had to run")
     return EXIT_OK if outcome.passed else EXIT_REFUSED
 
@@ -186,9 +194,11 @@ def _report(options: argparse.Namespace) -> int:
     from pipeline.run_folder import read_run
     from pipeline.summary import summary_lines
 
-    report = read_run(options.run)
     try:
+        report = read_run(options.run)
         page, lines = render_page(report), summary_lines(report, options.run)
+    except EspalierError:
+        raise
     # Whatever is missing or of another kind in it, somebody or another version wrote it.
     except Exception as cause:
         where = str(options.run / "report.json")
@@ -203,18 +213,21 @@ def _command(options: argparse.Namespace) -> str:
     from shlex import join
 
     overrides = [part for text in options.overrides for part in ("--set", text)]
-    return join(["espalier", "run", str(options.recipe), "--device", options.device, *overrides])
+    command = join(["espalier", "run", str(options.recipe), "--device", options.device, *overrides])
+    # Names of files may be anything but text; what is written down is text.
+    return command.encode("utf-8", "backslashreplace").decode()
 
 
 def _require_compress() -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("pydantic", "torch", "onnx", "jinja2") if find_spec(name) is None]
+    needed = ("pydantic", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "safetensors", "sklearn", "scipy")
+    missing = [name for name in (*needed, "PIL", "jinja2") if find_spec(name) is None]
     if missing:
         raise DeviceError(
             "installation",
             f"this is the base install for boards: {', '.join(missing)} missing",
-            "Install the host's part: pip install 'espalier[compress]'",
+            "Install the host's part: `pip install '.[compress]'` in Espalier's source folder",
         )
 
 

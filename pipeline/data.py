@@ -53,8 +53,11 @@ def load_dataset(config: DataConfig) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise DataError("data.factory", f"returned {type(dataset).__name__}", "It must return a pipeline.data.Dataset")
     names = dataset.class_names
-    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-        raise DataError("data: class_names", f"are {names!r:.80}", "Give each class a name of its own")
+    sound = isinstance(names, (tuple, list)) and all(isinstance(name, str) and _is_text(name) for name in names)
+    if not sound or not names or len(set(names)) != len(names):
+        raise DataError(
+            "data: class_names", f"are {names!a:.80}", "Give a tuple of texts, each class a name of its own"
+        )
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         _check_split(part, split, dataset)
     missing = set(range(len(dataset.class_names))) - set(np.unique(dataset.train.labels).tolist())
@@ -62,6 +65,14 @@ def load_dataset(config: DataConfig) -> Dataset:
         absent = ", ".join(names[index] for index in sorted(missing))
         raise DataError("data: train", f"has no image of class {absent}", "Add images or drop the class")
     return Dataset(_with_int64_labels(dataset.train), _with_int64_labels(dataset.test), tuple(names))
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8; a file's name need not be."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _with_int64_labels(split: Split) -> Split:
@@ -100,8 +111,12 @@ def _check_split(part: str, split: object, dataset: Dataset) -> None:
             raise DataError(where, f"images go from {low:g} to {high:g}", "Scale them to 0 to 1")
 
 
-def seeded_choice(count: int, wanted: int, seed: int) -> NDArray[np.int64]:
-    """The first `wanted` of a seeded shuffle of `count` samples, in ascending order; all when there are fewer."""
+def seeded_choice(count: int, wanted: int, seed: int, after: int = 0) -> NDArray[np.int64]:
+    """`wanted` of a seeded shuffle of `count` samples, in ascending order; all when there are fewer.
+
+    The first `after` are passed over, or as many of them as leaves enough.
+    """
     if wanted >= count:
         return np.arange(count, dtype=np.int64)
-    return np.sort(np.random.default_rng(seed).permutation(count)[:wanted]).astype(np.int64)
+    first = min(after, count - wanted)
+    return np.sort(np.random.default_rng(seed).permutation(count)[first : first + wanted]).astype(np.int64)

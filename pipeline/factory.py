@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from devices.errors import EspalierError, RecipeError
 from devices.files import digest_bytes, digest_value
-
-_OURS = ("pipeline", "exporters", "devices")
-_ROOT = Path(__file__).resolve().parent.parent
+from pipeline.source_digest import OURS, ROOT, code_digest, installed_version, is_installed, our_module
 
 
 def load_factory(reference: str, field: str) -> Callable[..., Any]:
@@ -25,8 +21,8 @@ def load_factory(reference: str, field: str) -> Callable[..., Any]:
         module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
     except ModuleNotFoundError as cause:
         raise RecipeError(field, f"'{source}' cannot be imported: {cause}", _advice(source, cause)) from cause
-    # A user's module may raise anything while it is imported.
-    except Exception as cause:
+    # A user's module may raise anything while it is imported, or ask to exit, which would end the run as if it passed.
+    except (Exception, SystemExit) as cause:
         raise RecipeError(field, f"importing '{source}' raised {type(cause).__name__}: {cause}", "Mend it") from cause
     found = getattr(module, name, None)
     if not callable(found):
@@ -41,48 +37,27 @@ def call_factory(factory: Callable[..., Any], arguments: dict[str, Any], field: 
     except EspalierError:
         raise
     # A user's factory may raise anything.
-    except Exception as cause:
+    except (Exception, SystemExit) as cause:
         raise error(field, f"the factory raised {type(cause).__name__}: {cause}", "Mend it or its args") from cause
 
 
 def factory_digest(reference: str, field: str) -> str:
-    """Digest of the factory's source and of all it imports from beside it; nothing is imported."""
+    """Digest of the factory's source and of all it imports; of an installed library its version. Imports nothing."""
     source, name = _split(reference, field)
     path = Path(source) if source.endswith(".py") else _find_module(source)
     if path is None:
         # Not ours and not beside the recipe: a built-in or compiled module, known by its name alone.
         return digest_value([reference])
+    if is_installed(path):
+        return digest_value([reference, installed_version(source)])
     if not path.is_file():
         raise RecipeError(field, f"there is no file {path}", "Paths are relative to the recipe's folder")
-    return digest_value([name, code_digest([path])])
-
-
-def code_digest(paths: list[Path]) -> str:
-    """Digest of these source files and of every file of the same tree that they import, directly or not."""
-    queue = list(paths)
-    seen: dict[Path, str] = {}
-    while queue:
-        path = queue.pop()
-        if path in seen:
-            continue
-        seen[path], imported = _source(path)
-        queue += imported
-    # Digests alone, sorted: the same code in another folder is the same code.
-    return digest_value(sorted(seen.values()))
-
-
-@cache
-def _source(path: Path) -> tuple[str, tuple[Path, ...]]:
-    """Digest of a source file, and the files of its tree that it imports."""
-    content = path.read_bytes()
-    imported = tuple(_local_imports(path, content)) if path.suffix == ".py" else ()
-    return digest_bytes(content), imported
-
-
-def our_module(name: str) -> Path:
-    """Source file of one of Espalier's own modules, such as `pipeline.finetune`."""
-    path = _ROOT.joinpath(*name.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    try:
+        return digest_value([name, code_digest([path])])
+    except OSError as cause:
+        raise RecipeError(
+            field, f"{cause.filename} cannot be read ({cause.strerror})", "Change its permissions"
+        ) from cause
 
 
 def _split(reference: str, field: str) -> tuple[str, str]:
@@ -125,9 +100,9 @@ def _import_file(path: Path) -> Any:
 
 def _advice(source: str, cause: ModuleNotFoundError | None) -> str:
     top = source.split(".")[0]
-    if top in _OURS and not source.endswith(".py"):
+    if top in OURS and not source.endswith(".py"):
         theirs = Path.cwd() / top
-        if (theirs.is_dir() or theirs.with_suffix(".py").is_file()) and theirs.resolve() != _ROOT / top:
+        if (theirs.is_dir() or theirs.with_suffix(".py").is_file()) and theirs.resolve() != ROOT / top:
             return (
                 f"'{top}' is Espalier's own package, and it hides yours at {theirs}. Name the file instead: "
                 f"{'/'.join(source.split('.'))}.py:callable"
@@ -139,7 +114,7 @@ def _advice(source: str, cause: ModuleNotFoundError | None) -> str:
 
 
 def _find_module(name: str) -> Path | None:
-    if name.split(".")[0] in _OURS:
+    if name.split(".")[0] in OURS:
         path = our_module(name)
         return path if path.is_file() else None
     relative = Path(*name.split("."))
@@ -148,29 +123,3 @@ def _find_module(name: str) -> Path | None:
             if candidate.is_file():
                 return candidate
     return None
-
-
-def _local_imports(path: Path, content: bytes) -> Iterator[Path]:
-    """Files of the same tree that a source file imports, inside functions too."""
-    try:
-        tree = ast.parse(content)
-    except (SyntaxError, ValueError):
-        return
-    ours = path.is_relative_to(_ROOT) and path.relative_to(_ROOT).parts[0] in _OURS
-    for node in ast.walk(tree):
-        base = _ROOT if ours else path.parent
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.ImportFrom):
-            prefix = [node.module] if node.module else []
-            names = [".".join([*prefix, alias.name]) for alias in node.names] + prefix
-            base = path.parents[node.level - 1]
-        else:
-            continue
-        for name in names:
-            target = base.joinpath(*name.split("."))
-            for candidate in (target.with_suffix(".py"), target / "__init__.py"):
-                if candidate.is_file() and (not ours or name.split(".")[0] in _OURS):
-                    yield candidate.resolve()

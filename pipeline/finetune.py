@@ -55,12 +55,12 @@ def fit(
                     images = _crop_flip(images, generator)
                 optimizer.zero_grad(set_to_none=True)
                 moment = f"epoch {epoch + 1}, step {step + 1}"
-                loss = _backward(network, images, labels, objective, generator, moment)
-                optimizer.step()
+                total += _backward(network, images, labels, objective, generator, moment)
+                _update(optimizer, moment)
                 schedule.step()
-                total += loss
             losses.append(float(total) / steps)
         network.eval()
+    optimizer.zero_grad(set_to_none=True)
     for name, tensor in network.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError("training", f"'{name}' is not finite after epoch {config.epochs}", "Lower learning_rate")
@@ -102,6 +102,8 @@ def _backward(
             images = pgd(network, images, labels, objective.epsilon, objective.steps, objective.step_size, generator)
         loss = functional.cross_entropy(network(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
+    except ModelError:
+        raise
     # A user's network may raise anything, and behave otherwise in training than in inference.
     except Exception as cause:
         raise ModelError(
@@ -111,6 +113,16 @@ def _backward(
     if not bool(torch.isfinite(mean)):
         raise ModelError("training", f"the loss is {float(mean)} in {moment}", "Lower learning_rate")
     return mean
+
+
+def _update(optimizer: torch.optim.SGD, moment: str) -> None:
+    try:
+        optimizer.step()
+    # The rate itself is no number of 32 bits.
+    except RuntimeError as cause:
+        raise ModelError(
+            "training", f"the update fails in {moment}: {first_line(cause)}", "Lower learning_rate"
+        ) from cause
 
 
 def _crop_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

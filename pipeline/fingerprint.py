@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
-from devices.errors import DataError, EspalierError, ModelError
+from devices.errors import DataError, EspalierError, ModelError, StorageError
 from devices.files import digest_file, digest_value, read_json, write_json
 from pipeline.factory import factory_digest
-from pipeline.recipe import DataConfig, ModelConfig, is_path_argument
+from pipeline.recipe import DataConfig, ModelConfig
+from pipeline.recipe_paths import is_path_argument
 
 _CACHE_NAME = "file-digests.json"
+_RUN_MARK = ".espalier"
 
 
-def model_fingerprint(config: ModelConfig) -> dict[str, object]:
+def model_fingerprint(config: ModelConfig, store_root: Path) -> dict[str, object]:
     """All of the model section that decides the network. Raises `ModelError` when the weights are missing."""
     weights = None
     if config.weights is not None:
         path = Path(config.weights)
         if not path.is_file():
             raise ModelError("model.weights", f"there is no file {path}", "Paths are relative to the recipe's folder")
-        weights = digest_file(path)
+        weights = _content(path, store_root, ModelError)
     return {
         "factory": factory_digest(config.factory, "model.factory"),
-        "args": config.args,
+        "args": _arguments(config.args, "model", store_root, ModelError),
         "weights": weights,
         "mean": config.mean,
         "std": config.std,
@@ -31,47 +34,64 @@ def model_fingerprint(config: ModelConfig) -> dict[str, object]:
 
 
 def data_fingerprint(config: DataConfig, store_root: Path) -> dict[str, object]:
-    """All of the data section that decides the images; files and folders count by content."""
-    arguments: dict[str, object] = {}
-    for name, value in config.args.items():
+    """All of the data section that decides the images. Raises `DataError` when a path is missing."""
+    return {
+        "factory": factory_digest(config.factory, "data.factory"),
+        "args": _arguments(config.args, "data", store_root, DataError),
+    }
+
+
+def _arguments(
+    arguments: dict[str, object], section: str, store_root: Path, error: type[EspalierError]
+) -> dict[str, object]:
+    """Arguments of a factory; files and folders count by content."""
+    result = dict(arguments)
+    for name, value in arguments.items():
         if is_path_argument(name) and isinstance(value, str):
-            path = Path(value)
-            if not path.exists():
-                raise DataError(f"data.args.{name}", f"there is no {path}", "Give it with --set, or mend the recipe")
-            arguments[name] = _content(path, store_root)
-        else:
-            arguments[name] = value
-    return {"factory": factory_digest(config.factory, "data.factory"), "args": arguments}
+            if not Path(value).exists():
+                raise error(f"{section}.args.{name}", f"there is no {value}", "Give it with --set, or mend the recipe")
+            result[name] = _content(Path(value), store_root, error)
+    return result
 
 
-def _content(path: Path, store_root: Path) -> str:
-    """Digest of a file, or of a folder's files by name; remembered while sizes and times stay the same."""
-    files = [path] if path.is_file() else _files_below(path)
-    stats = [(str(file.relative_to(path)), *_stat(file)) for file in files]
-    signature = digest_value([str(path.resolve()), stats])
-    cache_path = store_root / _CACHE_NAME
-    cache = _read_cache(cache_path)
-    if signature not in cache:
-        rows = [(str(file.relative_to(path)), digest_file(file)) for file in files]
-        cache[signature] = digest_value(rows)
-        write_json(cache_path, cache)
-    return cache[signature]
+def _content(path: Path, store_root: Path, error: type[EspalierError]) -> str:
+    """Digest of a file, or of a folder's files by name; remembered while nothing about them changes."""
+    try:
+        files = [path] if path.is_file() else _files_below(path, store_root.resolve())
+        signature = digest_value([str(path.resolve()), [(str(file), *_stat(file)) for file in files]])
+        cache_path = store_root / _CACHE_NAME
+        cache = _read_cache(cache_path)
+        if signature not in cache:
+            cache[signature] = digest_value([(str(file.relative_to(path)), digest_file(file)) for file in files])
+            # Only a cache: where it cannot be written, the files are read again next time.
+            with contextlib.suppress(StorageError):
+                write_json(cache_path, cache)
+        return cache[signature]
+    except OSError as cause:
+        raise error(
+            str(cause.filename or path), f"cannot be read ({cause.strerror})", "Change its permissions"
+        ) from cause
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path, store_root: Path) -> list[Path]:
+    """Files of a folder, without hidden ones, the store and folders of runs, which change with every run."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        found += [Path(parent, name) for name in sorted(names)]
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and Path(parent, name).resolve() != store_root
+            and not Path(parent, name, _RUN_MARK).exists()
+        )
+        found += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
     return found
 
 
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError as cause:
-        raise DataError(str(path), f"cannot be read ({cause.strerror})") from cause
-    return stat.st_size, stat.st_mtime_ns
+def _stat(path: Path) -> tuple[int, ...]:
+    # With the inode and its change time: copying with kept times must not pass for no change.
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def _read_cache(path: Path) -> dict[str, str]:

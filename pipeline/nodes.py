@@ -9,11 +9,13 @@ from typing import Any, cast
 
 from devices.stage import Metrics
 from pipeline.opset import choose_opset
-from pipeline.recipe import section_of
+from pipeline.recipe import Recipe, section_of
 from pipeline.work import StepInputs, Work
 
-_TORCH = ("torch", "numpy")
-_ONNX = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+_DATA = ("numpy", "pillow", "scikit-learn")
+_TORCH = ("torch", *_DATA)
+_ORT = ("onnxruntime", "onnxruntime-gpu", *_DATA)
+_ONNX = ("torch", "onnx", "onnxscript", *_ORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def _network_nodes(work: Work, model: dict[str, Any], data: dict[str, Any]) -> l
 
 def _convert_nodes(work: Work, form: str, network: str, model: dict[str, Any], data: dict[str, Any]) -> list[Node]:
     recipe = work.recipe
-    shared = {"data": data, "parity": section_of(recipe.parity), "seed": recipe.seed, "threads": recipe.threads}
+    shared = {"data": data, "parity": _parity(recipe), "seed": recipe.seed, "threads": recipe.threads}
     opset = choose_opset(recipe.export, work.profile)
     exported = _node(
         f"exported {form}",
@@ -101,10 +103,15 @@ def _convert_nodes(work: Work, form: str, network: str, model: dict[str, Any], d
     return nodes
 
 
+def _parity(recipe: Recipe) -> dict[str, Any]:
+    """What borders are held to; the images are those after the ones of the calibration."""
+    return section_of(recipe.parity) | {"after": recipe.quantize.calibration_samples}
+
+
 def _build_node(work: Work, engine: str, source: str, shared: dict[str, Any]) -> Node:
     options = {"provider": work.profile.engine.provider, "threads": work.profile.engine.threads}
     config = shared | {"engine": options, "host_class": work.host.engine_class}
-    return _node(f"engine {engine}", "build", "convert:build", (source,), config, ("onnxruntime", "numpy"))
+    return _node(f"engine {engine}", "build", "convert:build", (source,), config, _ORT)
 
 
 def _craft_node(work: Work, networks: tuple[str, ...], model: dict[str, Any], data: dict[str, Any]) -> Node:
@@ -124,7 +131,7 @@ def _judge_nodes(work: Work, engines: list[str], data: dict[str, Any]) -> list[N
     shipped = {"shipped": work.shipped}
     batches = {"batch_sizes": list(work.profile.measure.batch_sizes)}
     host = {"host": work.host.fingerprint}
-    runtime = ("onnxruntime", "numpy")
+    runtime = _ORT
     measure_config = shipped | batches | host | {"measure": section_of(recipe.measure), "seed": recipe.seed}
     measure = _node("measurements", "measure", "engine:measure", tuple(engines), measure_config, runtime)
     attack_config = {"host_class": work.host.engine_class}
@@ -141,7 +148,7 @@ def _judge_nodes(work: Work, engines: list[str], data: dict[str, Any]) -> list[N
         f"{step} {form}" for form in forms for step in ("exported", "simplified", *(["quantized"] if int8 else []))
     ]
     everything = (*networks, *graphs, *engines, "sets", *judged, "verdict")
-    bundle = _node("deploy", "bundle", "publish:deploy", everything, whole, ("numpy",))
+    bundle = _node("deploy", "bundle", "publish:deploy", everything, whole, _DATA)
     report = _node("report", "report", "publish:report", everything, written, ("jinja2", "pillow"))
     evidence = _node("evidence", "evidence", "publish:evidence", (*everything, "report"), whole, ())
     return [measure, attack, gate, bundle, report, evidence]

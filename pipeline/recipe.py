@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from devices.errors import RecipeError
-from devices.files import parse_toml_value, read_toml
+from devices.files import canonical_json, parse_toml_value, read_toml
+from pipeline.recipe_paths import with_absolute_paths
 
 Unit = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -138,6 +139,13 @@ class RobustnessConfig(_Section):
 
     attacks: tuple[Literal["fgsm", "pgd"], ...] = ("fgsm", "pgd")
     """Without any, robustness is not proven, and a budget on it refuses."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> RobustnessConfig:
+        if len(set(self.attacks)) != len(self.attacks):
+            raise ValueError("robustness.attacks names an attack twice")
+        return self
+
     epsilon: Unit = 0.1
     """Largest change of a pixel, 0 to 1 (Linf)."""
     pgd_steps: Count = 20
@@ -205,13 +213,19 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Paths in the file are relative to the file's folder, paths in overrides to the current folder.
     """
-    raw = _with_absolute_paths(read_toml(path, RecipeError), path.parent)
+    raw = with_absolute_paths(read_toml(path, RecipeError), path.parent)
     for text in overrides:
         _override(raw, text)
     try:
-        return Recipe.model_validate_json(_as_json(raw), strict=True)
+        recipe = Recipe.model_validate_json(_as_json(raw), strict=True)
     except ValidationError as cause:
         raise _readable(cause, path) from cause
+    for section in ("model", "data"):
+        try:
+            canonical_json(getattr(recipe, section).args)
+        except ValueError as cause:
+            raise RecipeError(f"{path}: {section}.args", "holds a number that is not finite", "Correct it") from cause
+    return recipe
 
 
 def section_of(recipe: BaseModel) -> dict[str, Any]:
@@ -241,37 +255,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
             raise RecipeError(f"--set {text}", f"'{name}' is a value, not a table", "Check the key")
     table[names[-1]] = parse_toml_value(value_text)
     if names[0] in ("model", "data"):
-        raw |= _with_absolute_paths({names[0]: raw[names[0]]}, Path.cwd(), only=names[-1])
-
-
-def _with_absolute_paths(raw: dict[str, Any], base: Path, only: str | None = None) -> dict[str, Any]:
-    """Make weights, `file.py:callable` factories and path arguments absolute; `only` one key, or all."""
-    result = dict(raw)
-    for section in ("model", "data"):
-        table = result.get(section)
-        if not isinstance(table, dict):
-            continue
-        table = dict(table)
-        if only in (None, "weights") and isinstance(table.get("weights"), str):
-            table["weights"] = str((base / table["weights"]).resolve())
-        factory = table.get("factory")
-        if only in (None, "factory") and isinstance(factory, str) and factory.partition(":")[0].endswith(".py"):
-            file, _, name = factory.partition(":")
-            table["factory"] = f"{(base / file).resolve()}:{name}"
-        if isinstance(table.get("args"), dict):
-            table["args"] = {
-                key: str((base / value).resolve())
-                if only in (None, key) and is_path_argument(key) and isinstance(value, str)
-                else value
-                for key, value in table["args"].items()
-            }
-        result[section] = table
-    return result
-
-
-def is_path_argument(name: str) -> bool:
-    """Whether a factory argument of this name holds a path."""
-    return name == "path" or name.endswith("_path")
+        raw |= with_absolute_paths({names[0]: raw[names[0]]}, Path.cwd(), only=names[-1])
 
 
 def _readable(error: ValidationError, path: Path) -> RecipeError:
@@ -285,6 +269,8 @@ def _readable(error: ValidationError, path: Path) -> RecipeError:
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, _known_keys(Recipe), n=1, cutoff=0.5)
         last = difflib.get_close_matches(location[-1], _siblings(location[:-1]), n=1, cutoff=0.5)
+        if not last:
+            near = [key for key in _known_keys(Recipe) if key.endswith(f".{location[-1]}")] or near
         best = ".".join([*location[:-1], last[0]]) if last else near[0] if near else None
         hint = f"Did you mean '{best}'?" if best else f"Known here: {', '.join(_siblings(location[:-1]))}"
         return RecipeError(where, "is not a key of a recipe", hint)

@@ -16,7 +16,7 @@ from devices.errors import StorageError
 from devices.files import digest_file, digest_value, read_json, storage_errors, storage_full, write_json
 from devices.stage import Metrics
 
-_RESULT = "result.json"
+RESULT_FILE = "result.json"
 _FORMAT = "espalier-result/1"
 _FULL_BYTES = 1 << 20
 
@@ -43,12 +43,13 @@ class Store:
     def find(self, stage: str, key: str) -> Stored | None:
         """The stored result, every file checked against its digest; a damaged one counts as none."""
         folder = self._folder(stage, key)
-        if not (folder / _RESULT).is_file():
+        if not (folder / RESULT_FILE).is_file():
             return None
         try:
-            result = read_json(folder / _RESULT, StorageError)
+            result = read_json(folder / RESULT_FILE, StorageError)
             files: dict[str, str] = result["files"]
-            intact = result["format"] == _FORMAT and all(
+            told = result.pop("digest")
+            intact = (result["format"], told) == (_FORMAT, digest_value(result)) and all(
                 (folder / name).is_file() and digest_file(folder / name) == digest for name, digest in files.items()
             )
             if not intact:
@@ -69,6 +70,7 @@ class Store:
             scratch = self.root / "tmp" / f"{stage}-{key}"
             with storage_errors(self.root):
                 _remove(scratch)
+                self._sweep()
                 scratch.mkdir(parents=True)
             started = time.perf_counter()
             try:
@@ -77,7 +79,7 @@ class Store:
                 with storage_errors(self.root):
                     self._finish(scratch, stage, key, metrics, seconds)
             except BaseException as error:
-                full = isinstance(error, Exception) and shutil.disk_usage(scratch).free < _FULL_BYTES
+                full = isinstance(error, Exception) and _is_full(self.root)
                 _remove(scratch)
                 # Libraries that write for us say it each in their own way.
                 if full and not isinstance(error, StorageError):
@@ -94,7 +96,8 @@ class Store:
         paths = sorted(path for path in scratch.rglob("*") if path.is_file())
         files = {path.relative_to(scratch).as_posix(): digest_file(path) for path in paths}
         content = {"format": _FORMAT, "stage": stage, "files": files, "metrics": dict(metrics), "seconds": seconds}
-        write_json(scratch / _RESULT, content)
+        # Metrics decide too: the gate's verdict is one of them.
+        write_json(scratch / RESULT_FILE, content | {"digest": digest_value(content)})
         target = self._folder(stage, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
@@ -106,6 +109,16 @@ class Store:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left half made: folders whose lock nobody holds."""
+        for scratch in sorted((self.root / "tmp").glob("*")):
+            stage, _, key = scratch.name.partition("-")
+            try:
+                with self._lock(stage, key, _busy):
+                    _remove(scratch)
+            except BlockingIOError:
+                continue
 
     def _folder(self, stage: str, key: str) -> Path:
         return self.root / stage / key
@@ -124,6 +137,17 @@ class Store:
                 fcntl.flock(stream, fcntl.LOCK_EX)
             # The kernel lets go of the lock when this process ends, however it ends.
             yield
+
+
+def _busy() -> None:
+    raise BlockingIOError
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _FULL_BYTES
+    except OSError:
+        return False
 
 
 def _remove(folder: Path) -> None:

@@ -11,7 +11,8 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
     """Before and after, then the gate, then where to look."""
     lines = [
         "",
-        f"{report['name']} on {report['device']['title']}, {report['samples']} test images",
+        f"{report['name']} on {report['device']['title']}; {report['samples']} test images, attacks within "
+        f"ε = {report['epsilon']:.4g}",
         f"{'':20} {'MACs':>11} {'size':>9} {'p50':>10} {'p99':>10} {'clean':>7} {'robust':>7}",
     ]
     for engine in report["engines"]:
@@ -24,16 +25,14 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
         )
     for ratio in report["speedups"]:
         if ratio["engine"] == report["shipped"]:
-            lines.append(
-                f"{ratio['engine']} is {ratio['value']:.2f} times as fast as {ratio['than']} "
-                f"(95 %: {ratio['low']:.2f} to {ratio['high']:.2f})"
-            )
+            lines.append(_speed(ratio))
     lines.append("")
     for budget in report["verdict"]["budgets"]:
         lines.append(f"{'met    ' if budget['met'] else 'MISSED '} {budget_text(budget)}")
     passed = report["verdict"]["passed"]
+    asked = bool(report["verdict"]["budgets"])
     lines.append(
-        f"gate: {'passed' if passed else 'REFUSED'}{'' if report['verdict']['budgets'] else ' (no budget set)'}"
+        f"gate: {'passed' if passed else 'REFUSED'}" if asked else "gate: nothing was asked (no budget is set)"
     )
     if passed:
         lines.append(f"ships:    {report['shipped']}, in {folder / 'deploy'}")
@@ -57,3 +56,11 @@ def budget_text(budget: Mapping[str, Any]) -> str:
 def _number(value: float) -> str:
     """Whole numbers in full, others to four digits."""
     return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
+
+
+def _speed(ratio: Mapping[str, Any]) -> str:
+    """A ratio of medians in words, with its interval."""
+    value, low, high, word = ratio["value"], ratio["low"], ratio["high"], "as fast as"
+    if value < 1:
+        value, low, high, word = 1 / value, 1 / high, 1 / low, "SLOWER than"
+    return f"{ratio['engine']} is {value:.2f} times {word} {ratio['than']} (95 %: {low:.2f} to {high:.2f})"

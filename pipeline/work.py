@@ -44,7 +44,9 @@ class Work:
         from pipeline.data import seeded_choice
 
         train = self.dataset.train
-        return train.batch(seeded_choice(len(train), self.recipe.parity.samples, self.recipe.seed))
+        # Not those that set the INT8 scales: on them nothing would be clipped.
+        calibration = self.recipe.quantize.calibration_samples
+        return train.batch(seeded_choice(len(train), self.recipe.parity.samples, self.recipe.seed, calibration))
 
     @property
     def weight_bits(self) -> int:

@@ -78,7 +78,7 @@ def test_base_install(version: str, wheel: Path, drilled: tuple[Path, Path], tmp
     assert "cpu" in run("espalier", "devices", "list").stdout
     refused = run("espalier", "run", "recipe.toml")
     assert refused.returncode == 6
-    assert "pip install 'espalier[compress]'" in refused.stderr
+    assert "pip install '.[compress]'" in refused.stderr
     _check_engine(run, drilled[1] / "deploy", detected["host"]["runtimes"]["onnxruntime"])
 
 

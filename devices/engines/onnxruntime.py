@@ -35,7 +35,7 @@ def load_module() -> Any:
         raise DeviceError(
             "engine runtime",
             f"ONNX Runtime does not load ({cause})",
-            "Install it: pip install 'espalier[onnxruntime]'",
+            "Install it: pip install onnxruntime",
         ) from cause
 
 

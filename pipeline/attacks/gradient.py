@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from devices.errors import ModelError
+
 
 def project_linf(adversarial: torch.Tensor, clean: torch.Tensor, epsilon: float) -> torch.Tensor:
     """The nearest images within `epsilon` of the clean ones and within 0 to 1; shapes (N, C, H, W)."""
@@ -14,10 +16,16 @@ def project_linf(adversarial: torch.Tensor, clean: torch.Tensor, epsilon: float)
 
 
 def loss_gradient(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Gradient of the summed cross-entropy by the images, (N, C, H, W): each image's own gradient."""
+    """Gradient of the summed cross-entropy by the images, (N, C, H, W): each image's own. Raises `ModelError`."""
     images = images.detach().requires_grad_(True)
     # A copy, because a network may work on its input in place.
     loss = functional.cross_entropy(network(images.clone()), labels, reduction="sum")
+    if not loss.requires_grad:
+        raise ModelError(
+            "model",
+            "gives no gradients by its input, so it can be neither attacked nor trained against attacks",
+            "Take no_grad() and detach() out of its forward()",
+        )
     return torch.autograd.grad(loss, images)[0]
 
 

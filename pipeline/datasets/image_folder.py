@@ -219,7 +219,9 @@ def _decode(name: str, content: bytes, color: str, size: tuple[int, int] | None)
             image = opened.convert("L" if color == "gray" else "RGB")
     # Pillow's decoders raise OSError, SyntaxError, ValueError and their own on damaged files.
     except Exception as cause:
-        raise DataError(name, f"cannot be read as an image ({cause})", "Remove or replace the file") from cause
+        raise DataError(
+            name, f"cannot be read as an image ({type(cause).__name__})", "Remove or replace the file"
+        ) from cause
     if mode.startswith(("I", "F")):
         # Pillow cuts more than 8 bits off at 255: nearly all of such an image would be white.
         raise DataError(name, f"has pixels of mode {mode}", "Save it with 8 bits per channel")

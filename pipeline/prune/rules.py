@@ -157,6 +157,7 @@ _BY_RULE: dict[Rule, str] = {
     _convolution: "convolution",
     shape_rules.transpose: "t transpose",
     shape_rules.permute: "permute",
+    shape_rules.as_strided: "as_strided",
     shape_rules.unsqueeze: "unsqueeze",
     shape_rules.squeeze: "squeeze",
     shape_rules.expand: "expand",

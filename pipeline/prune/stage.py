@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from devices.errors import ModelError
+from devices.errors import ModelError, RecipeError
 from devices.stage import StageResult
 from pipeline.model import NetworkArtifact, save_network
 from pipeline.prune.allocate import Ranked, allocate
@@ -18,6 +18,8 @@ from pipeline.prune.network import copy_network
 from pipeline.prune.plan import apply_plan
 from pipeline.prune.trace import trace_network
 from pipeline.recipe import PruneConfig
+
+_SAID = 4
 
 
 def prune_channels(
@@ -35,7 +37,11 @@ def prune_channels(
         raise ModelError("prune", f"nothing in this network can be pruned: {'; '.join(reasons)}", "Remove [prune]")
     ranked = [Ranked(group, group_magnitude(network, group).numpy()) for group in grouping.groups]
     macs_without = macs_counter(trace)
-    removed = allocate(ranked, config.scope, config.target_macs, channel_step, config.min_channels, macs_without)
+    try:
+        removed = allocate(ranked, config.scope, config.target_macs, channel_step, config.min_channels, macs_without)
+    except RecipeError as error:
+        left = "; ".join(f"{item.tensor}: {item.reason}" for item in grouping.left_out[:_SAID])
+        raise RecipeError(error.where, f"{error.what}. Not pruned are {left}", error.fix) from error
     plan = plan_for(network, removed)
     smaller = copy_network(network)
     apply_plan(smaller, plan)

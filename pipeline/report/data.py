@@ -11,6 +11,7 @@ from devices.errors import BundleError
 from devices.files import read_json
 from devices.robustness import INDEX_FILE, EvaluationSets, read_sets
 from pipeline.recipe import section_of
+from pipeline.recipe_paths import portable_recipe
 from pipeline.report.images import image_pairs
 from pipeline.store import Stored
 from pipeline.versions import library_versions
@@ -61,7 +62,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         ],
         "environment": {"host": work.host.as_dict(), "versions": library_versions()},
         "commands": _commands(work),
-        "recipe": section_of(work.recipe),
+        "recipe": portable_recipe(section_of(work.recipe)),
     }
 
 

@@ -45,7 +45,7 @@ def verdict_view(report: Mapping[str, Any]) -> VerdictView:
         return VerdictView(word="REFUSED", tone="bad", sentence=sentence, budgets=budgets)
     if not budgets:
         sentence = f"{shipped}: the recipe sets no budget, so nothing was asked of this engine and nothing is proven."
-        return VerdictView(word="PASSED", tone="open", sentence=sentence, budgets=budgets)
+        return VerdictView(word="NOT ASKED", tone="open", sentence=sentence, budgets=budgets)
     met = "meets its only budget" if len(budgets) == 1 else f"meets all {len(budgets)} budgets"
     return VerdictView(word="PASSED", tone="good", sentence=f"{shipped}: {met}.", budgets=budgets)
 

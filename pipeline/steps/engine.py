@@ -8,7 +8,7 @@ from devices.attack import attack_engines
 from devices.errors import BundleError
 from devices.files import read_json
 from devices.latency import LatencyConfig
-from devices.measure import MeasureConfig, measure_engines
+from devices.measure import MeasurePlan, measure_engines
 from devices.robustness import INDEX_FILE, read_sets
 from devices.stage import Metrics
 from pipeline.work import StepInputs
@@ -20,7 +20,7 @@ def measure(inputs: StepInputs) -> Metrics:
     """Latency, throughput, load time, memory and size of all engines."""
     work = inputs.work
     wanted = work.recipe.measure
-    config = MeasureConfig(
+    config = MeasurePlan(
         baseline="dense-fp32",
         shipped=work.shipped,
         batch_sizes=work.profile.measure.batch_sizes,

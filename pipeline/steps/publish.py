@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from devices.engine_files import read_engine
 from devices.files import write_atomic, write_json
@@ -13,10 +12,11 @@ from devices.stage import Metrics
 from exporters.package import assemble_deploy, assemble_evidence
 from pipeline.gate import judge
 from pipeline.recipe import section_of
+from pipeline.recipe_paths import portable_recipe
 from pipeline.report.data import assemble_report
 from pipeline.report.page import render_page
 from pipeline.steps.convert import ONNX_FILE
-from pipeline.store import Stored
+from pipeline.store import RESULT_FILE, Stored
 from pipeline.versions import library_versions
 from pipeline.work import StepInputs
 
@@ -72,7 +72,7 @@ def evidence(inputs: StepInputs) -> Metrics:
         ("verdict", "results/"),
     ):
         for path in sorted(inputs.path(node).iterdir()):
-            if path.name != "result.json":
+            if path.name != RESULT_FILE:
                 files[prefix + path.name] = path
     for name in (REPORT_HTML, REPORT_JSON):
         files[name] = inputs.path("report") / name
@@ -95,7 +95,7 @@ def _manifest(inputs: StepInputs) -> dict[str, object]:
         "name": work.recipe.name,
         "device": work.profile.name,
         "engine": work.shipped,
-        "recipe": _portable(section_of(work.recipe)),
+        "recipe": portable_recipe(section_of(work.recipe)),
         "versions": library_versions(),
         "host": work.host.as_dict(),
         "verdict": verdict,
@@ -111,20 +111,3 @@ def _manifest(inputs: StepInputs) -> dict[str, object]:
 
 def _link(stored: Stored) -> dict[str, object]:
     return {"digest": stored.digest, "key": stored.folder.name, "stage": stored.folder.parent.name}
-
-
-def _portable(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe without folders of this host: file names only."""
-    result = dict(recipe)
-    for section in ("model", "data"):
-        table = dict(result[section])
-        source, _, name = table["factory"].rpartition(":")
-        table["factory"] = f"{Path(source).name if source.endswith('.py') else source}:{name}"
-        if table.get("weights"):
-            table["weights"] = Path(table["weights"]).name
-        table["args"] = {
-            key: Path(value).name if isinstance(value, str) and value.startswith("/") else value
-            for key, value in table["args"].items()
-        }
-        result[section] = table
-    return result

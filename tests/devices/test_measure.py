@@ -17,7 +17,7 @@ from devices.detect import Host
 from devices.engine_files import ENGINE_FILE
 from devices.errors import DeviceError
 from devices.latency import LatencyConfig
-from devices.measure import MEASUREMENTS_FILE, MeasureConfig, measure_engines
+from devices.measure import MEASUREMENTS_FILE, MeasurePlan, measure_engines
 from devices.stage import no_progress
 from tests.devices.parts import build_engine
 
@@ -51,7 +51,7 @@ def measured(
     base = tmp_path_factory.mktemp("measured")
     build_engine(base / "dense", deep_onnx(base / "deep.onnx"), host)
     engines = {"dense": base / "dense", "small": engine_folder}
-    config = MeasureConfig(baseline="dense", shipped="small", batch_sizes=(1, 3), latency=LATENCY, processes=1)
+    config = MeasurePlan(baseline="dense", shipped="small", batch_sizes=(1, 3), latency=LATENCY, processes=1)
     result = measure_engines(engines, config, host, base / "out", no_progress)
     assert result.artifact.folder == base / "out"
     return base, result.metrics
@@ -120,7 +120,7 @@ def test_conditions_are_recorded_and_the_process_is_free_again(measured: tuple[P
 
 
 def test_an_engine_for_elsewhere_stops_the_stage(tmp_path: Path, engine_folder: Path, jetson: Host) -> None:
-    config = MeasureConfig(baseline="dense", shipped="dense", batch_sizes=(1,), latency=LATENCY, processes=1)
+    config = MeasurePlan(baseline="dense", shipped="dense", batch_sizes=(1,), latency=LATENCY, processes=1)
     with pytest.raises(DeviceError, match="this host is aarch64-neon"):
         measure_engines({"dense": engine_folder}, config, jetson, tmp_path, no_progress)
     assert list(tmp_path.iterdir()) == []

@@ -166,6 +166,14 @@ def test_a_choice_is_sorted_unique_and_seeded(count: int, wanted: int, seed: int
     assert set(chosen.tolist()) <= set(range(count))
 
 
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300))
+def test_a_choice_after_another_shares_no_more_than_it_must(count: int, first: int, second: int) -> None:
+    one, other = seeded_choice(count, first, 3), seeded_choice(count, second, 3, after=first)
+    assert len(other) == min(count, second)
+    shared = set(one.tolist()) & set(other.tolist())
+    assert len(shared) == max(0, min(count, first) + min(count, second) - count)
+
+
 def test_a_larger_choice_holds_the_smaller_one() -> None:
     """Asking for more samples adds to those that were looked at before."""
     small, large = seeded_choice(500, 40, 7), seeded_choice(500, 90, 7)

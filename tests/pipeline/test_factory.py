@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devices.errors import ModelError, RecipeError
-from pipeline import factory
+from pipeline import source_digest
 from pipeline.factory import call_factory, factory_digest, load_factory
 
 
@@ -17,7 +17,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder; imports made from it do not outlive the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    factory._source.cache_clear()
+    source_digest._source.cache_clear()
     return tmp_path
 
 
@@ -86,7 +86,7 @@ def test_digest_follows_what_the_file_imports(here: Path) -> None:
     reference = f"{here}/net.py:build"
 
     def now() -> str:
-        factory._source.cache_clear()
+        source_digest._source.cache_clear()
         return factory_digest(reference, "model.factory")
 
     before = now()
@@ -104,6 +104,36 @@ def test_digest_follows_what_the_file_imports(here: Path) -> None:
 
 def test_our_own_code_counts_in_full() -> None:
     """The digest of a step covers the modules it imports inside functions."""
-    files = factory._source(factory.our_module("pipeline.steps.network"))[1]
-    assert factory.our_module("pipeline.finetune") in files
-    assert factory.our_module("pipeline.prune.stage") in files
+    files = source_digest.imported_files(source_digest.our_module("pipeline.steps.network"))
+    assert source_digest.our_module("pipeline.finetune") in files
+    assert source_digest.our_module("pipeline.prune.stage") in files
+
+
+def test_imports_from_the_top_of_a_package_count(here: Path) -> None:
+    """`from mine.layers import K` inside `mine/models/net.py`, and every `__init__.py` on the way."""
+    (here / "mine" / "models").mkdir(parents=True)
+    for name in ("mine/__init__.py", "mine/models/__init__.py"):
+        (here / name).write_text("")
+    (here / "mine" / "layers.py").write_text("K = 1\n")
+    (here / "mine" / "models" / "net.py").write_text("from mine.layers import K\ndef build(): return K\n")
+
+    def now() -> str:
+        source_digest._source.cache_clear()
+        return factory_digest("mine.models.net:build", "model.factory")
+
+    before = now()
+    (here / "mine" / "layers.py").write_text("K = 2\n")
+    changed = now()
+    (here / "mine" / "__init__.py").write_text("X = 1\n")
+    assert len({before, changed, now()}) == 3
+
+
+def test_an_installed_library_counts_by_its_version() -> None:
+    assert source_digest.installed_version("torch.nn")["torch"]
+    assert factory_digest("sklearn.datasets:load_digits", "data.factory") != factory_digest("os:getcwd", "data.factory")
+
+
+def test_a_factory_that_asks_to_exit_does_not_end_the_run(here: Path) -> None:
+    (here / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(RecipeError, match="raised SystemExit"):
+        load_factory(f"{here}/leaving.py:build", "model.factory")

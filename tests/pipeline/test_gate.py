@@ -19,7 +19,9 @@ def interval(value: float, low: float, high: float) -> dict[str, float]:
 def measured() -> dict[str, Any]:
     """The shipped engine: p99 2 ms (1.9 to 2.1), 1,000 bytes, 4 times (3.5 to 4.5) and 2 times (1.8 to 2.2) as fast."""
     return {
-        "engines": {"compressed-int8": {"latency": {"p99_ms": interval(2.0, 1.9, 2.1)}, "size_bytes": 1000}},
+        "engines": {
+            "compressed-int8": {"latency": {"p99_ms": interval(2.0, 1.9, 2.1), "queries": 1000}, "size_bytes": 1000}
+        },
         "speedups": [
             {"engine": "compressed-int8", "than": "dense-fp32"} | interval(4.0, 3.5, 4.5),
             {"engine": "compressed-int8", "than": "dense-int8"} | interval(2.0, 1.8, 2.2),
@@ -68,6 +70,14 @@ def test_robustness_that_was_not_tried_is_not_proven(name: str, limit: float) ->
     judged = verdict(robust=False, **{name: limit})
     assert not judged.passed
     assert judged.budgets[0].value is None
+
+
+def test_a_percentile_of_too_few_queries_is_not_proven() -> None:
+    """With 367 queries, all may be faster than the true 99th percentile more often than 2.5 %."""
+    for queries, known in ((367, False), (368, True)):
+        results = measured()
+        results["engines"]["compressed-int8"]["latency"]["queries"] = queries
+        assert judge(GateConfig(max_p99_ms=100.0), results, replayed(), "compressed-int8").passed == known
 
 
 def test_nothing_replayed_refuses_accuracy_too() -> None:

@@ -85,6 +85,18 @@ class Unusual(nn.Module):
         return self.head(self.fourth(self.third(x)).mean((2, 3)))
 
 
+class Classic(nn.Module):
+    """The usual head: adaptive pooling to one pixel, flattened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(3, 8), nn.MaxPool2d(2), conv(8, 12), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
 class Tied(nn.Module):
     """One convolution used twice."""
 
@@ -104,6 +116,7 @@ NETWORKS = OrderedDict(
     joined=Joined,
     unusual=Unusual,
     tied=Tied,
+    classic=Classic,
 )
 
 
@@ -168,6 +181,7 @@ def test_groups_of_known_networks() -> None:
     }
     assert widths["joined"] == {"left.0.weight": 6, "right.0.weight": 10, "after.0.weight": 8}
     assert widths["unusual"] == {"third.0.weight": 12, "fourth.0.weight": 4}
+    assert widths["classic"] == {"body.0.0.weight": 8, "body.2.0.weight": 12}
     assert widths["tied"] == {"stem.0.weight": 8} or widths["tied"] == {"twice.weight": 8}
 
 

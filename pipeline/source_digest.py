@@ -1,0 +1,127 @@
+"""Digest of source code and of all the code beside it that it imports, by reading it; nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from devices.files import digest_bytes, digest_value
+
+OURS = ("pipeline", "exporters", "devices")
+ROOT = Path(__file__).resolve().parent.parent
+_INSTALLED = {"site-packages", "dist-packages"}
+
+
+def code_digest(paths: list[Path]) -> str:
+    """Digest of these source files and of every file of the same tree that they import, directly or not.
+
+    Of installed libraries that a user's code imports, the version counts.
+    """
+    digests, names = _closure(paths)
+    versions = _versions(frozenset(names)) if any(not _is_ours(path) for path in paths) else {}
+    # Digests alone, sorted: the same code in another folder is the same code.
+    return digest_value([sorted(digests), versions])
+
+
+def installed_version(module: str) -> dict[str, str]:
+    """Version by distribution of an installed module."""
+    return _versions(frozenset({module.split(".")[0]}))
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file belongs to an installed library."""
+    return bool(_INSTALLED & set(path.parts)) and not _is_ours(path)
+
+
+def our_module(name: str) -> Path:
+    """Source file of one of Espalier's own modules, such as `pipeline.finetune`."""
+    path = ROOT.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imported_files(path: Path) -> tuple[Path, ...]:
+    """Files of its tree that a source file imports, inside functions too."""
+    return _source(path, Path.cwd())[1]
+
+
+def _closure(paths: list[Path]) -> tuple[list[str], set[str]]:
+    """Digests of the files, and the top-level names of all that they import."""
+    queue = [path.resolve() for path in paths]
+    seen: dict[Path, str] = {}
+    names: set[str] = set()
+    while queue:
+        path = queue.pop()
+        if path not in seen:
+            seen[path], imported, tops = _source(path, Path.cwd())
+            queue += imported
+            names |= tops
+    return list(seen.values()), names
+
+
+@cache
+def _source(path: Path, cwd: Path) -> tuple[str, tuple[Path, ...], frozenset[str]]:
+    """Digest of a source file, the files of its tree that it imports, and the top-level names it imports."""
+    content = path.read_bytes()
+    imports = list(_imports(path, content)) if path.suffix == ".py" else []
+    found = {file for name, base in imports for file in _files_of(name, _bases(path, base, cwd))}
+    return (
+        digest_bytes(content),
+        tuple(sorted(found)),
+        frozenset(name.split(".")[0] for name, base in imports if not base),
+    )
+
+
+def _imports(path: Path, content: bytes) -> Iterator[tuple[str, Path | None]]:
+    """Names that a file imports; with the folder that a relative import starts from."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = path.parents[node.level - 1] if 0 < node.level <= len(path.parents) else None
+            if node.module:
+                yield node.module, base
+            prefix = f"{node.module}." if node.module else ""
+            yield from ((prefix + alias.name, base) for alias in node.names)
+
+
+def _bases(path: Path, relative: Path | None, cwd: Path) -> list[Path]:
+    """Folders that an import of this file may start from."""
+    if relative is not None:
+        return [relative]
+    if _is_ours(path):
+        return [ROOT]
+    bases = [path.parent, cwd]
+    package = path.parent
+    while (package / "__init__.py").is_file():
+        package = package.parent
+        bases.append(package)
+    return [base for base in bases if not is_installed(base)]
+
+
+def _files_of(name: str, bases: list[Path]) -> Iterator[Path]:
+    """The file of a module and the `__init__.py` of every package on the way to it."""
+    parts = name.split(".")
+    for base in bases:
+        for depth in range(1, len(parts) + 1):
+            target = base.joinpath(*parts[:depth])
+            for candidate in (target.with_suffix(".py"), target / "__init__.py"):
+                if candidate.is_file() and (base != ROOT or parts[0] in OURS):
+                    yield candidate.resolve()
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[:1] in [(name,) for name in OURS]
+
+
+@cache
+def _versions(modules: frozenset[str]) -> dict[str, str]:
+    distributions = importlib.metadata.packages_distributions()
+    names = {name for module in modules for name in distributions.get(module, [])}
+    return {name: importlib.metadata.version(name) for name in sorted(names)}
