@@ -9,6 +9,10 @@ VENV ?= .venv
 PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.10; do python$$v -c "" 2>/dev/null && echo python$$v && break; done)
 # Another source of torch wheels, such as PyTorch's own index of CPU builds.
 TORCH_INDEX ?=
+# Environment of the libraries that benchmarks compare with.
+PEER ?= .venv-peer
+# Rows of bench-pruning, such as "cifar" or "questions"; without it, all but the questions.
+ROWS ?=
 # More arguments for the command of the target, such as ARGS="--set seed=1".
 ARGS ?=
 
@@ -16,10 +20,10 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar clean
+.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
 	@echo "  Variables: RECIPE=$(RECIPE) DEVICE=$(DEVICE) ARGS= VENV=$(VENV) PYTHON=$(PYTHON) TORCH_INDEX="
 
 run: $(VENV)/.compress ## run a recipe for a device: RECIPE=recipes/x.toml DEVICE=cpu
@@ -47,8 +51,18 @@ bench-cifar: $(VENV)/.compress ## ResNet-20 on CIFAR-10: DATA=archive WEIGHTS=sa
 	$(BIN)/espalier run recipes/cifar10-resnet20.toml --device $(DEVICE) \
 		--set data.args.path=$(DATA) --set model.weights=$(WEIGHTS) $(ARGS)
 
+bench-pruning: $(VENV)/.compress $(PEER)/.peer ## against Torch-Pruning: DATA=archive WEIGHTS=safetensors (about an hour)
+	$(BIN)/python -m tests.benchmarks.pruning $(ROWS) --peer $(PEER)/bin/python \
+		$(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+
+bench-architectures: $(PEER)/.peer ## prune networks of transformers to half their channels (about ten minutes)
+	PYTHONPATH=. $(PEER)/bin/python tests/benchmarks/architectures.py $(ARGS)
+
+bench-search: $(VENV)/.search ## genetic search against random and uniform widths, and one worker against two
+	$(BIN)/python tests/benchmarks/search.py $(ARGS)
+
 clean: ## remove the environment, results and runs
-	rm -rf $(VENV) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEER) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -62,6 +76,17 @@ $(VENV)/.compress: $(VENV)/.python pyproject.toml constraints
 	$(PIP) --editable '.[compress]'
 	@touch $@
 
+$(VENV)/.search: $(VENV)/.compress
+	$(PIP) --editable '.[compress,search]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.compress
-	$(PIP) --editable '.[compress,test,lint]'
+	$(PIP) --editable '.[compress,search,distributed,test,lint]'
+	@touch $@
+
+# torch-pruning and transformers beside what Espalier itself needs.
+$(PEER)/.peer: constraints
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
+		--editable '.[compress]' torch-pruning==1.6.1 transformers==5.23.0
 	@touch $@

@@ -136,7 +136,8 @@ def _attack(options: argparse.Namespace) -> dict[str, object]:
     from devices.bundle import open_bundle
     from devices.classifier import load_verified
     from devices.detect import detect_host
-    from devices.robustness import INDEX_FILE, accuracy, read_sets, replay, require_fit
+    from devices.robustness import INDEX_FILE, accuracy, mean_iou_of, read_sets, replay, require_fit
+    from devices.scoring import scorer_of
 
     bundle = open_bundle(options.bundle, "deploy", options.allow_unsigned)
     evidence = open_bundle(options.evidence, "evidence", options.allow_unsigned)
@@ -144,18 +145,22 @@ def _attack(options: argparse.Namespace) -> dict[str, object]:
     index = f"sets/{INDEX_FILE}"
     place = str(evidence.folder / index)
     sets = read_sets(evidence.read_json(index), lambda name: evidence.read(f"sets/{name}"), place)
+    scorer_of(sets.scoring)
     host = detect_host()
     engine = load_verified(bundle, host).engine
     require_fit(sets, engine.info)
-    found = replay(engine.run, sets)
+    found = replay(engine.run_all, sets)
+    iou = mean_iou_of(found, "clean")
     return {
         **_origin(bundle),
         "evidence": str(evidence.folder),
         "engine": engine.info.as_dict(),
         "host": host.as_dict(),
         "samples": len(sets.labels),
-        "clean": accuracy(found.correct["clean"]).as_dict(),
+        "task": sets.scoring.kind,
+        "clean": accuracy(found.scores["clean"]).as_dict(),
         "worst_case": accuracy(found.worst_case).as_dict() if found.has_attacks else None,
+        **({"mean_iou": iou.as_dict()} if iou else {}),
         "sets": set_rows(found),
     }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from devices.describe import host_lines
 from devices.detect import Host
+from devices.scoring import Scoring, kind_of
 
 
 def bench_text(result: dict[str, Any]) -> str:
@@ -25,16 +26,21 @@ def bench_text(result: dict[str, Any]) -> str:
 
 
 def attack_text(result: dict[str, Any]) -> str:
-    """Accuracy by set, clean and in the worst case, each with its 95 % interval."""
+    """Accuracy by set, clean and in the worst case, each with its 95 % interval; of segmentation, mean IoU too."""
+    noun = Scoring(kind=kind_of(result.get("task"))).noun
     rows = [("clean", result["clean"], "")]
     rows += [(row["name"], row, _origin_of(row)) for row in result["sets"] if row["kind"] != "clean"]
     width = max(len(name) for name, _, _ in rows) + 2
     width = max(width, len("worst case") + 2)
-    lines = [_title(result), f"  {result['samples']} samples; accuracy in %, with its 95 % interval"]
+    lines = [_title(result), f"  {result['samples']} samples; {noun} in %, with its 95 % interval"]
     lines += [f"  {name:{width}}{_percent(share)}  {origin}".rstrip() for name, share, origin in rows]
+    if result.get("mean_iou"):
+        lines.append(f"  {'mean IoU':{width}}{_percent(result['mean_iou'])}  of the clean images, over classes")
     if result["worst_case"] is None:
         return "\n".join([*lines, f"  {'worst case':{width}}unknown: the evidence holds no adversarial set"])
     meaning = "right on the clean image and on every adversarial one"
+    if noun != "accuracy":
+        meaning = "the least of the clean image's and every adversarial one's, image by image"
     return "\n".join([*lines, f"  {'worst case':{width}}{_percent(result['worst_case'])}  {meaning}"])
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from devices.detect import Host
 from devices.engine_files import read_engine
 from devices.engines import onnxruntime
 from devices.files import write_json
-from devices.robustness import EvaluationSets, Replay, accuracy, difference, replay, require_fit
+from devices.robustness import EvaluationSets, Replay, accuracy, difference, mean_iou_of, replay, require_fit
+from devices.scoring import Scorer
 from devices.stage import Progress, StageResult
 
 REPLAY_FILE = "replay.json"
@@ -18,51 +23,69 @@ REPLAY_FILE = "replay.json"
 
 @dataclass(frozen=True)
 class ReplayArtifact:
-    """`replay.json`: which samples each engine got right, set by set, and what follows from it."""
+    """`replay.json`: what each engine's answer to each sample was worth, set by set, and what follows from it."""
 
     folder: Path
 
 
 def attack_engines(
-    engines: Mapping[str, Path], baseline: str, sets: EvaluationSets, host: Host, folder: Path, progress: Progress
+    engines: Mapping[str, Path],
+    baseline: str,
+    sets: EvaluationSets,
+    host: Host,
+    folder: Path,
+    progress: Progress,
+    scorer: Scorer | None = None,
 ) -> StageResult[ReplayArtifact]:
     """Replay every set through every engine. Differences are to the baseline, on the same samples.
 
-    Raises `DeviceError` when an engine does not fit the host, `DataError` when the sets do not fit an engine.
+    `scorer` is that of a custom task; the others have their own. Raises `DeviceError` when an engine does not fit the
+    host, `DataError` when the sets do not fit an engine.
     """
     replays: dict[str, Replay] = {}
     for done, (name, place) in enumerate(engines.items()):
         progress(done, len(engines), name)
         engine = onnxruntime.open_engine(*read_engine(place), host)
         require_fit(sets, engine.info)
-        replays[name] = replay(engine.run, sets)
+        replays[name] = replay(engine.run_all, sets, scorer)
     results = {name: summarize_replay(found, replays[baseline]) for name, found in replays.items()}
-    metrics: dict[str, object] = {"samples": len(sets.labels), "engines": results}
+    metrics: dict[str, object] = {"samples": len(sets.labels), "task": sets.scoring.kind, "engines": results}
     outcomes = {
-        name: {info.name: "".join("01"[int(right)] for right in found.correct[info.name]) for info in found.infos}
-        for name, found in replays.items()
+        name: {info.name: _outcomes(found.scores[info.name]) for info in found.infos} for name, found in replays.items()
     }
-    write_json(folder / REPLAY_FILE, metrics | {"correct": outcomes})
+    kept = "correct" if sets.scoring.kind == "classification" else "scores"
+    write_json(folder / REPLAY_FILE, metrics | {kept: outcomes})
     return StageResult(ReplayArtifact(folder), metrics)
 
 
+def _outcomes(scores: NDArray[Any]) -> str | list[float]:
+    """A text of 0 and 1 for wrong and right; scores as they are."""
+    return "".join("01"[int(right)] for right in scores) if scores.dtype == np.bool_ else [*map(float, scores)]
+
+
 def summarize_replay(found: Replay, baseline: Replay) -> dict[str, object]:
-    """Accuracy by set, clean and worst case, each with its interval; no robust accuracy when nothing was attacked."""
+    """Accuracy by set, clean and worst case, each with its interval; no robust accuracy when nothing was attacked.
+
+    Of segmentation, mean intersection over union of the clean images too.
+    """
     robust: dict[str, object] | None = None
     if found.has_attacks:
         robust = accuracy(found.worst_case).as_dict() | {
             "difference": difference(baseline.worst_case, found.worst_case).as_dict()
         }
-    clean = accuracy(found.correct["clean"]).as_dict() | {
-        "difference": difference(baseline.correct["clean"], found.correct["clean"]).as_dict()
+    clean = accuracy(found.scores["clean"]).as_dict() | {
+        "difference": difference(baseline.scores["clean"], found.scores["clean"]).as_dict()
     }
-    return {
-        "clean": clean,
-        "robust": robust,
-        "sets": set_rows(found),
-    }
+    iou = mean_iou_of(found, "clean")
+    overlap = {"mean_iou": iou.as_dict()} if iou else {}
+    return {"clean": clean, "robust": robust, **overlap, "sets": set_rows(found)}
 
 
 def set_rows(found: Replay) -> list[dict[str, object]]:
-    """What each set is, and the accuracy on it with its interval."""
-    return [asdict(info) | accuracy(found.correct[info.name]).as_dict() for info in found.infos]
+    """What each set is, and the accuracy on it with its interval; of segmentation, mean IoU too."""
+    rows = []
+    for info in found.infos:
+        iou = mean_iou_of(found, info.name)
+        overlap = {"mean_iou": iou.as_dict()} if iou else {}
+        rows.append(asdict(info) | accuracy(found.scores[info.name]).as_dict() | overlap)
+    return rows

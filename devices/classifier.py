@@ -1,4 +1,4 @@
-"""The shipped engine as a function: a frame in, a label out."""
+"""The shipped engine as a function: a frame in, a label out, or what another task gives."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.bundle import Bundle, open_bundle
+from devices.bundle import MANIFEST, Bundle, open_bundle
 from devices.detect import Host, detect_host
 from devices.engines import onnxruntime
 from devices.engines.base import Engine, EngineInfo
 from devices.errors import BundleError, DeviceError
 from devices.preprocess import Preprocess
+from devices.scoring import Scoring
+from devices.segmenter import RawNetwork, Segmenter
 
 ENGINE_PATH = "engine/engine.onnx"
 ENGINE_INFO_PATH = "engine/engine.json"
@@ -55,16 +57,18 @@ class Classifier:
         return Prediction(self.labels[index], index, float(shares[index] / shares.sum()))
 
 
-def load(bundle: str | Path, *, allow_unsigned: bool = False) -> Classifier:
-    """Verify a deploy bundle and load its engine.
+def load(bundle: str | Path, *, allow_unsigned: bool = False) -> Classifier | Segmenter | RawNetwork:
+    """Verify a deploy bundle and load its engine, as a function of one frame.
 
-    Raises `BundleError` when it is damaged or unsigned, `DeviceError` when the engine does not fit this host.
+    What it returns is by the bundle's task: a label, a class map, or the outputs as they are. Raises `BundleError` when
+    it is damaged or unsigned, `DeviceError` when the engine does not fit this host.
     """
     return load_verified(open_bundle(Path(bundle), "deploy", allow_unsigned), detect_host())
 
 
-def load_verified(bundle: Bundle, host: Host) -> Classifier:
+def load_verified(bundle: Bundle, host: Host) -> Classifier | Segmenter | RawNetwork:
     """Load the engine of a bundle that was verified. Raises as `load` does."""
+    scoring = Scoring.from_dict(bundle.manifest.get("task"), f"{bundle.folder / MANIFEST}: task")
     info = read_engine_info(bundle)
     place = str(bundle.folder / PREPROCESS_PATH)
     preprocess = Preprocess.from_dict(bundle.read_json(PREPROCESS_PATH), place)
@@ -74,10 +78,22 @@ def load_verified(bundle: Bundle, host: Host) -> Classifier:
     place = str(bundle.folder / LABELS_PATH)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise BundleError(place, "must be a list of texts", _MAKE_AGAIN)
-    if len(labels) != info.classes:
-        raise BundleError(place, f"has {len(labels)} labels for {info.classes} classes", _MAKE_AGAIN)
+    if scoring.kind != "custom":
+        _require_classes(info, scoring, len(labels), str(bundle.folder))
     engine = onnxruntime.open_engine(bundle.read(ENGINE_PATH), info, host)
-    return Classifier(engine, preprocess, tuple(labels))
+    if scoring.kind == "classification":
+        return Classifier(engine, preprocess, tuple(labels))
+    kind = Segmenter if scoring.kind == "segmentation" else RawNetwork
+    return kind(engine, preprocess, tuple(labels))
+
+
+def _require_classes(info: EngineInfo, scoring: Scoring, labels: int, folder: str) -> None:
+    axes = 1 if scoring.kind == "classification" else 3
+    if [len(shape) for _, shape in info.ports] != [axes]:
+        what = f"has outputs {info.ports}, which is no {scoring.kind}"
+        raise BundleError(f"{folder}/{ENGINE_INFO_PATH}", what, _MAKE_AGAIN)
+    if labels != info.classes:
+        raise BundleError(f"{folder}/{LABELS_PATH}", f"has {labels} labels for {info.classes} classes", _MAKE_AGAIN)
 
 
 def read_engine_info(bundle: Bundle) -> EngineInfo:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from devices.detect import Host, matches
 from devices.profile import Profile, load_profile, profile_names
 
-_SECTIONS = ("engine", "pruning", "measure", "hardware", "recognise")
+_SECTIONS = ("engine", "pruning", "measure", "hardware", "latency_table", "recognise")
 
 
 def profile_lines(profile: Profile) -> list[str]:
@@ -15,6 +15,8 @@ def profile_lines(profile: Profile) -> list[str]:
     lines = [f"{profile.name}: {profile.title} ({profile.kind})"]
     for section in _SECTIONS:
         part = getattr(profile, section)
+        if part is None:
+            continue
         rows = [(field.name, getattr(part, field.name)) for field in fields(part)]
         known = [(name, value) for name, value in rows if value is not None and value != ()]
         if known:

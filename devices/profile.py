@@ -85,6 +85,20 @@ class RecogniseProfile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatencyTableProfile:
+    """Measured on the device, by channels: layers of equal input and output channels, one image."""
+
+    precision: Precision
+    """Precision that the layers ran in."""
+    channels: tuple[int, ...]
+    """Ascending."""
+    ms_per_gmac: tuple[float, ...]
+    """Time of a billion multiply-accumulates at that many channels."""
+    overhead_ms_per_layer: float
+    """Time that a layer takes however small it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """A device: engine, widths, rates and how to recognise it."""
 
@@ -96,6 +110,8 @@ class Profile:
     measure: MeasureProfile
     hardware: HardwareProfile
     recognise: RecogniseProfile
+    latency_table: LatencyTableProfile | None = None
+    """Absent where nobody measured it."""
     sources: dict[str, str]
     """Where each value is from, by its dotted name or its section's."""
 
@@ -107,13 +123,16 @@ _SECTIONS: dict[str, type] = {
     "hardware": HardwareProfile,
     "recognise": RecogniseProfile,
 }
+_OPTIONAL_SECTIONS: dict[str, type] = {"latency_table": LatencyTableProfile}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "kind": get_args(Kind),
     "engine.runtime": get_args(Runtime),
     "engine.precisions": get_args(Precision),
     "engine.int8_activations": get_args(Activations),
+    "latency_table.precision": get_args(Precision),
 }
-_MAY_BE_ZERO = {"hardware.dla_cores"}
+_MAY_BE_ZERO = {"hardware.dla_cores", "latency_table.overhead_ms_per_layer"}
+_MAY_REPEAT = {"latency_table.ms_per_gmac"}
 _HIGHEST = 1_000_000
 """No number of a profile comes near it; a library's counter would overflow far above."""
 _PATTERNS: dict[str, tuple[str, str]] = {
@@ -132,7 +151,12 @@ def profile_names() -> tuple[str, ...]:
 
 
 def load_profile(name: str) -> Profile:
-    """The shipped profile of that name. Raises `DeviceError` that names the nearest known one."""
+    """The shipped profile of that name, or the one in a file ending in `.toml`.
+
+    Raises `DeviceError` that names the nearest known one.
+    """
+    if name.endswith(".toml"):
+        return read_profile(Path(name))
     shipped = _shipped()
     if name not in shipped:
         near = difflib.get_close_matches(name, list(shipped), n=1, cutoff=0.4)
@@ -153,14 +177,16 @@ def read_profile(path: Path | Traversable) -> Profile:
     sources = raw.pop("sources", {})
     if not isinstance(sources, dict) or not all(isinstance(text, str) for text in sources.values()):
         raise DeviceError(f"{path}: sources", "must be a table of texts", 'Quote dotted names: "engine.max_opset"')
-    _refuse_unknown(raw, [*_TOP_TEXTS, *_SECTIONS, "sources"], "", path)
+    known = _SECTIONS | _OPTIONAL_SECTIONS
+    _refuse_unknown(raw, [*_TOP_TEXTS, *known, "sources"], "", path)
     for key in (*_TOP_TEXTS, "engine", "pruning", "measure"):
         if key not in raw:
             raise DeviceError(f"{path}: {key}", "is missing", "Every profile needs it; see devices/profiles/cpu.toml")
     top = {key: _check_value(key, "str", raw[key], path) for key in _TOP_TEXTS}
     sections = {key: _read_section(key, raw.get(key, {}), path) for key in _SECTIONS}
-    values = [f"{section}.{field.name}" for section, kind in _SECTIONS.items() for field in fields(kind)]
-    _refuse_unknown(sources, [*_SECTIONS, *values], "sources.", path)
+    table = _read_table(raw["latency_table"], path) if "latency_table" in raw else None
+    values = [f"{section}.{field.name}" for section, kind in known.items() for field in fields(kind)]
+    _refuse_unknown(sources, [*known, *values], "sources.", path)
     return Profile(
         name=top["name"],
         title=top["title"],
@@ -170,6 +196,7 @@ def read_profile(path: Path | Traversable) -> Profile:
         measure=sections["measure"],
         hardware=sections["hardware"],
         recognise=sections["recognise"],
+        latency_table=table,
         sources=dict(sources),
     )
 
@@ -177,7 +204,7 @@ def read_profile(path: Path | Traversable) -> Profile:
 def _read_section(section: str, raw: Any, path: Path | Traversable) -> Any:
     if not isinstance(raw, dict):
         raise DeviceError(f"{path}: {section}", "must be a table", f"Write it as [{section}]")
-    kind = _SECTIONS[section]
+    kind = (_SECTIONS | _OPTIONAL_SECTIONS)[section]
     declared = {field.name: field for field in fields(kind)}
     _refuse_unknown(raw, list(declared), f"{section}.", path)
     values = {}
@@ -187,6 +214,16 @@ def _read_section(section: str, raw: Any, path: Path | Traversable) -> Any:
         elif field.default is MISSING:
             raise DeviceError(f"{path}: {section}.{name}", "is missing", "Every profile needs it")
     return kind(**values)
+
+
+def _read_table(raw: Any, path: Path | Traversable) -> LatencyTableProfile:
+    table: LatencyTableProfile = _read_section("latency_table", raw, path)
+    if list(table.channels) != sorted(table.channels):
+        raise DeviceError(f"{path}: latency_table.channels", "must be ascending", "Sort them, and ms_per_gmac alike")
+    if len(table.channels) != len(table.ms_per_gmac):
+        what = f"has {len(table.ms_per_gmac)} values, and latency_table.channels has {len(table.channels)}"
+        raise DeviceError(f"{path}: latency_table.ms_per_gmac", what, "Give one per channel count")
+    return table
 
 
 def _refuse_unknown(raw: dict[str, Any], known: list[str], prefix: str, path: Path | Traversable) -> None:
@@ -204,7 +241,7 @@ def _check_value(key: str, annotation: str, value: Any, path: Path | Traversable
         raise DeviceError(f"{path}: {key}", "must be a list with at least one value", f"Write {key} = [...]")
     items = tuple(_check_scalar(key, annotation, item, f"{path}: {key}") for item in value)
     twice = next((item for index, item in enumerate(items) if item in items[:index]), None)
-    if twice is not None:
+    if twice is not None and key not in _MAY_REPEAT:
         raise DeviceError(f"{path}: {key}", f"holds {twice!r} twice", "Remove one")
     return items
 

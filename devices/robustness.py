@@ -5,21 +5,24 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.engines.base import EngineInfo, FloatArray
+from devices.engines.base import EngineInfo, FloatArray, Outputs
 from devices.errors import BundleError, DataError
-from devices.statistics import Interval, paired_difference, wilson
+from devices.scoring import CLASSIFICATION, Scorer, Scores, Scoring, as_tuple, predicted_classes, scorer_of
+from devices.statistics import Interval, mean_iou, mean_score, paired_difference, paired_score_difference, wilson
 
 SetKind = Literal["clean", "adversarial", "corruption"]
 INDEX_FILE = "sets.json"
 LABELS_FILE = "labels.npy"
 FORMAT = "espalier-sets/1"
 _BATCH = 64
+# Values of a batch's images, above which it is made smaller: an output may be many times as large.
+_BATCH_VALUES = 1 << 22
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "SetKind": (str,),
@@ -54,25 +57,31 @@ class SetInfo:
 
 @dataclass(frozen=True)
 class EvaluationSets:
-    """Sets over the same samples: images (N, C, H, W), 0 to 1, by set; labels (N,)."""
+    """Sets over the same samples: images (N, C, H, W), 0 to 1, by set; labels (N,), masks (N, H, W) or other targets.
+
+    What the targets are is said by `scoring`.
+    """
 
     infos: tuple[SetInfo, ...]
     images: dict[str, FloatArray]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
+    scoring: Scoring = CLASSIFICATION
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Which samples an engine got right, (N,) by set."""
+    """What an engine's answers were worth, by set: right or wrong, (N,) bool, or a score from 0 to 1, (N,) float64."""
 
-    correct: dict[str, NDArray[np.bool_]]
+    scores: dict[str, NDArray[Any]]
     infos: tuple[SetInfo, ...]
+    overlap: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Of segmentation: pixels by sample and class, (N, 2, classes), as `devices.scoring.Scores` has them."""
 
     @property
-    def worst_case(self) -> NDArray[np.bool_]:
-        """Right on the clean image and on every adversarial one, (N,)."""
-        counted = [self.correct[info.name] for info in self.infos if info.kind in ("clean", "adversarial")]
-        return cast("NDArray[np.bool_]", np.logical_and.reduce(counted))
+    def worst_case(self) -> NDArray[Any]:
+        """The least of the clean image's score and of every adversarial one's, (N,): right only where all are."""
+        counted = [self.scores[info.name] for info in self.infos if info.kind in ("clean", "adversarial")]
+        return cast("NDArray[Any]", np.minimum.reduce(counted))
 
     @property
     def has_attacks(self) -> bool:
@@ -87,21 +96,50 @@ def require_fit(sets: EvaluationSets, info: EngineInfo) -> None:
         raise DataError(
             "evaluation sets", f"hold images of shape {shape}, and the engine takes {info.input_shape}", _PAIR
         )
-    if sets.labels.max() >= info.classes:
-        what = f"hold label {sets.labels.max()}, and the engine tells {info.classes} classes apart"
+    if sets.scoring.kind == "custom":
+        return
+    if sets.scoring.kind == "segmentation" and [len(shape) for _, shape in info.ports] != [3]:
+        raise DataError("evaluation sets", f"hold masks, and the engine gives {info.ports}", _PAIR)
+    labels = sets.labels
+    if sets.scoring.kind == "segmentation":
+        labels = labels[labels != sets.scoring.ignore_label]
+    if labels.max(initial=0) >= info.classes:
+        what = f"hold label {labels.max()}, and the engine tells {info.classes} classes apart"
         raise DataError("evaluation sets", what, _PAIR)
 
 
-def replay(run: Callable[[FloatArray], FloatArray], sets: EvaluationSets) -> Replay:
-    """Score every set. Adversarial images are clipped again to ε around the clean ones and to 0 to 1 first."""
+def replay(run: Callable[[FloatArray], Outputs], sets: EvaluationSets, scorer: Scorer | None = None) -> Replay:
+    """Score every set. Adversarial images are clipped again to ε around the clean ones and to 0 to 1 first.
+
+    `run` gives all outputs of images (N, C, H, W). `scorer` is that of a custom task, which cannot do without; the
+    others have their own. Raises `DataError`.
+    """
+    score = scorer or scorer_of(sets.scoring)
     clean = sets.images["clean"]
-    correct = {}
+    batch = _BATCH if sets.scoring.kind == "classification" else _batch_of(clean)
+    found: dict[str, Scores] = {}
     for info in sets.infos:
         images = sets.images[info.name]
         if info.kind == "adversarial":
             images = clip_linf(images, clean, cast(float, info.epsilon))
-        correct[info.name] = predict(run, images) == sets.labels
-    return Replay(correct, sets.infos)
+        found[info.name] = _scored(run, images, sets.labels, score, batch)
+    overlap = {name: scores.overlap for name, scores in found.items() if scores.overlap is not None}
+    return Replay({name: scores.values for name, scores in found.items()}, sets.infos, overlap)
+
+
+def _batch_of(images_NCHW: FloatArray) -> int:
+    return int(np.clip(_BATCH_VALUES // max(images_NCHW[0].size, 1), 1, _BATCH))
+
+
+def _scored(
+    run: Callable[[FloatArray], Outputs], images_NCHW: FloatArray, targets: NDArray[Any], score: Scorer, batch: int
+) -> Scores:
+    parts = []
+    for start in range(0, len(images_NCHW), batch):
+        outputs = as_tuple(run(np.ascontiguousarray(images_NCHW[start : start + batch])))
+        parts.append(score(outputs, targets[start : start + batch]))
+    overlap = [part.overlap for part in parts if part.overlap is not None]
+    return Scores(np.concatenate([part.values for part in parts]), np.concatenate(overlap) if overlap else None)
 
 
 def clip_linf(images: FloatArray, clean: FloatArray, epsilon: float) -> FloatArray:
@@ -113,32 +151,39 @@ def clip_linf(images: FloatArray, clean: FloatArray, epsilon: float) -> FloatArr
 
 def predict(run: Callable[[FloatArray], FloatArray], images_NCHW: FloatArray) -> NDArray[np.int64]:
     """Predicted class of each image, (N,). An answer that is not finite counts as no class (-1)."""
-    parts = []
-    for start in range(0, len(images_NCHW), _BATCH):
-        logits = run(np.ascontiguousarray(images_NCHW[start : start + _BATCH]))
-        parts.append(np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1))
-    return np.concatenate(parts).astype(np.int64)
+    starts = range(0, len(images_NCHW), _BATCH)
+    return np.concatenate(
+        [predicted_classes(run(np.ascontiguousarray(images_NCHW[start : start + _BATCH]))) for start in starts]
+    )
 
 
-def accuracy(correct: NDArray[np.bool_]) -> Interval:
-    """Share right, with Wilson's interval."""
-    return wilson(int(correct.sum()), correct.size)
+def accuracy(scores: NDArray[Any]) -> Interval:
+    """Share right, with Wilson's interval, of right or wrong (bool); of scores from 0 to 1 their mean."""
+    return wilson(int(scores.sum()), scores.size) if scores.dtype == np.bool_ else mean_score(scores)
 
 
-def difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Interval:
+def difference(before: NDArray[Any], after: NDArray[Any]) -> Interval:
     """Accuracy after minus before on the same samples, with its paired interval."""
-    return paired_difference(before, after)
+    if before.dtype == after.dtype == np.bool_:
+        return paired_difference(before, after)
+    return paired_score_difference(before, after)
 
 
-def sets_index(infos: Sequence[SetInfo]) -> dict[str, object]:
+def mean_iou_of(found: Replay, name: str) -> Interval | None:
+    """Mean intersection over union on a set; None but for segmentation."""
+    return mean_iou(found.overlap[name]) if name in found.overlap else None
+
+
+def sets_index(infos: Sequence[SetInfo], scoring: Scoring = CLASSIFICATION) -> dict[str, object]:
     """The index file's content."""
-    return {"format": FORMAT, "sets": [asdict(info) for info in infos]}
+    return {"format": FORMAT, "scoring": scoring.as_dict(), "sets": [asdict(info) for info in infos]}
 
 
 def read_sets(index: Any, read: Callable[[str], bytes], where: str) -> EvaluationSets:
     """Evaluation sets from their index and a reader of files by name. Raises `BundleError`; unpickles nothing."""
     if not isinstance(index, dict) or index.get("format") != FORMAT or not isinstance(index.get("sets"), list):
         raise BundleError(where, f"is not an index of evaluation sets of format {FORMAT!r}", _CRAFT_AGAIN)
+    scoring = Scoring.from_dict(index.get("scoring"), f"{where}: scoring")
     infos = tuple(_read_info(row, f"{where}: sets[{number}]") for number, row in enumerate(index["sets"]))
     names = [info.name for info in infos]
     if "clean" not in names or len(set(names)) < len(names):
@@ -147,9 +192,7 @@ def read_sets(index: Any, read: Callable[[str], bytes], where: str) -> Evaluatio
     labels = _read_array(read, LABELS_FILE, where)
     if clean.ndim != 4 or not clean.size:
         raise BundleError(f"{where}: clean.npy", f"has shape {clean.shape}, not (N, C, H, W)", _CRAFT_AGAIN)
-    if labels.dtype.kind not in "iu" or labels.shape != (len(clean),) or labels.min() < 0:
-        what = f"has shape {labels.shape} and type {labels.dtype}, not {len(clean)} whole numbers from 0"
-        raise BundleError(f"{where}: {LABELS_FILE}", what, _CRAFT_AGAIN)
+    _check_labels(labels, clean.shape, scoring, f"{where}: {LABELS_FILE}")
     images = {}
     for info in infos:
         array = clean if info.name == "clean" else _read_array(read, info.file, where)
@@ -160,7 +203,20 @@ def read_sets(index: Any, read: Callable[[str], bytes], where: str) -> Evaluatio
         if info.kind != "adversarial" and not (array.min() >= 0 and array.max() <= 1):
             raise BundleError(f"{where}: {info.file}", "has values that are not within 0 to 1", _CRAFT_AGAIN)
         images[info.name] = array
-    return EvaluationSets(infos, images, labels.astype(np.int64))
+    labels = labels.astype(np.int64) if scoring.kind == "classification" else labels
+    return EvaluationSets(infos, images, labels, scoring)
+
+
+def _check_labels(labels: NDArray[Any], images: tuple[int, ...], scoring: Scoring, where: str) -> None:
+    found = f"has shape {labels.shape} and type {labels.dtype}"
+    if scoring.kind == "custom":
+        if labels.dtype.kind not in "biuf" or labels.ndim == 0 or len(labels) != images[0]:
+            raise BundleError(where, f"{found}, not numbers for {images[0]} samples", _CRAFT_AGAIN)
+        return
+    wanted = images[:1] if scoring.kind == "classification" else (images[0], *images[2:])
+    if labels.dtype.kind not in "iu" or labels.shape != wanted or labels.min() < 0:
+        count = f"{images[0]}" if scoring.kind == "classification" else f"{wanted}"
+        raise BundleError(where, f"{found}, not {count} whole numbers from 0", _CRAFT_AGAIN)
 
 
 def _read_info(row: Any, where: str) -> SetInfo:

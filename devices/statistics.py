@@ -9,6 +9,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 Z_95 = 1.959963984540054
+# Student's t for 1 to 30 degrees of freedom.
+_T_95 = (
+    12.706205,
+    4.302653,
+    3.182446,
+    2.776445,
+    2.570582,
+    2.446912,
+    2.364624,
+    2.306004,
+    2.262157,
+    2.228139,
+    2.200985,
+    2.178813,
+    2.160369,
+    2.144787,
+    2.131450,
+    2.119905,
+    2.109816,
+    2.100922,
+    2.093024,
+    2.085963,
+    2.079614,
+    2.073873,
+    2.068658,
+    2.063899,
+    2.059539,
+    2.055529,
+    2.051831,
+    2.048407,
+    2.045230,
+    2.042272,
+)
 
 
 @dataclass(frozen=True)
@@ -31,14 +64,18 @@ def wilson(successes: int, trials: int) -> Interval:
     """
     if trials <= 0 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials")
-    share = successes / trials
+    found = _wilson(successes / trials, trials)
+    # At 0 and 1 the closed form misses the bound by rounding only.
+    low = 0.0 if successes == 0 else found.low
+    high = 1.0 if successes == trials else found.high
+    return Interval(found.value, low, high)
+
+
+def _wilson(share: float, trials: int) -> Interval:
     z2 = Z_95 * Z_95
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
-    # At 0 and 1 the closed form misses the bound by rounding only.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == trials else centre + half
-    return Interval(share, low, high)
+    return Interval(share, centre - half, centre + half)
 
 
 def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Interval:
@@ -56,6 +93,82 @@ def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> In
     centre = p_won - p_lost
     half = Z_95 * math.sqrt((p_won + p_lost - centre * centre) / (n + 2))
     return Interval((won - lost) / n, max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def mean_score(scores: NDArray[np.float64]) -> Interval:
+    """Mean of scores from 0 to 1, (N,), with Student's t interval (Student 1908), cut off at 0 and 1.
+
+    Where all scores are equal their spread is not known rather than none: then Wilson's interval for the same share,
+    because no score within 0 and 1 spreads more than right and wrong do. Raises `ValueError` without scores.
+    """
+    if scores.ndim != 1 or scores.size == 0:
+        raise ValueError(f"scores of shape {scores.shape}")
+    mean = float(scores.mean())
+    if np.ptp(scores) == 0:
+        found = _wilson(min(max(mean, 0.0), 1.0), scores.size)
+        return Interval(mean, max(0.0, min(found.low, mean)), min(1.0, max(found.high, mean)))
+    half = t_quantile_95(scores.size - 1) * float(scores.std(ddof=1)) / math.sqrt(scores.size)
+    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def paired_score_difference(before: NDArray[np.float64], after: NDArray[np.float64]) -> Interval:
+    """Mean of `after` minus mean of `before`, scores from 0 to 1 of the same samples, (N,), by a paired t interval.
+
+    Where all differences are equal, as when nothing changed, the adjusted interval of `paired_difference` with its two
+    added pairs (Bonett & Price 2012, eq. 3), of which this is the general form. Raises `ValueError`.
+    """
+    if before.shape != after.shape or before.ndim != 1 or before.size == 0:
+        raise ValueError(f"paired scores of shapes {before.shape} and {after.shape}")
+    gained = after.astype(np.float64) - before.astype(np.float64)
+    mean, n = float(gained.mean()), gained.size
+    if np.ptp(gained) > 0:
+        half = t_quantile_95(n - 1) * float(gained.std(ddof=1)) / math.sqrt(n)
+        return Interval(mean, max(-1.0, mean - half), min(1.0, mean + half))
+    # One pair that gained all and one that lost all, added to those seen.
+    centre = n * mean / (n + 2)
+    half = Z_95 * math.sqrt(((float(gained @ gained) + 2) / (n + 2) - centre * centre) / (n + 2))
+    return Interval(mean, max(-1.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))
+
+
+def t_quantile_95(degrees: int) -> float:
+    """Two-sided 95 % quantile of Student's t (Abramowitz & Stegun 1964, 26.7.5; below 30 degrees from its table)."""
+    if degrees < 1:
+        raise ValueError(f"{degrees} degrees of freedom")
+    if degrees <= len(_T_95):
+        return _T_95[degrees - 1]
+    z = Z_95
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + math.fsum(term / degrees**power for power, term in enumerate(terms, start=1))
+
+
+def mean_iou(overlap: NDArray[np.int64], resamples: int = 1000, seed: int = 0) -> Interval:
+    """Mean over classes of intersection over union, pixels of all samples together (Everingham et al. 2015, 4.2).
+
+    `overlap` is (N, 2, classes): pixels where mask and answer are both of a class, and where one of them is. A class
+    that is in neither counts nowhere. The interval is the percentile bootstrap over samples (Efron & Tibshirani 1993,
+    chapter 13).
+    """
+    count = len(overlap)
+    if count == 0:
+        raise ValueError("no samples")
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+    totals = np.tensordot(drawn.astype(np.float64), overlap.astype(np.float64), axes=1)
+    low, high = np.percentile(_iou(totals), [2.5, 97.5])
+    value = float(_iou(overlap.sum(axis=0, dtype=np.float64)[None])[0])
+    # A resample may miss a class that is rare, and its mean then lies apart.
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def _iou(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean intersection over union of each row of totals (rows, 2, classes); 0 where there is no class at all."""
+    both, either = totals[:, 0], totals[:, 1]
+    shares = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+    return np.asarray(shares.sum(axis=1) / np.maximum((either > 0).sum(axis=1), 1))
 
 
 def bootstrap_percentile(rounds_ns: NDArray[np.int64], percentile: float, resamples: int, seed: int) -> Interval:

@@ -1,4 +1,4 @@
-"""A torch network as ONNX: one input `image` (batch, C, H, W), one output `logits` (batch, classes)."""
+"""A torch network as ONNX: one input `image` (batch, C, H, W); output `logits`, or `output_0` and on of several."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.engines.base import FloatArray, Outputs
 from devices.engines.onnxruntime import open_reference
 from devices.errors import ModelError
 from devices.files import write_atomic
-from exporters.parity import Parity, ParityLimits, compare, require
+from devices.scoring import as_tuple, same_classes
+from exporters.parity import Agreement, Parity, ParityLimits, compare, require
 from exporters.portable import portable_bytes
 from exporters.quiet import first_line, quiet
 
@@ -25,7 +27,7 @@ OUTPUT_NAME = "logits"
 # Asked for less, the newer exporter warns and writes opset 18.
 _OLDEST_DYNAMO_OPSET = 18
 _ODD_BATCH = 3
-_FREE_BATCH = "Write its forward() for any batch size, one row of logits an image"
+_FREE_BATCH = "Write its forward() for any batch size, one row of every output an image"
 _REWRITE = "See the whole error with --debug; plain tensor operations without branches on values can be exported"
 
 
@@ -36,6 +38,7 @@ def export_onnx(
     path: Path,
     limits: ParityLimits,
     threads: int,
+    agreement: Agreement | None = same_classes,
 ) -> Parity:
     """Write the network as ONNX with a free batch, and prove that it answers as the network does.
 
@@ -44,7 +47,7 @@ def export_onnx(
     answers differ.
     """
     expected = _answers(network, samples_NCHW)
-    model = _trace(network, samples_NCHW, opset)
+    model = _trace(network, samples_NCHW, opset, output_names(expected))
     got = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if got != opset:
         raise ModelError(
@@ -58,38 +61,55 @@ def export_onnx(
     parts = [part for part in (samples_NCHW[:_ODD_BATCH], samples_NCHW[_ODD_BATCH:]) if len(part)]
     try:
         with quiet():
-            answered = np.concatenate([run(part) for part in parts])
+            answered = _joined([as_tuple(run(part)) for part in parts])
     # ONNX Runtime's exceptions share no public base below Exception.
     except Exception as cause:
         what = f"the exported network does not take every batch size: {first_line(cause)}"
         raise ModelError("export", what, _FREE_BATCH) from cause
-    return require(compare("torch to ONNX", expected, answered), limits, "The exporter changed the network's answers")
+    parity = compare("torch to ONNX", expected, answered, agreement)
+    return require(parity, limits, "The exporter changed the network's answers")
 
 
-def _answers(network: torch.nn.Module, samples_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The network's logits (N, classes). Raises `ModelError` when it does not give one row a sample."""
+def output_names(outputs: Outputs) -> list[str]:
+    """Names of a network's outputs in the ONNX file."""
+    return [f"output_{index}" for index in range(len(outputs))] if isinstance(outputs, tuple) else [OUTPUT_NAME]
+
+
+def _joined(parts: list[tuple[FloatArray, ...]]) -> Outputs:
+    """Outputs of several batches as those of one."""
+    joined = tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return joined if len(joined) > 1 else joined[0]
+
+
+def _answers(network: torch.nn.Module, samples_NCHW: NDArray[np.float32]) -> Outputs:
+    """The network's outputs, each (N, ...). Raises `ModelError` when it does not give one row a sample."""
     import torch
 
     try:
         with torch.no_grad():
             # A copy, because a network may work on its input in place.
-            logits = network(torch.from_numpy(samples_NCHW.copy()))
+            answer = network(torch.from_numpy(samples_NCHW.copy()))
     # A user's network may raise anything.
     except Exception as cause:
         what = f"the network does not take a batch of {len(samples_NCHW)} images: {first_line(cause)}"
         raise ModelError("export", what, _FREE_BATCH) from cause
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(samples_NCHW):
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ModelError("export", f"the network returns {found} for {len(samples_NCHW)} images", _FREE_BATCH)
-    return np.asarray(logits.numpy(), dtype=np.float32)
+    outputs = answer if isinstance(answer, tuple) else (answer,)
+    for output in outputs:
+        if not isinstance(output, torch.Tensor) or output.ndim == 0 or len(output) != len(samples_NCHW):
+            found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+            raise ModelError("export", f"the network returns {found} for {len(samples_NCHW)} images", _FREE_BATCH)
+    arrays = tuple(np.asarray(output.numpy(), dtype=np.float32) for output in outputs)
+    return arrays if isinstance(answer, tuple) else arrays[0]
 
 
-def _trace(network: torch.nn.Module, samples_NCHW: NDArray[np.float32], opset: int) -> onnx.ModelProto:
+def _trace(
+    network: torch.nn.Module, samples_NCHW: NDArray[np.float32], opset: int, names: list[str]
+) -> onnx.ModelProto:
     import torch
 
     # Two, because a batch of one is taken for a constant.
     images = torch.from_numpy(np.resize(samples_NCHW, (2, *samples_NCHW.shape[1:])))
-    arguments: dict[str, Any] = {"input_names": [INPUT_NAME], "output_names": [OUTPUT_NAME], "opset_version": opset}
+    arguments: dict[str, Any] = {"input_names": [INPUT_NAME], "output_names": names, "opset_version": opset}
     try:
         with quiet(), torch.no_grad():
             if opset >= _OLDEST_DYNAMO_OPSET:
@@ -110,7 +130,7 @@ def _trace_old(network: torch.nn.Module, images: torch.Tensor, arguments: dict[s
     import torch
 
     buffer: Any = io.BytesIO()
-    axes = {INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}}
+    axes = {name: {0: "batch"} for name in (INPUT_NAME, *arguments["output_names"])}
     fused = torch.backends.mha.get_fastpath_enabled()
     # It knows the operations that transformer layers are made of, and not the one that they run as in inference.
     torch.backends.mha.set_fastpath_enabled(False)

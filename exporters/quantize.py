@@ -15,8 +15,9 @@ from devices.engines.onnxruntime import open_reference
 from devices.errors import ModelError
 from devices.files import write_atomic
 from devices.profile import Activations
+from devices.scoring import same_classes
 from exporters.onnx_export import INPUT_NAME
-from exporters.parity import Parity, ParityLimits, compare, require
+from exporters.parity import Agreement, Parity, ParityLimits, compare, require
 from exporters.portable import portable_bytes
 from exporters.quiet import first_line, quiet
 
@@ -43,6 +44,7 @@ def quantize_int8(
     weight_bits: int,
     limits: ParityLimits,
     threads: int,
+    agreement: Agreement | None = same_classes,
 ) -> Parity:
     """Quantize weights per channel and activations per tensor, ranges by min-max over the calibration samples.
 
@@ -77,7 +79,7 @@ def quantize_int8(
     expected = open_reference(source, threads)(samples_NCHW)
     answered = open_reference(target, threads)(samples_NCHW)
     return require(
-        compare("simplified to INT8", expected, answered),
+        compare("simplified to INT8", expected, answered, agreement),
         limits,
         "Use more calibration samples, or set quantize.precision = 'fp32'",
     )

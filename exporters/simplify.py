@@ -10,13 +10,19 @@ from numpy.typing import NDArray
 from devices.engines.onnxruntime import open_reference
 from devices.errors import ModelError
 from devices.files import write_atomic
-from exporters.parity import Parity, ParityLimits, compare, require
+from devices.scoring import same_classes
+from exporters.parity import Agreement, Parity, ParityLimits, compare, require
 from exporters.portable import portable_bytes
 from exporters.quiet import first_line, quiet
 
 
 def simplify_onnx(
-    source: Path, target: Path, samples_NCHW: NDArray[np.float32], limits: ParityLimits, threads: int
+    source: Path,
+    target: Path,
+    samples_NCHW: NDArray[np.float32],
+    limits: ParityLimits,
+    threads: int,
+    agreement: Agreement | None = same_classes,
 ) -> tuple[Parity, dict[str, int]]:
     """Fold constants and remove what has no effect. Returns parity and the count of nodes before and after.
 
@@ -36,6 +42,6 @@ def simplify_onnx(
     write_atomic(target, portable_bytes(simplified))
     expected = open_reference(source, threads)(samples_NCHW)
     answered = open_reference(target, threads)(samples_NCHW)
-    parity = compare("ONNX to simplified", expected, answered)
+    parity = compare("ONNX to simplified", expected, answered, agreement)
     require(parity, limits, "The simplifier changed the network's answers")
     return parity, {"nodes_before": len(model.graph.node), "nodes_after": len(simplified.graph.node)}

@@ -12,9 +12,11 @@ from devices.errors import DeviceError
 from devices.files import digest_value
 from devices.stage import Progress
 from pipeline.fingerprint import data_fingerprint, model_fingerprint
-from pipeline.nodes import Node, chain_of
+from pipeline.node import Node
+from pipeline.nodes import chain_of
 from pipeline.source_digest import code_digest, our_module
 from pipeline.store import Store, Stored
+from pipeline.tasks.fingerprint import task_fingerprint
 from pipeline.versions import library_versions
 from pipeline.work import StepInputs, Work
 
@@ -68,7 +70,7 @@ def plan_chain(work: Work, store: Store) -> tuple[Node, ...]:
         )
     model = model_fingerprint(work.recipe.model, store.root)
     data = data_fingerprint(work.recipe.data, store.root)
-    return chain_of(work, model, data)
+    return chain_of(work, model, data, task_fingerprint(work.recipe.task))
 
 
 def run_chain(work: Work, store: Store, observer: Observer) -> Outcome:
@@ -89,7 +91,7 @@ def run_chain(work: Work, store: Store, observer: Observer) -> Outcome:
             stored = store.make(
                 node.stage,
                 key,
-                _maker(node, work, needed, progress),
+                _maker(node, work, needed, progress, store.partial_folder(node.stage, key)),
                 lambda node=node: observer.waiting(node),  # type: ignore[misc]
             )
             step_s += stored.seconds if not stored.reused else 0.0
@@ -110,8 +112,8 @@ def stored_steps(work: Work, store: Store) -> Iterator[tuple[Node, Stored | None
         yield node, stored
 
 
-def _maker(node: Node, work: Work, needed: Mapping[str, Stored], progress: Progress) -> Any:
-    return lambda folder: node.load()(StepInputs(work, needed, folder, progress))
+def _maker(node: Node, work: Work, needed: Mapping[str, Stored], progress: Progress, partial: Path) -> Any:
+    return lambda folder: node.load()(StepInputs(work, needed, folder, progress, node.config, partial))
 
 
 def _key(node: Node, results: Mapping[str, Stored]) -> str:

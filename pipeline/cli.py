@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", type=Path, metavar="RECIPE", help="recipe file, such as recipes/digits.toml")
-    command.add_argument("--device", default="cpu", metavar="NAME", help="device profile (cpu)")
+    command.add_argument(
+        "--device", default="cpu", metavar="NAME", help="device profile, or the file of one of yours (cpu)"
+    )
     command.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="override a key of the recipe"
     )

@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 
 from devices.errors import DataError
 from pipeline.factory import call_factory, load_factory
-from pipeline.recipe import DataConfig
+from pipeline.recipe import DataConfig, TaskConfig
+
+CLASSIFICATION = TaskConfig()
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) and labels (N,). Images are uint8 (0 to 255) or float32 (0 to 1)."""
+    """Images (N, C, H, W) and labels. Images are uint8 (0 to 255) or float32 (0 to 1)."""
 
     images: NDArray[Any]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
+    """Classes (N,), masks of classes (N, H, W), or the targets of a custom task, (N, ...) of any numbers."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,6 +41,7 @@ class Dataset:
     train: Split
     test: Split
     class_names: tuple[str, ...]
+    """Of a custom task it may be empty."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -46,25 +50,35 @@ class Dataset:
         return channels, height, width
 
 
-def load_dataset(config: DataConfig) -> Dataset:
-    """Call the data factory and check what it returns; labels come as int64. Raises `DataError` or `RecipeError`."""
+def load_dataset(config: DataConfig, task: TaskConfig = CLASSIFICATION) -> Dataset:
+    """Call the data factory and check what it returns. Raises `DataError` or `RecipeError`.
+
+    Labels come as int64; masks stay uint8 when they are, and targets of a custom task stay as they are.
+    """
     factory = load_factory(config.factory, "data.factory")
     dataset = call_factory(factory, config.args, "data.factory", DataError)
     if not isinstance(dataset, Dataset):
         raise DataError("data.factory", f"returned {type(dataset).__name__}", "It must return a pipeline.data.Dataset")
     names = dataset.class_names
     sound = isinstance(names, (tuple, list)) and all(isinstance(name, str) and _is_text(name) for name in names)
-    if not sound or not names or len(set(names)) != len(names):
+    if not sound or (not names and task.kind != "custom") or len(set(names)) != len(names):
         raise DataError(
             "data: class_names", f"are {names!a:.80}", "Give a tuple of texts, each class a name of its own"
         )
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         _check_split(part, split, dataset)
-    missing = set(range(len(dataset.class_names))) - set(np.unique(dataset.train.labels).tolist())
+        _check_targets(f"data: {part}", split, len(names), task)
+    if task.kind == "custom":
+        return Dataset(dataset.train, dataset.test, tuple(names))
+    seen = set(np.unique(dataset.train.labels).tolist()) | (
+        {task.ignore_label} if task.kind == "segmentation" else set()
+    )
+    missing = set(range(len(names))) - seen
     if missing:
         absent = ", ".join(names[index] for index in sorted(missing))
-        raise DataError("data: train", f"has no image of class {absent}", "Add images or drop the class")
-    return Dataset(_with_int64_labels(dataset.train), _with_int64_labels(dataset.test), tuple(names))
+        what = "has no pixel of class" if task.kind == "segmentation" else "has no image of class"
+        raise DataError("data: train", f"{what} {absent}", "Add images or drop the class")
+    return Dataset(_with_plain_labels(dataset.train), _with_plain_labels(dataset.test), tuple(names))
 
 
 def _is_text(name: str) -> bool:
@@ -75,15 +89,17 @@ def _is_text(name: str) -> bool:
         return False
 
 
-def _with_int64_labels(split: Split) -> Split:
-    return Split(split.images, np.ascontiguousarray(split.labels, dtype=np.int64))
+def _with_plain_labels(split: Split) -> Split:
+    # Masks are large: bytes stay bytes.
+    dtype = np.uint8 if split.labels.ndim == 3 and split.labels.dtype == np.uint8 else np.int64
+    return Split(split.images, np.ascontiguousarray(split.labels, dtype=dtype))
 
 
 def _check_split(part: str, split: object, dataset: Dataset) -> None:
     where = f"data: {part}"
     if not isinstance(split, Split) or not all(isinstance(own, np.ndarray) for own in (split.images, split.labels)):
         raise DataError(where, "is not a Split of two numpy arrays", "Give pipeline.data.Split(images, labels)")
-    images, labels = split.images, split.labels
+    images = split.images
     if images.ndim != 4 or 0 in images.shape:
         raise DataError(where, f"images have shape {images.shape}", "Give (N, C, H, W) with at least one image")
     if images.shape[1:] != dataset.train.images.shape[1:]:
@@ -94,21 +110,38 @@ def _check_split(part: str, split: object, dataset: Dataset) -> None:
         )
     if images.dtype not in (np.uint8, np.float32):
         raise DataError(where, f"images are of type {images.dtype}", "Give uint8 (0 to 255) or float32 (0 to 1)")
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise DataError(where, f"labels have shape {labels.shape} and type {labels.dtype}", "Give one integer an image")
-    outside = np.flatnonzero((labels < 0) | (labels >= len(dataset.class_names)))
-    if outside.size:
-        raise DataError(
-            where,
-            f"label {int(labels[outside[0]])} of sample {int(outside[0])} is out of range",
-            f"Labels go from 0 to {len(dataset.class_names) - 1}",
-        )
     if images.dtype == np.float32:
         low, high = float(images.min()), float(images.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError(where, "images hold values that are not finite", "Clean the data")
         if low < 0 or high > 1:
             raise DataError(where, f"images go from {low:g} to {high:g}", "Scale them to 0 to 1")
+
+
+def _check_targets(where: str, split: Split, classes: int, task: TaskConfig) -> None:
+    labels, count = split.labels, len(split.images)
+    found = f"labels have shape {labels.shape} and type {labels.dtype}"
+    if task.kind == "custom":
+        if labels.ndim == 0 or len(labels) != count or labels.dtype.kind not in "biuf":
+            raise DataError(where, found, f"Give numbers for each of the {count} images, (N, ...)")
+        if not np.isfinite(labels).all():
+            raise DataError(where, "labels hold values that are not finite", "Clean the data")
+        return
+    masks = task.kind == "segmentation"
+    wanted = (count, *split.images.shape[2:]) if masks else (count,)
+    if labels.shape != wanted or labels.dtype.kind not in "iu":
+        raise DataError(where, found, f"Give one integer {'a pixel, ' + str(wanted) if masks else 'an image'}")
+    counted = labels != task.ignore_label if masks else np.ones(labels.shape, dtype=np.bool_)
+    outside = np.argwhere(counted & ((labels < 0) | (labels >= classes)))
+    if len(outside):
+        raise DataError(
+            where,
+            f"label {int(labels[tuple(outside[0])])} of sample {int(outside[0][0])} is out of range",
+            f"Labels go from 0 to {classes - 1}" + (f"; {task.ignore_label} is not counted" if masks else ""),
+        )
+    empty = np.flatnonzero(~counted.reshape(count, -1).any(axis=1))
+    if empty.size:
+        raise DataError(where, f"the mask of sample {int(empty[0])} has no labelled pixel", "Take the image out")
 
 
 def seeded_choice(count: int, wanted: int, seed: int, after: int = 0) -> NDArray[np.int64]:

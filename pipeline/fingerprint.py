@@ -10,7 +10,7 @@ from devices.errors import DataError, EspalierError, ModelError, StorageError
 from devices.files import digest_file, digest_value, read_json, write_json
 from pipeline.factory import factory_digest
 from pipeline.recipe import DataConfig, ModelConfig
-from pipeline.recipe_paths import is_path_argument
+from pipeline.recipe.paths import is_path_argument
 
 _CACHE_NAME = "file-digests.json"
 _RUN_MARK = ".espalier"
@@ -24,7 +24,8 @@ def model_fingerprint(config: ModelConfig, store_root: Path) -> dict[str, object
         if not path.is_file():
             raise ModelError("model.weights", f"there is no file {path}", "Paths are relative to the recipe's folder")
         weights = _content(path, store_root, ModelError)
-    return {
+    beside = _beside_onnx(Path(config.onnx), store_root) if config.onnx is not None else {}
+    return beside | {
         "factory": factory_digest(config.factory, "model.factory"),
         "args": _arguments(config.args, "model", store_root, ModelError),
         "weights": weights,
@@ -39,6 +40,15 @@ def data_fingerprint(config: DataConfig, store_root: Path) -> dict[str, object]:
         "factory": factory_digest(config.factory, "data.factory"),
         "args": _arguments(config.args, "data", store_root, DataError),
     }
+
+
+def _beside_onnx(path: Path, store_root: Path) -> dict[str, object]:
+    """Digests of the files that an ONNX file keeps its weights in."""
+    if not path.is_file():
+        return {}
+    from exporters.onnx_read import external_files
+
+    return {"external": [_content(file, store_root, ModelError) for file in external_files(path)]}
 
 
 def _arguments(

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from devices.scoring import Scoring, kind_of
 from pipeline.recipe import GateConfig
+
+_Figure = tuple[float, float, float] | None
+"""Value, low and high end; None when it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,76 +55,30 @@ def judge(
     """
     engine = measurements["engines"][shipped]
     accuracy = replays["engines"][shipped] if replays else {"clean": None, "robust": None}
+    noun = Scoring(kind=kind_of(replays.get("task") if replays else None)).noun
     clean, robust = accuracy["clean"], accuracy["robust"]
     size = float(engine["size_bytes"])
-    lost = _drop(clean, shipped), _drop(robust, shipped)
-    candidates = (
-        _at_most(config, "max_accuracy_drop", "clean accuracy lost against dense FP32", "points", lost[0]),
-        _at_least(config, "min_accuracy", "clean accuracy", "%", _percent(clean)),
-        _at_most(
-            config,
-            "max_robust_accuracy_drop",
-            "robust accuracy lost against dense FP32",
-            "points",
-            _drop(robust, shipped),
-        ),
-        _at_least(config, "min_robust_accuracy", "robust accuracy, worst case of all attacks", "%", _percent(robust)),
-        _at_most(config, "max_p99_ms", "99th percentile of latency", "ms", _p99(engine["latency"])),
-        _at_most(config, "max_size_bytes", "size of the engine", "bytes", (size, size, size)),
-        _at_least(
-            config,
-            "min_speedup_dense_fp32",
-            "times faster than dense FP32",
-            "x",
-            _speedup(measurements, shipped, "fp32"),
-        ),
-        _at_least(
-            config,
-            "min_speedup_dense_int8",
-            "times faster than dense INT8",
-            "x",
-            _speedup(measurements, shipped, "int8"),
-        ),
+    figures: tuple[tuple[str, str, str, _Figure], ...] = (
+        ("max_accuracy_drop", f"clean {noun} lost against dense FP32", "points", _drop(clean, shipped)),
+        ("min_accuracy", f"clean {noun}", "%", _percent(clean)),
+        ("min_mean_iou", "mean IoU of the clean images", "%", _percent(accuracy.get("mean_iou"))),
+        ("max_robust_accuracy_drop", f"robust {noun} lost against dense FP32", "points", _drop(robust, shipped)),
+        ("min_robust_accuracy", f"robust {noun}, worst case of all attacks", "%", _percent(robust)),
+        ("max_p99_ms", "99th percentile of latency", "ms", _p99(engine["latency"])),
+        ("max_size_bytes", "size of the engine", "bytes", (size, size, size)),
+        ("min_speedup_dense_fp32", "times faster than dense FP32", "x", _speedup(measurements, shipped, "fp32")),
+        ("min_speedup_dense_int8", "times faster than dense INT8", "x", _speedup(measurements, shipped, "int8")),
     )
-    return Verdict(tuple(budget for budget in candidates if budget is not None))
+    limits = config.model_dump(exclude_none=True)
+    return Verdict(
+        tuple(_budget(limits[name], name, text, unit, figure) for name, text, unit, figure in figures if name in limits)
+    )
 
 
-_Figure = tuple[float, float, float] | None
-"""Value, low and high end; None when it is not known."""
-
-
-def _at_most(config: GateConfig, name: str, text: str, unit: str, figure: _Figure) -> Budget | None:
-    limit = getattr(config, name)
-    if limit is None:
-        return None
+def _budget(limit: float, name: str, text: str, unit: str, figure: _Figure) -> Budget:
     value, low, high = figure or (None, None, None)
-    return Budget(
-        name=name,
-        text=text,
-        limit=limit,
-        unit=unit,
-        value=value,
-        low=low,
-        high=high,
-        met=high is not None and high <= limit,
-    )
-
-
-def _at_least(config: GateConfig, name: str, text: str, unit: str, figure: _Figure) -> Budget | None:
-    limit = getattr(config, name)
-    if limit is None:
-        return None
-    value, low, high = figure or (None, None, None)
-    return Budget(
-        name=name,
-        text=text,
-        limit=limit,
-        unit=unit,
-        value=value,
-        low=low,
-        high=high,
-        met=low is not None and low >= limit,
-    )
+    met = high is not None and high <= limit if name.startswith("max_") else low is not None and low >= limit
+    return Budget(name=name, text=text, limit=limit, unit=unit, value=value, low=low, high=high, met=met)
 
 
 def _figure(interval: Mapping[str, float]) -> _Figure:

@@ -17,11 +17,14 @@ from devices.files import read_json, write_atomic, write_json
 from pipeline.compute import seeded
 from pipeline.factory import call_factory, load_factory
 from pipeline.prune.network import first_line, inference
-from pipeline.prune.plan import PruningPlan, apply_plan
-from pipeline.recipe import ModelConfig
+from pipeline.prune.plan import PruningPlan
+from pipeline.prune.replay import apply_plan
+from pipeline.recipe import ModelConfig, TaskConfig
+from pipeline.tasks.select import plain_outputs
 
 WEIGHTS_FILE = "weights.safetensors"
 PLAN_FILE = "plan.json"
+CLASSIFICATION = TaskConfig()
 _SAVE_PLAIN = "Save it again: safetensors.torch.save_file(network.state_dict(), path)"
 
 
@@ -50,8 +53,12 @@ class NormalizedNetwork(nn.Module):
         return self.network((x - self.mean) / self.std)  # type: ignore[no-any-return, operator]
 
 
-def build_network(config: ModelConfig, seed: int) -> nn.Module:
-    """The factory's network with its initial weights, which depend on `seed` alone. Raises `ModelError`."""
+def build_network(config: ModelConfig, seed: int, task: TaskConfig = CLASSIFICATION) -> nn.Module:
+    """The factory's network with its initial weights, which depend on `seed` alone. Raises `ModelError`.
+
+    It returns one tensor, or a tuple of tensors, whatever the factory's own returns: of outputs by name the logits, or
+    what a custom task keeps.
+    """
     factory = load_factory(config.factory, "model.factory")
     with seeded(seed):
         network = call_factory(factory, config.args, "model.factory", ModelError)
@@ -60,6 +67,7 @@ def build_network(config: ModelConfig, seed: int) -> nn.Module:
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if is_lazy(tensor):
             raise ModelError("model.factory", f"'{name}' has no shape yet", "Give lazy layers their input sizes")
+    network.register_forward_hook(plain_outputs(task))
     dense: nn.Module = network.float().eval()
     if config.mean is not None and config.std is not None:
         dense = NormalizedNetwork(dense, config.mean, config.std).eval()
@@ -84,9 +92,11 @@ def save_network(network: nn.Module, plan: PruningPlan | None, folder: Path) -> 
     return NetworkArtifact(folder)
 
 
-def load_network(config: ModelConfig, artifact: NetworkArtifact, seed: int) -> nn.Module:
+def load_network(
+    config: ModelConfig, artifact: NetworkArtifact, seed: int, task: TaskConfig = CLASSIFICATION
+) -> nn.Module:
     """Build the factory's network, replay the plan if there is one, load the weights. Raises `ModelError`."""
-    network = build_network(config, seed)
+    network = build_network(config, seed, task)
     plan = load_plan(artifact)
     if plan is not None:
         apply_plan(network, plan)
@@ -100,8 +110,13 @@ def load_plan(artifact: NetworkArtifact) -> PruningPlan | None:
     return PruningPlan.from_dict(read_json(path, ModelError), str(path)) if path.exists() else None
 
 
-def check_network(network: nn.Module, input_shape: tuple[int, int, int], classes: int) -> None:
-    """Try the network on two blank images. Raises `ModelError` unless it answers (2, classes)."""
+def check_network(
+    network: nn.Module, input_shape: tuple[int, int, int], classes: int, task: TaskConfig = CLASSIFICATION
+) -> None:
+    """Try the network on two blank images. Raises `ModelError` unless it answers as its task needs.
+
+    That is (2, classes) in classification, (2, classes, h, w) in segmentation, and tensors (2, ...) in a custom task.
+    """
     channels = input_shape[0]
     if isinstance(network, NormalizedNetwork) and network.channels not in (1, channels):
         raise ModelError(
@@ -109,19 +124,47 @@ def check_network(network: nn.Module, input_shape: tuple[int, int, int], classes
         )
     try:
         with inference(network):
-            logits = network(torch.zeros(2, *input_shape))
+            outputs = network(torch.zeros(2, *input_shape))
+    except ModelError:
+        raise
     # A user's network may raise anything.
     except Exception as cause:
         what = f"does not take images of shape {input_shape}: {first_line(cause)}"
         raise ModelError("model", what, "Match model.args to the data") from cause
-    if not isinstance(logits, torch.Tensor):
-        raise ModelError("model", f"returns {type(logits).__name__}", "It must return a tensor of logits")
-    if logits.shape != (2, classes):
+    if task.kind == "custom":
+        _check_custom(outputs)
+    elif not isinstance(outputs, torch.Tensor):
+        several = f" of {len(outputs)} outputs" if isinstance(outputs, tuple) else ""
+        raise ModelError(
+            "model",
+            f"returns {type(outputs).__name__}{several}",
+            "It must return a tensor of logits; for anything else set task.kind = 'custom'",
+        )
+    else:
+        _check_logits(outputs, classes, task)
+
+
+def _check_logits(logits: torch.Tensor, classes: int, task: TaskConfig) -> None:
+    dense = task.kind == "segmentation"
+    if logits.ndim != (4 if dense else 2) or logits.shape[:2] != (2, classes) or 0 in logits.shape:
+        wanted = f"(N, {classes}, h, w)" if dense else f"(N, {classes})"
         raise ModelError(
             "model",
             f"returns shape {tuple(logits.shape)} for two images and {classes} classes",
-            f"It must return (N, {classes}); match model.args to the data",
+            f"It must return {wanted}; match model.args and task.kind to the data",
         )
+
+
+def _check_custom(outputs: object) -> None:
+    parts = outputs if isinstance(outputs, tuple) else (outputs,)
+    for part in parts:
+        if not isinstance(part, torch.Tensor) or not part.is_floating_point() or part.ndim == 0 or len(part) != 2:
+            found = (
+                f"shape {tuple(part.shape)}, {part.dtype}" if isinstance(part, torch.Tensor) else type(part).__name__
+            )
+            raise ModelError(
+                "model", f"returns {found} for two images", "It must return tensors of numbers, one row an image"
+            )
 
 
 def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:

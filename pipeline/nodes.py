@@ -2,94 +2,53 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from devices.stage import Metrics
+from pipeline.network_nodes import network_nodes
+from pipeline.node import DATA, ONNX, ORT, TORCH, Node, make_node
 from pipeline.opset import choose_opset
 from pipeline.recipe import Recipe, section_of
-from pipeline.work import StepInputs, Work
-
-_DATA = ("numpy", "pillow", "scikit-learn")
-_TORCH = ("torch", *_DATA)
-_ORT = ("onnxruntime", "onnxruntime-gpu", *_DATA)
-_ONNX = ("torch", "onnx", "onnxscript", *_ORT)
+from pipeline.work import Work
 
 
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """One step of a run."""
-
-    name: str
-    """Unique in the run, such as `quantized dense`."""
-    stage: str
-    """What the user calls it, and its folder in the store."""
-    step: str
-    """`module:function` of the step, imported only when it runs."""
-    needs: tuple[str, ...]
-    config: dict[str, Any]
-    """All that decides the result besides code, libraries and the results it needs."""
-    libraries: tuple[str, ...]
-
-    def load(self) -> Callable[[StepInputs], Metrics]:
-        """Import the step."""
-        module, _, name = self.step.partition(":")
-        return cast(Callable[[StepInputs], Metrics], getattr(importlib.import_module(module), name))
-
-
-def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any]) -> tuple[Node, ...]:
+def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict[str, Any]) -> tuple[Node, ...]:
     """Every step of the run, in an order in which each follows what it needs.
 
-    `model` and `data` are the fingerprints of the recipe's sections of these names.
+    `model`, `data` and `task` are the fingerprints of the recipe's sections of these names.
     """
-    nodes = _network_nodes(work, model, data)
-    forms = {"dense": "dense"}
-    if work.recipe.prune:
-        forms["compressed"] = nodes[-1].name
-    engines: list[Node] = []
-    for form, network in forms.items():
-        converted = _convert_nodes(work, form, network, model, data)
-        nodes += converted
-        engines += [node for node in converted if node.stage == "build"]
-    nodes.append(_craft_node(work, tuple(forms.values()), model, data))
-    return (*nodes, *_judge_nodes(work, [node.name for node in engines], data))
-
-
-def _network_nodes(work: Work, model: dict[str, Any], data: dict[str, Any]) -> list[Node]:
+    # What a network answers, and how answers are scored and compared, is part of the network wherever it goes.
+    model = model | {"task": task}
     recipe = work.recipe
-    shared = {"model": model, "data": data, "seed": recipe.seed, "threads": recipe.threads}
-    learning = shared | {"objective": section_of(recipe.objective)}
-    if recipe.train:
-        config = learning | {"train": section_of(recipe.train)}
-        dense = _node("dense", "train", "network:train", (), config, _TORCH)
-    else:
-        dense = _node("dense", "load", "network:load", (), shared, (*_TORCH, "safetensors"))
-    nodes = [dense]
+    # The file itself, unless a normalization comes before it.
+    imported = recipe.model.onnx is not None and recipe.model.mean is None
+    needs_torch = not imported or recipe.prune or recipe.robustness.attacks
+    nodes = network_nodes(work, model, data) if needs_torch else []
+    forms = {"dense": None if imported else "dense"}
     if recipe.prune:
-        config = shared | {"prune": section_of(recipe.prune), "channel_step": work.profile.pruning.channel_step}
-        nodes.append(_node("pruned", "prune", "network:prune", ("dense",), config, _TORCH))
-    if recipe.finetune:
-        config = learning | {"finetune": section_of(recipe.finetune)}
-        nodes.append(_node("recovered", "finetune", "network:finetune", ("pruned",), config, _TORCH))
-    return nodes
+        forms["compressed"] = nodes[-1].name
+    attacked = tuple(dict.fromkeys(("dense", nodes[-1].name))) if nodes else ()
+    for form, network in forms.items():
+        nodes += _convert_nodes(work, form, network, model, data)
+    nodes.append(_craft_node(work, attacked, model, data))
+    return (*nodes, *_judge_nodes(work, nodes, data, task))
 
 
-def _convert_nodes(work: Work, form: str, network: str, model: dict[str, Any], data: dict[str, Any]) -> list[Node]:
+def _convert_nodes(
+    work: Work, form: str, network: str | None, model: dict[str, Any], data: dict[str, Any]
+) -> list[Node]:
+    """From the torch network of that name to engines; without one, from the recipe's ONNX file."""
     recipe = work.recipe
     shared = {"data": data, "parity": _parity(recipe), "seed": recipe.seed, "threads": recipe.threads}
+    sparse = form == "compressed" and recipe.prune is not None and recipe.prune.granularity == "2:4"
+    shared |= {"task": model["task"], "two_of_four": sparse}
     opset = choose_opset(recipe.export, work.profile)
-    exported = _node(
-        f"exported {form}",
-        "export",
-        "convert:export",
-        (network,),
-        shared | {"model": model, "opset": opset},
-        _ONNX,
-    )
-    simplified = _node(
-        f"simplified {form}", "simplify", "convert:simplify", (exported.name,), shared, (*_ONNX, "onnxsim")
+    written = shared | {"model": model, "opset": opset}
+    if network is None:
+        exported = make_node(f"imported {form}", "import", "take_in:take_in", (), written, ONNX)
+    else:
+        exported = make_node(f"exported {form}", "export", "convert:export", (network,), written, ONNX)
+    simplified = make_node(
+        f"simplified {form}", "simplify", "convert:simplify", (exported.name,), shared, (*ONNX, "onnxsim")
     )
     nodes = [exported, simplified, _build_node(work, f"{form}-fp32", simplified.name, shared)]
     if recipe.quantize.precision == "int8":
@@ -98,7 +57,7 @@ def _convert_nodes(work: Work, form: str, network: str, model: dict[str, Any], d
             "activations": work.profile.engine.int8_activations,
             "weight_bits": work.weight_bits,
         }
-        quantized = _node(f"quantized {form}", "quantize", "convert:quantize", (simplified.name,), config, _ONNX)
+        quantized = make_node(f"quantized {form}", "quantize", "convert:quantize", (simplified.name,), config, ONNX)
         nodes += [quantized, _build_node(work, f"{form}-int8", quantized.name, shared)]
     return nodes
 
@@ -111,7 +70,7 @@ def _parity(recipe: Recipe) -> dict[str, Any]:
 def _build_node(work: Work, engine: str, source: str, shared: dict[str, Any]) -> Node:
     options = {"provider": work.profile.engine.provider, "threads": work.profile.engine.threads}
     config = shared | {"engine": options, "host_class": work.host.engine_class}
-    return _node(f"engine {engine}", "build", "convert:build", (source,), config, _ORT)
+    return make_node(f"engine {engine}", "build", "convert:build", (source,), config, ORT)
 
 
 def _craft_node(work: Work, networks: tuple[str, ...], model: dict[str, Any], data: dict[str, Any]) -> Node:
@@ -123,38 +82,27 @@ def _craft_node(work: Work, networks: tuple[str, ...], model: dict[str, Any], da
         "seed": recipe.seed,
         "threads": recipe.threads,
     }
-    return _node("sets", "craft", "craft:craft", networks, config, (*_TORCH, "scipy"))
+    return make_node("sets", "craft", "craft:craft", networks, config, (*TORCH, "scipy"))
 
 
-def _judge_nodes(work: Work, engines: list[str], data: dict[str, Any]) -> list[Node]:
+def _judge_nodes(work: Work, nodes: list[Node], data: dict[str, Any], task: dict[str, Any]) -> list[Node]:
     recipe = work.recipe
+    engines = [node.name for node in nodes if node.stage == "build"]
     shipped = {"shipped": work.shipped}
     batches = {"batch_sizes": list(work.profile.measure.batch_sizes)}
     host = {"host": work.host.fingerprint}
-    runtime = _ORT
+    runtime = ORT
     measure_config = shipped | batches | host | {"measure": section_of(recipe.measure), "seed": recipe.seed}
-    measure = _node("measurements", "measure", "engine:measure", tuple(engines), measure_config, runtime)
-    attack_config = {"host_class": work.host.engine_class}
-    attack = _node("replays", "attack", "engine:attack", (*engines, "sets"), attack_config, runtime)
+    measure = make_node("measurements", "measure", "engine:measure", tuple(engines), measure_config, runtime)
+    attack_config = {"host_class": work.host.engine_class, "task": task}
+    attack = make_node("replays", "attack", "engine:attack", (*engines, "sets"), attack_config, runtime)
     judged = ("measurements", "replays")
     gate_config = shipped | {"gate": section_of(recipe.gate)}
-    gate = _node("verdict", "gate", "publish:gate", judged, gate_config, ())
+    gate = make_node("verdict", "gate", "publish:gate", judged, gate_config, ())
     whole = {"recipe": section_of(recipe), "profile": work.profile.name, "data": data} | host
     written = whole | {"command": work.command}
-    networks = ["dense", *(["pruned"] if recipe.prune else []), *(["recovered"] if recipe.finetune else [])]
-    forms = ["dense", *(["compressed"] if recipe.prune else [])]
-    int8 = recipe.quantize.precision == "int8"
-    graphs = [
-        f"{step} {form}" for form in forms for step in ("exported", "simplified", *(["quantized"] if int8 else []))
-    ]
-    everything = (*networks, *graphs, *engines, "sets", *judged, "verdict")
-    bundle = _node("deploy", "bundle", "publish:deploy", everything, whole, _DATA)
-    report = _node("report", "report", "publish:report", everything, written, ("jinja2", "pillow"))
-    evidence = _node("evidence", "evidence", "publish:evidence", (*everything, "report"), whole, ())
+    everything = (*(node.name for node in nodes), *judged, "verdict")
+    bundle = make_node("deploy", "bundle", "publish:deploy", everything, whole, DATA)
+    report = make_node("report", "report", "publish:report", everything, written, ("jinja2", "pillow"))
+    evidence = make_node("evidence", "evidence", "publish:evidence", (*everything, "report"), whole, ())
     return [measure, attack, gate, bundle, report, evidence]
-
-
-def _node(
-    name: str, stage: str, step: str, needs: tuple[str, ...], config: dict[str, Any], libraries: tuple[str, ...]
-) -> Node:
-    return Node(name=name, stage=stage, step=f"pipeline.steps.{step}", needs=needs, config=config, libraries=libraries)

@@ -7,7 +7,7 @@ import time
 from typing import TextIO
 
 from devices.stage import Progress
-from pipeline.nodes import Node
+from pipeline.node import Node
 from pipeline.store import Stored
 
 _REFRESH_S = 0.2

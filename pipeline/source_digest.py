@@ -37,7 +37,7 @@ def is_installed(path: Path) -> bool:
 
 
 def our_module(name: str) -> Path:
-    """Source file of one of Espalier's own modules, such as `pipeline.finetune`."""
+    """Source file of one of Espalier's own modules, such as `pipeline.gate`."""
     path = ROOT.joinpath(*name.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 

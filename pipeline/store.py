@@ -78,6 +78,7 @@ class Store:
                 seconds = time.perf_counter() - started
                 with storage_errors(self.root):
                     self._finish(scratch, stage, key, metrics, seconds)
+                    _remove(self.partial_folder(stage, key))
             except BaseException as error:
                 full = isinstance(error, Exception) and _is_full(self.root)
                 _remove(scratch)
@@ -91,6 +92,10 @@ class Store:
                     str(self._folder(stage, key)), "the result was damaged as it was written", "Run again"
                 )
             return Stored(finished.folder, finished.digest, finished.metrics, seconds, reused=False)
+
+    def partial_folder(self, stage: str, key: str) -> Path:
+        """Where a step keeps what it can go on from when it was killed: it may make this folder; `make` removes it."""
+        return self.root / "partial" / f"{stage}-{key}"
 
     def _finish(self, scratch: Path, stage: str, key: str, metrics: Metrics, seconds: float) -> None:
         paths = sorted(path for path in scratch.rglob("*") if path.is_file())

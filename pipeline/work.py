@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Work:
         """The recipe's images, checked."""
         from pipeline.data import load_dataset
 
-        return load_dataset(self.recipe.data)
+        return load_dataset(self.recipe.data, self.recipe.task)
 
     @cached_property
     def parity_images(self) -> NDArray[np.float32]:
@@ -68,6 +68,10 @@ class StepInputs:
     results: Mapping[str, Stored]
     folder: Path
     progress: Progress
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The step's own config, as in its key."""
+    partial: Path | None = None
+    """Folder that outlives a killed step, for what it can go on from; removed when the step ends well."""
 
     def path(self, node: str) -> Path:
         """Folder of a result that this step needs."""

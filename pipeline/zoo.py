@@ -1,4 +1,4 @@
-"""Reference networks. They take images (N, C, H, W) and return logits (N, classes)."""
+"""Reference networks. They take images (N, C, H, W) and return logits: (N, classes), or (N, classes, H, W) by pixel."""
 
 from __future__ import annotations
 
@@ -95,3 +95,43 @@ def cifar_resnet(depth: int = 20, classes: int = 10) -> nn.Module:
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth {depth} is not 6n + 2")
     return CifarResNet((depth - 2) // 6, classes)
+
+
+class _ConvBlock(nn.Sequential):
+    """Two 3x3 convolutions, each with BatchNorm and a rectifier."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        layers: list[nn.Module] = []
+        for before in (in_channels, channels):
+            layers += [nn.Conv2d(before, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+        super().__init__(*layers)
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger et al. 2015, fig. 1) with padded convolutions and bilinear upsampling, two levels deep."""
+
+    def __init__(self, in_channels: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.top = _ConvBlock(in_channels, channels)
+        self.middle = _ConvBlock(channels, 2 * channels)
+        self.bottom = _ConvBlock(2 * channels, 4 * channels)
+        self.middle_up = _ConvBlock(6 * channels, 2 * channels)
+        self.top_up = _ConvBlock(3 * channels, channels)
+        self.head = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        top = self.top(x)
+        middle = self.middle(functional.max_pool2d(top, 2))
+        bottom = self.bottom(functional.max_pool2d(middle, 2))
+        y = self.middle_up(torch.cat([self._doubled(bottom), middle], dim=1))
+        y = self.top_up(torch.cat([self._doubled(y), top], dim=1))
+        return self.head(y)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _doubled(x: torch.Tensor) -> torch.Tensor:
+        return functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def unet(in_channels: int = 1, channels: int = 16, classes: int = 11) -> nn.Module:
+    """The network of `recipes/digits-segmentation.toml`: logits (N, classes, H, W); H and W are multiples of 4."""
+    return UNet(in_channels, channels, classes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,17 @@ from numpy.typing import NDArray
 from devices.errors import BundleError
 
 FloatArray = NDArray[np.float32]
+Outputs = Union[FloatArray, "tuple[FloatArray, ...]"]
+"""One array (N, ...), or a tuple of them where a network has several outputs."""
+Port = tuple[str, tuple[int, ...]]
+"""Name and shape of an output, without the batch."""
 
 _MAKE_AGAIN = "Build the engine again"
 _MAX_THREADS = 1024
 _MAX_CLASSES = 1 << 24
+_MAX_OUTPUTS = 256
+_MAX_VALUES = 1 << 31
+_MAX_AXES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +40,31 @@ class EngineInfo:
     input_shape: tuple[int, int, int]
     """Channels, height, width; the batch is free."""
     output_name: str
+    """The only output, or the first."""
     classes: int
+    """Length of its first axis after the batch."""
     onnx_sha256: str
     """Digest of the ONNX file that the engine was built from."""
+    outputs: tuple[Port, ...] = ()
+    """All outputs, unless there is one alone and it is one row of classes."""
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """Name and shape of every output."""
+        return self.outputs or ((self.output_name, (self.classes,)),)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON; without `outputs` where there is nothing to say, as readers of before there were any expect."""
+        content = asdict(self)
+        if not self.outputs:
+            del content["outputs"]
+        return content
 
     @staticmethod
     def from_dict(raw: Any, where: str) -> EngineInfo:
         """Read back; raises `BundleError` on a missing, unknown or mistyped key, or a count out of range."""
         declared = {field.name: str(field.type) for field in fields(EngineInfo)}
-        if not isinstance(raw, dict) or set(raw) != set(declared):
+        if not isinstance(raw, dict) or set(raw) | {"outputs"} != set(declared):
             raise BundleError(where, f"must have exactly the keys {', '.join(declared)}", _MAKE_AGAIN)
         values = dict(raw)
         shape = values["input_shape"]
@@ -58,7 +78,25 @@ class EngineInfo:
         for name, highest in (("threads", _MAX_THREADS), ("classes", _MAX_CLASSES)):
             if not 1 <= values[name] <= highest:
                 raise BundleError(f"{where}: {name}", f"must be from 1 to {highest}", _MAKE_AGAIN)
-        return EngineInfo(**values)
+        values["outputs"] = _read_ports(raw.get("outputs", []), f"{where}: outputs")
+        info = EngineInfo(**values)
+        if info.outputs and (info.outputs[0][0], info.outputs[0][1][:1]) != (info.output_name, (info.classes,)):
+            raise BundleError(f"{where}: outputs", "does not begin with output_name and classes", _MAKE_AGAIN)
+        return info
+
+
+def _read_ports(raw: Any, where: str) -> tuple[Port, ...]:
+    if not isinstance(raw, list) or len(raw) > _MAX_OUTPUTS:
+        raise BundleError(where, f"must be a list of at most {_MAX_OUTPUTS}", _MAKE_AGAIN)
+    ports: list[Port] = []
+    for entry in raw:
+        name, shape = entry if isinstance(entry, list) and len(entry) == 2 else ("", None)
+        sound = isinstance(name, str) and isinstance(shape, list) and len(shape) <= _MAX_AXES
+        sizes = tuple(shape) if sound and shape else ()
+        if not sound or not all(type(size) is int and size > 0 for size in sizes) or math.prod(sizes) > _MAX_VALUES:
+            raise BundleError(where, "must hold names with shapes of positive whole numbers", _MAKE_AGAIN)
+        ports.append((name, sizes))
+    return tuple(ports)
 
 
 class Engine(Protocol):
@@ -69,7 +107,10 @@ class Engine(Protocol):
         """What was checked when it was opened."""
 
     def run(self, images_NCHW: FloatArray) -> FloatArray:
-        """Logits (N, classes) of images (N, C, H, W) with values 0 to 1."""
+        """The first output, such as logits (N, classes), of images (N, C, H, W) with values 0 to 1."""
+
+    def run_all(self, images_NCHW: FloatArray) -> tuple[FloatArray, ...]:
+        """Every output, each (N, ...)."""
 
     def bind(self, images_NCHW: FloatArray) -> Callable[[], None]:
         """A call that runs these images once, input and output already in place: what latency is taken of."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from devices.detect import Host
-from devices.engines.base import EngineInfo, FloatArray
+from devices.engines.base import EngineInfo, FloatArray, Outputs, Port
 from devices.errors import DataError, DeviceError, EspalierError, ModelError
 from devices.files import digest_bytes, storage_errors, write_atomic
 
@@ -58,22 +58,24 @@ def build(onnx_path: Path, engine_path: Path, options: OrtOptions, host: Host) -
         partial.touch()
     try:
         session = _open_session(ort, onnx_bytes, session_options, options.provider, str(onnx_path), ModelError)
-        _require_classifier(session, str(onnx_path))
+        ports = _ports(session, str(onnx_path))
         write_atomic(engine_path, partial.read_bytes())
     finally:
         partial.unlink(missing_ok=True)
-    inputs, outputs = session.get_inputs(), session.get_outputs()
+    (image,) = session.get_inputs()
+    name, shape = ports[0]
     return EngineInfo(
         runtime="onnxruntime",
         runtime_version=ort.__version__,
         provider=options.provider,
         host_class=host.engine_class,
         threads=options.threads,
-        input_name=inputs[0].name,
-        input_shape=tuple(inputs[0].shape[1:]),
-        output_name=outputs[0].name,
-        classes=int(outputs[0].shape[1]),
+        input_name=image.name,
+        input_shape=tuple(image.shape[1:]),
+        output_name=name,
+        classes=shape[0] if shape else 1,
         onnx_sha256=digest_bytes(onnx_bytes),
+        outputs=() if len(ports) == len(shape) == 1 else ports,
     )
 
 
@@ -109,22 +111,26 @@ def open_engine(engine_bytes: bytes, info: EngineInfo, host: Host) -> OnnxRuntim
     # The graph in the file is the optimized one; a second optimization would run another graph.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = _open_session(ort, engine_bytes, options, info.provider, "engine", DeviceError)
-    found = [(port.name, list(port.shape[1:])) for port in (*session.get_inputs(), *session.get_outputs())]
-    if found != [(info.input_name, list(info.input_shape)), (info.output_name, [info.classes])]:
+    found = [(port.name, tuple(port.shape[1:])) for port in (*session.get_inputs(), *session.get_outputs())]
+    if found != [(info.input_name, info.input_shape), *info.ports]:
         raise DeviceError("engine", f"has inputs and outputs {found}, not what its description says", "Build it again")
     return OnnxRuntimeEngine(session, info)
 
 
-def open_reference(onnx_path: Path, threads: int) -> Callable[[FloatArray], FloatArray]:
-    """An ONNX file as written, no optimization: the reference for parity. Maps (N, C, H, W) to (N, classes)."""
+def open_reference(onnx_path: Path, threads: int) -> Callable[[FloatArray], Outputs]:
+    """An ONNX file as written, no optimization: the reference for parity.
+
+    Maps (N, C, H, W) to its output, such as (N, classes), or to a tuple where it has several.
+    """
     ort = load_module()
     options = _session_options(ort, threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = _open_session(ort, _read_onnx(onnx_path), options, "CPUExecutionProvider", str(onnx_path), ModelError)
     name = session.get_inputs()[0].name
 
-    def run(images_NCHW: FloatArray) -> FloatArray:
-        return np.asarray(session.run(None, {name: images_NCHW})[0], dtype=np.float32)
+    def run(images_NCHW: FloatArray) -> Outputs:
+        outputs = tuple(np.asarray(output, dtype=np.float32) for output in session.run(None, {name: images_NCHW}))
+        return outputs if len(outputs) > 1 else outputs[0]
 
     return run
 
@@ -142,21 +148,29 @@ class OnnxRuntimeEngine:
         return self._info
 
     def run(self, images_NCHW: FloatArray) -> FloatArray:
-        """Logits (N, classes) of images (N, C, H, W) with values 0 to 1."""
+        """The first output, such as logits (N, classes), of images (N, C, H, W) with values 0 to 1."""
+        return self._answers(images_NCHW, [self._info.output_name])[0]
+
+    def run_all(self, images_NCHW: FloatArray) -> tuple[FloatArray, ...]:
+        """Every output, each (N, ...)."""
+        return self._answers(images_NCHW, [name for name, _ in self._info.ports])
+
+    def _answers(self, images_NCHW: FloatArray, names: list[str]) -> tuple[FloatArray, ...]:
         images = self._checked(images_NCHW)
         with _runtime_errors():
-            outputs = self._session.run([self._info.output_name], {self._info.input_name: images})
-        return np.asarray(outputs[0], dtype=np.float32)
+            outputs = self._session.run(names, {self._info.input_name: images})
+        return tuple(np.asarray(output, dtype=np.float32) for output in outputs)
 
     def bind(self, images_NCHW: FloatArray) -> Callable[[], None]:
         """A call that runs these images once through an IO binding. It has run once when it is handed out."""
         ort = load_module()
         images = self._checked(images_NCHW)
-        logits = np.empty((images.shape[0], self._info.classes), dtype=np.float32)
+        answers = [np.empty((images.shape[0], *shape), dtype=np.float32) for _, shape in self._info.ports]
         binding = self._session.io_binding()
-        held = ort.OrtValue.ortvalue_from_numpy(images), ort.OrtValue.ortvalue_from_numpy(logits)
+        held = tuple(ort.OrtValue.ortvalue_from_numpy(array) for array in (images, *answers))
         binding.bind_ortvalue_input(self._info.input_name, held[0])
-        binding.bind_ortvalue_output(self._info.output_name, held[1])
+        for (name, _), value in zip(self._info.ports, held[1:], strict=True):
+            binding.bind_ortvalue_output(name, value)
         query = _BoundQuery(self._session, binding, held)
         with _runtime_errors():
             query()
@@ -227,18 +241,22 @@ def _read_onnx(path: Path) -> bytes:
         raise ModelError(str(path), f"cannot be read ({cause.strerror})", "Check the path") from cause
 
 
-def _require_classifier(session: Any, where: str) -> None:
+def _ports(session: Any, where: str) -> tuple[Port, ...]:
+    """Name and shape of every output. Raises `ModelError` unless one float image goes in and float arrays come out."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     found = f"has inputs {[i.shape for i in inputs]} and outputs {[o.shape for o in outputs]}"
-    needed = "An image classifier with one float input (N, C, H, W) and one float output (N, classes) is needed"
-    if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
+    needed = "It must have one float input (N, C, H, W), and float outputs (N, ...) such as logits (N, classes)"
+    if len(inputs) != 1 or not outputs or len(inputs[0].shape) != 4 or not all(output.shape for output in outputs):
         raise ModelError(where, found, needed)
-    if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
-        raise ModelError(where, f"has an input of {inputs[0].type} and an output of {outputs[0].type}", needed)
-    if not all(isinstance(size, int) and size > 0 for size in (*inputs[0].shape[1:], outputs[0].shape[1])):
+    if {port.type for port in (*inputs, *outputs)} != {"tensor(float)"}:
+        kinds = f"has inputs of {[i.type for i in inputs]} and outputs of {[o.type for o in outputs]}"
+        raise ModelError(where, kinds, needed)
+    fixed = [size for port in (*inputs, *outputs) for size in port.shape[1:]]
+    if not all(isinstance(size, int) and size > 0 for size in fixed):
         raise ModelError(where, f"{found}, where all but N must be fixed numbers", "Export it for one image size")
-    if isinstance(inputs[0].shape[0], int):
+    if any(isinstance(port.shape[0], int) for port in (*inputs, *outputs)):
         raise ModelError(where, f"{found}, with a fixed batch", "Export it with a dynamic batch")
+    return tuple((output.name, tuple(output.shape[1:])) for output in outputs)
 
 
 @contextmanager

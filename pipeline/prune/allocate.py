@@ -1,19 +1,23 @@
-"""How many units each group keeps, so that a target in multiply-accumulates is met on the device's channel steps."""
+"""How many units each group keeps, so that a budget is met on the device's channel steps."""
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import RecipeError
+from pipeline.prune.budget import Budget
 from pipeline.prune.groups import Group, Unit
+from pipeline.prune.widths import IntArray
+from pipeline.recipe.prune import Scope
 
 _BISECTIONS = 40
-_ROUNDING = 1e-6
+_MOST_TRIALS = 128
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,26 @@ class Ranked:
         return [self.group.units[index] for index in order[:count]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snapping:
+    """Which widths groups may have."""
+
+    channel_step: int
+    """The device's."""
+    min_channels: int = 1
+    """No group of channels falls below this."""
+    dense_widths: Mapping[str, int] = field(default_factory=dict)
+    """Widths by group before the first step of a schedule, so that a narrowed group stays on the step it began with."""
+
+    def choices(self, group: Group) -> tuple[int, ...]:
+        """Widths that the group may have, ascending. Heads are whole: one is a step, and one may be all that stays."""
+        if group.kind == "heads":
+            return tuple(range(1, group.width + 1))
+        dense = max(group.width, self.dense_widths.get(group.name, 0))
+        whole = snap_choices(dense, self.channel_step, self.min_channels)
+        return (*(count for count in whole if count < group.width), group.width)
+
+
 def snap_choices(width: int, step: int, min_channels: int) -> tuple[int, ...]:
     """Widths that a group may have, ascending: multiples of the step, and its own width.
 
@@ -40,84 +64,180 @@ def snap_choices(width: int, step: int, min_channels: int) -> tuple[int, ...]:
     return (*choices, width)
 
 
-def allocate(
-    ranked: Sequence[Ranked],
-    scope: str,
-    target_macs: float,
-    step: int,
-    min_channels: int,
-    macs_without: Callable[[Sequence[Unit]], int],
-) -> list[Unit]:
-    """Units to remove so that at most `target_macs` of the multiply-accumulates remain, and as many as fit.
+def allocate_to(ranked: Sequence[Ranked], scope: Scope, budget: Budget, snapping: Snapping) -> list[Unit]:
+    """Units to remove so that the budget's limit holds, and as much as fits stays; none when the network fits whole.
 
     `global`: one threshold on the scores for all groups; then, most important first, what still fits comes back.
-    `local`: one share for all groups. Raises `RecipeError` when the target cannot be met, with the nearest that can.
+    `local`: one share for all groups. `allocated`: step by step from the group that loses the least score for what the
+    step saves; then, most score for its cost first, what still fits comes back. Costs of steps are exact at every
+    moment. Raises `RecipeError` when the limit cannot be met, with the nearest that can.
     """
-    dense = macs_without([])
-    # A count of whole operations: the last digits of the share must not cost one.
-    limit = math.floor(target_macs * dense + _ROUNDING)
-    choices = [snap_choices(item.group.width, step, min_channels) for item in ranked]
+    ladders = [_ladder(item, snapping) for item in ranked]
+    problem = _Problem(ladders, budget.width_cost([ladder.order for ladder in ladders]), budget.limit)
+    whole = [len(ladder.choices) - 1 for ladder in ladders]
+    if problem.fits(whole):
+        return []
+    least = [0] * len(ladders)
+    if not problem.fits(least):
+        raise unreachable(budget, problem.cost(least), snapping, len(ranked))
+    if scope == "allocated":
+        rungs = _refill(problem, _descend(problem, whole), per_cost=True)
+    elif scope == "local":
+        rungs = _bisect(problem, least, 0.0, 1.0, _Ladder.at_share)
+    else:
+        lowest, highest = (pick(float(pick(ladder.scores)) for ladder in ladders) for pick in (min, max))
+        rungs = _bisect(problem, least, min(lowest, 0.0), highest * 1.001, _Ladder.at_threshold)
+        rungs = _refill(problem, rungs, per_cost=False)
+    return [
+        unit
+        for ladder, rung in zip(ladders, rungs, strict=True)
+        for unit in ladder.order[: len(ladder.order) - int(ladder.choices[rung])]
+    ]
 
-    def removed_by(kept: Sequence[int]) -> list[Unit]:
-        return [
-            unit for item, count in zip(ranked, kept, strict=True) for unit in item.lowest(item.group.width - count)
-        ]
 
-    def fits(kept: Sequence[int]) -> bool:
-        return macs_without(removed_by(kept)) <= limit
+def unreachable(budget: Budget, reached: float, snapping: Snapping, groups: int) -> RecipeError:
+    """What is said when even the smallest widths cost more than the limit; `reached` is what they cost."""
+    nearest = budget.nearest(reached)
+    less = "Lower min_channels or ignore less"
+    possible = nearest < (1 if budget.share is not None else budget.dense)
+    return RecipeError(
+        budget.key,
+        f"{budget.asked} cannot be met: with every group at its smallest, {budget.in_words(reached)} remain "
+        f"(channel step {snapping.channel_step}, min_channels {snapping.min_channels}, {groups} groups can be pruned)",
+        f"Set it to {nearest:.10g} or more, lower min_channels or ignore less" if possible else less,
+    )
 
-    least = [options[0] for options in choices]
-    if not fits(least):
-        reachable = math.ceil(macs_without(removed_by(least)) / dense * 1000) / 1000
-        raise RecipeError(
-            "prune.target_macs",
-            f"{target_macs:g} cannot be met: with every group at its smallest, {reachable:.3f} of the MACs remain "
-            f"(channel step {step}, min_channels {min_channels}, {len(ranked)} groups can be pruned)",
-            f"Set it to {reachable:g} or more, lower min_channels or ignore less"
-            if reachable < 1
-            else "Lower min_channels or ignore less",
-        )
-    low, high, kept = 0.0, _highest(ranked, scope), least
+
+@dataclass(frozen=True)
+class _Ladder:
+    """A group's way down: a rung is a width that it may have, rung 0 the narrowest."""
+
+    order: list[Unit]
+    """Units, lowest score first."""
+    scores: NDArray[np.float64]
+    """Their scores, ascending."""
+    lost: NDArray[np.float64]
+    """(rungs,): score that is gone at each rung."""
+    choices: IntArray
+    """(rungs,): widths, ascending."""
+
+    def nearest(self, width: float) -> int:
+        """The rung of the nearest width; of two the narrower."""
+        after = int(np.searchsorted(self.choices, width))
+        if after == len(self.choices):
+            return after - 1
+        return after - 1 if after and width - self.choices[after - 1] <= self.choices[after] - width else after
+
+    def at_threshold(self, threshold: float) -> int:
+        """The rung that keeps the units that score above this."""
+        return self.nearest(len(self.scores) - int(np.searchsorted(self.scores, threshold, side="right")))
+
+    def at_share(self, share: float) -> int:
+        """The rung that loses this share of the units."""
+        return self.nearest((1 - share) * len(self.scores))
+
+
+def _ladder(item: Ranked, snapping: Snapping) -> _Ladder:
+    order = np.argsort(item.scores, kind="stable")
+    scores = np.asarray(item.scores, dtype=np.float64)[order]
+    choices = np.array(snapping.choices(item.group), dtype=np.int64)
+    lost = np.concatenate([[0.0], np.cumsum(scores)])[len(scores) - choices]
+    return _Ladder([item.group.units[index] for index in order.tolist()], scores, lost, choices)
+
+
+class _Problem:
+    """Ladders, what a rung on each costs together, and the limit."""
+
+    def __init__(self, ladders: Sequence[_Ladder], cost: Callable[[IntArray], float], limit: float) -> None:
+        self.ladders = ladders
+        self._cost = cost
+        self._limit = limit
+
+    def cost(self, rungs: Sequence[int]) -> float:
+        """Cost of the network with every group on its rung."""
+        pairs = zip(self.ladders, rungs, strict=True)
+        return self._cost(np.array([len(ladder.order) - ladder.choices[rung] for ladder, rung in pairs]))
+
+    def meets(self, cost: float) -> bool:
+        """Whether the limit holds."""
+        return cost <= self._limit
+
+    def fits(self, rungs: Sequence[int]) -> bool:
+        """Whether the limit holds with every group on its rung."""
+        return self.meets(self.cost(rungs))
+
+
+def _bisect(
+    problem: _Problem, least: list[int], low: float, high: float, rung_at: Callable[[_Ladder, float], int]
+) -> list[int]:
+    """The mildest severity between `low` and `high` at which the limit holds."""
+    rungs = least
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        trial = [_count(item, scope, middle, options) for item, options in zip(ranked, choices, strict=True)]
-        if fits(trial):
-            high, kept = middle, trial
+        trial = [rung_at(ladder, middle) for ladder in problem.ladders]
+        if problem.fits(trial):
+            high, rungs = middle, trial
         else:
             low = middle
-    return removed_by(_refill(ranked, kept, choices, fits) if scope == "global" else kept)
+    return rungs
 
 
-def _highest(ranked: Sequence[Ranked], scope: str) -> float:
-    return 1.0 if scope == "local" else max(float(item.scores.max()) for item in ranked) * 1.001
+def _descend(problem: _Problem, whole: list[int]) -> list[int]:
+    """Take the cheapest step, in score lost for cost saved, until the limit holds.
+
+    A step's price only rises while others are taken, because what it saves is a product with widths that shrink. So the
+    cheapest of the old prices, when it is still the cheapest after a new look, is the cheapest of all (lazy greedy:
+    Minoux 1978). Ladders of many rungs are gone down several at a time.
+    """
+    rungs = list(whole)
+    strides = [max(1, len(ladder.choices) // _MOST_TRIALS) for ladder in problem.ladders]
+    now = problem.cost(rungs)
+
+    def look(index: int) -> tuple[float, float, int]:
+        ladder, below = problem.ladders[index], max(0, rungs[index] - strides[index])
+        after = problem.cost([*rungs[:index], below, *rungs[index + 1 :]])
+        lost = float(ladder.lost[below] - ladder.lost[rungs[index]])
+        return lost / (now - after) if now > after else math.inf, lost, index
+
+    heap = [look(index) for index in range(len(rungs)) if rungs[index]]
+    heapq.heapify(heap)
+    while not problem.meets(now):
+        index = heapq.heappop(heap)[2]
+        found = look(index)
+        if heap and found > heap[0]:
+            heapq.heappush(heap, found)
+            continue
+        rungs[index] = max(0, rungs[index] - strides[index])
+        now = problem.cost(rungs)
+        if rungs[index]:
+            heapq.heappush(heap, look(index))
+    return rungs
 
 
-def _count(item: Ranked, scope: str, severity: float, options: tuple[int, ...]) -> int:
-    """Units that stay at this severity: a score below which units go, or the share that goes; snapped."""
-    wanted = (1 - severity) * item.group.width if scope == "local" else float(np.count_nonzero(item.scores > severity))
-    return min(options, key=lambda option: (abs(option - wanted), option))
+def _refill(problem: _Problem, start: list[int], per_cost: bool) -> list[int]:
+    """Give groups back a step each, most score a unit (or a cost) first, while the limit holds.
 
+    A step that does not fit is not tried again, because costs only grow.
+    """
+    rungs = list(start)
+    now = problem.cost(rungs)
 
-def _refill(
-    ranked: Sequence[Ranked],
-    kept: Sequence[int],
-    choices: Sequence[tuple[int, ...]],
-    fits: Callable[[Sequence[int]], bool],
-) -> list[int]:
-    """Give groups back a step each, most important first, while the target holds."""
-    current = list(kept)
-    while True:
-        gains = []
-        for index, (item, options) in enumerate(zip(ranked, choices, strict=True)):
-            position = options.index(current[index])
-            if position + 1 < len(options):
-                order = np.sort(item.scores)[::-1]
-                gain = float(order[current[index] : options[position + 1]].mean())
-                gains.append((-gain, index, options[position + 1]))
-        for _, index, wider in sorted(gains):
-            trial = [*current[:index], wider, *current[index + 1 :]]
-            if fits(trial):
-                current = trial
-                break
-        else:
-            return current
+    def look(index: int) -> tuple[float, int]:
+        ladder, rung = problem.ladders[index], rungs[index]
+        gain = float(ladder.lost[rung] - ladder.lost[rung + 1])
+        price = float(ladder.choices[rung + 1] - ladder.choices[rung])
+        if per_cost:
+            price = max(problem.cost([*rungs[:index], rung + 1, *rungs[index + 1 :]]) - now, 1e-12)
+        return -gain / price, index
+
+    heap = [look(index) for index, ladder in enumerate(problem.ladders) if rungs[index] + 1 < len(ladder.choices)]
+    heapq.heapify(heap)
+    while heap:
+        index = heapq.heappop(heap)[1]
+        cost = problem.cost([*rungs[:index], rungs[index] + 1, *rungs[index + 1 :]])
+        if problem.meets(cost):
+            rungs[index] += 1
+            now = cost
+            if rungs[index] + 1 < len(problem.ladders[index].choices):
+                heapq.heappush(heap, look(index))
+    return rungs

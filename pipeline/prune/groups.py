@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from devices.errors import ModelError, RecipeError
-from pipeline.prune.network import copy_network, first_line, inference
-from pipeline.prune.plan import Cut, PruningPlan, apply_plan
-from pipeline.prune.trace import Trace
+from devices.errors import RecipeError
+from pipeline.prune.accept import Known, Refused, accept_groups
+from pipeline.prune.follow import Site
+from pipeline.prune.prove import Prover
+from pipeline.prune.ties import tie
+from pipeline.prune.trace import TRACE_LIMIT_S, Trace, trace_network
+from pipeline.prune.units import Group, GroupNumber, Kind, Slice, Unit, plan_for
+
+__all__ = ["Group", "GroupNumber", "Grouping", "Kind", "LeftOut", "Slice", "Unit", "find_groups", "plan_for"]
 
 Signature = tuple[tuple[str, int], ...]
 """Tensor and dimension of everything that a unit cuts, sorted."""
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One index of one dimension of a parameter or buffer."""
-
-    tensor: str
-    dim: int
-    index: int
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What is removed at once: a channel with every slice that belongs to it."""
-
-    label: int
-    slices: tuple[Slice, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units that cut the same dimensions of the same tensors."""
-
-    name: str
-    """First tensor that the group cuts along its outputs."""
-    units: tuple[Unit, ...]
-
-    @property
-    def width(self) -> int:
-        """Number of units."""
-        return len(self.units)
+OUTPUT = "it is the network's output"
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -64,59 +40,141 @@ class Grouping:
 
     groups: tuple[Group, ...]
     left_out: tuple[LeftOut, ...]
+    trace: Trace
+    """The run that the groups' labels are of: operations may be followed in another way than at first."""
 
 
-def find_groups(network: nn.Module, trace: Trace, image_NCHW: torch.Tensor, ignore: Sequence[str]) -> Grouping:
-    """Group what can go, prove each group by a dry run, and name what stays with the reason.
+def find_groups(
+    network: nn.Module,
+    trace: Trace,
+    image_NCHW: torch.Tensor,
+    ignore: Sequence[str],
+    limit_s: float = TRACE_LIMIT_S,
+) -> Grouping:
+    """Group what can go, prove each group by dry runs, and name what stays with the reason.
 
-    Raises `RecipeError` when a pattern of `ignore` matches no parameter, `ModelError` when the network cannot be
-    copied.
+    Where an operation can be followed in several ways (an attention's heads may go, or equal positions in each), the
+    next is tried for what did not work in one; what fails alone is tried together with others of its length. A dry
+    run may take `limit_s` seconds. Raises `RecipeError` when a pattern of `ignore` matches no parameter, `ModelError`
+    when the network cannot be copied.
     """
-    weights = {name for name, tensor in network.named_parameters() if tensor.ndim >= 2}
-    pinned = _ignored(network, trace, ignore) | trace.sets.pinned_roots()
-    units, left_out = _units(trace, weights, pinned)
-    by_signature: dict[Signature, list[Unit]] = {}
-    for unit in units:
-        signature = tuple(sorted({(item.tensor, item.dim) for item in unit.slices}))
-        by_signature.setdefault(signature, []).append(unit)
-    with inference(network):
-        expected = network(image_NCHW.clone())
-    groups = []
-    for signature, members in sorted(by_signature.items(), key=lambda item: item[1][0].label):
-        group = Group(_name(signature, weights), tuple(members))
-        reason = _unfit(signature, group, weights) or _dry_run(network, group, image_NCHW, expected.shape)
-        if reason is None:
-            groups.append(group)
-        elif any(dim == 0 and name in weights for name, dim in signature):
-            left_out.append(LeftOut(group.name, group.width, reason))
-    return Grouping(tuple(groups), tuple(left_out))
+    known: Known = {}
+
+    def attempt(trace: Trace) -> _Attempt:
+        return _Attempt(network, trace, image_NCHW, ignore, limit_s, known)
+
+    def attempts(trace: Trace) -> _Attempt:
+        plain = attempt(trace)
+        tied = tie(trace, [item.group for item in plain.refused])
+        return plain if tied is None else max(plain, attempt(tied), key=_Attempt.reach)
+
+    best = attempts(trace)
+    decisions: dict[Site, int] = dict(trace.decisions)
+    tried: dict[Site, int] = {}
+    for _ in range(_ROUNDS):
+        others = best.other_ways(tried)
+        if not others:
+            break
+        tried |= others
+        again = attempts(trace_network(network, image_NCHW, decisions | others, limit_s))
+        if again.reach() > best.reach():
+            best, decisions = again, decisions | others
+    return Grouping(tuple(best.groups), tuple(best.left_out), best.trace)
 
 
-def plan_for(network: nn.Module, removed: Iterable[Unit]) -> PruningPlan:
-    """The plan that removes these units. Raises `ModelError` when nothing of a dimension would be left."""
-    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    gone: dict[tuple[str, int], set[int]] = {}
-    for unit in removed:
-        for item in unit.slices:
-            gone.setdefault((item.tensor, item.dim), set()).add(item.index)
-    cuts = []
-    for (name, dim), indices in sorted(gone.items()):
-        size = tensors[name].shape[dim]
-        keep = tuple(index for index in range(size) if index not in indices)
-        if not keep:
-            raise ModelError("pruning plan", f"would remove all of dimension {dim} of '{name}'", "Keep a unit or more")
-        cuts.append(Cut(name, dim, size, keep))
-    return PruningPlan(tuple(cuts))
+class _Attempt:
+    """The groups of one trace, proved."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        trace: Trace,
+        image_NCHW: torch.Tensor,
+        ignore: Sequence[str],
+        limit_s: float,
+        known: Known,
+    ) -> None:
+        self.trace = trace
+        self._layers = _layers(network, trace)
+        self._ignored = _ignored(network, trace, self._layers, ignore)
+        self._pinned = self._ignored | trace.sets.pinned_roots()
+        units, self.left_out = _units(trace, self._layers, self._pinned)
+        by_signature: dict[Signature, list[Unit]] = {}
+        for unit in units:
+            signature = tuple(sorted({(item.tensor, item.dim) for item in unit.slices}))
+            by_signature.setdefault(signature, []).append(unit)
+        make = _maker(network, trace, self._layers)
+        names = {name for name, _ in self._layers}
+        fit: list[Group] = []
+        self._unfit: list[Refused] = []
+        for signature, members in sorted(by_signature.items(), key=lambda item: item[1][0].label):
+            group = make(signature, members)
+            reason = _unfit(signature, group, names)
+            if reason is None:
+                fit.append(group)
+            else:
+                self._unfit.append(Refused(group, reason))
+        self.groups, self.refused = accept_groups(network, fit, Prover(network, trace, image_NCHW, limit_s), known)
+        for item in [*self._unfit, *self.refused]:
+            if any((part.tensor, part.dim) in self._layers for part in item.group.units[0].slices):
+                self.left_out.append(LeftOut(item.group.name, item.group.width, item.reason))
+
+    def reach(self) -> int:
+        """Outputs of layers that can go."""
+        units = [unit for group in self.groups for unit in group.units]
+        return sum((item.tensor, item.dim) in self._layers for unit in units for item in unit.slices)
+
+    def other_ways(self, tried: Mapping[Site, int]) -> dict[Site, int]:
+        """For each choice that led to something left out: the next option."""
+        sets = self.trace.sets
+        stuck = {unit.label for item in [*self._unfit, *self.refused] for unit in item.group.units}
+        outputs = {
+            int(root)
+            for name, dim in self._layers
+            if (labels := self.trace.tensors[name][dim]) is not None
+            for root in sets.roots(labels)
+        }
+        for root, reason in self._pinned.items():
+            if root in outputs and root not in self._ignored and reason != OUTPUT:
+                stuck.add(root)
+        ways = {}
+        for site, choice in self.trace.choices.items():
+            following = max(choice.chosen, tried.get(site, 0)) + 1
+            if following < len(choice.options) and not stuck.isdisjoint(sets.roots(choice.labels).tolist()):
+                ways[site] = following
+        return ways
 
 
-def _ignored(network: nn.Module, trace: Trace, ignore: Sequence[str]) -> dict[int, str]:
+Layers = dict[tuple[str, int], bool]
+"""Weights of layers, with the dimension of the layer's outputs, and whether it is a convolution."""
+
+
+def _layers(network: nn.Module, trace: Trace) -> Layers:
+    tensors = dict(network.named_parameters())
+    found = {(name, dim): tensors[name].ndim > 2 for name, dim in sorted(trace.outputs) if name in tensors}
+    known = {name for name, _ in found}
+    ids = {id(tensor): name for name, tensor in tensors.items()}
+    for module in network.modules():
+        name = ids.get(id(getattr(module, "weight", None)))
+        if name is None or name in known:
+            continue
+        if isinstance(module, nn.modules.conv._ConvNd):
+            found[name, int(module.transposed)] = True
+        elif isinstance(module, nn.Linear):
+            found[name, 0] = False
+    return found
+
+
+def _ignored(network: nn.Module, trace: Trace, layers: Layers, ignore: Sequence[str]) -> dict[int, str]:
     """Reason by root of every channel that the recipe keeps: the outputs of the parameters that it names."""
     parameters = sorted(name for name, _ in network.named_parameters())
+    outputs = dict(sorted(layers, reverse=True))
     reasons: dict[int, str] = {}
     for pattern in ignore:
         matched = [name for name in parameters if fnmatch.fnmatchcase(name, pattern)]
         for name in matched:
-            labels = trace.tensors[name][0] if trace.tensors[name] else None
+            dims = trace.tensors[name]
+            labels = dims[outputs.get(name, 0)] if dims else None
             for root in trace.sets.roots(labels).tolist() if labels is not None else ():
                 reasons.setdefault(root, f"the recipe ignores '{pattern}'")
         if not matched:
@@ -124,7 +182,7 @@ def _ignored(network: nn.Module, trace: Trace, ignore: Sequence[str]) -> dict[in
     return reasons
 
 
-def _units(trace: Trace, weights: set[str], pinned: dict[int, str]) -> tuple[list[Unit], list[LeftOut]]:
+def _units(trace: Trace, layers: Layers, pinned: Mapping[int, str]) -> tuple[list[Unit], list[LeftOut]]:
     """Every set of labels with its slices; those that must stay, by weight and reason."""
     slices: dict[int, list[Slice]] = {}
     left: dict[tuple[str, str], int] = {}
@@ -135,35 +193,43 @@ def _units(trace: Trace, weights: set[str], pinned: dict[int, str]) -> tuple[lis
             for index, root in enumerate(trace.sets.roots(labels).tolist()):
                 if root not in pinned:
                     slices.setdefault(root, []).append(Slice(name, dim, index))
-                elif dim == 0 and name in weights:
+                elif (name, dim) in layers:
                     left[name, pinned[root]] = left.get((name, pinned[root]), 0) + 1
     left_out = [LeftOut(name, count, reason) for (name, reason), count in sorted(left.items())]
     return [Unit(root, tuple(found)) for root, found in sorted(slices.items())], left_out
 
 
-def _unfit(signature: Signature, group: Group, weights: set[str]) -> str | None:
+def _unfit(signature: Signature, group: Group, names: set[str]) -> str | None:
     if group.width < 2:
         return "it is one channel only"
     # One layer makes the channels, and another must read them.
-    return None if sum(name in weights for name, _ in signature) > 1 else "no other layer reads it"
+    return None if sum(name in names for name, _ in signature) > 1 else "no other layer reads it"
 
 
-def _name(signature: Signature, weights: set[str]) -> str:
-    outputs = [name for name, dim in signature if dim == 0 and name in weights]
-    return outputs[0] if outputs else signature[0][0]
+def _maker(network: nn.Module, trace: Trace, layers: Layers) -> Callable[[Signature, Sequence[Unit]], Group]:
+    """What is known of a group besides its units."""
+    mixed, heads = trace.sets.marked_roots("mixed"), trace.sets.marked_roots("heads")
+    norms = {
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    }
 
+    def make(signature: Signature, units: Sequence[Unit]) -> Group:
+        made = [item for item in signature if item in layers]
+        kind: Kind = "channels" if any(layers[item] for item in made) else "neurons"
+        first = units[0]
+        if first.label in heads and len(first.slices) > len(signature):
+            kind = "heads"
+        return Group(
+            made[0][0] if made else signature[0][0],
+            tuple(units),
+            kind,
+            exact=all(unit.label not in mixed for unit in units),
+            batch_normed=any(name in norms for name, _ in signature),
+        )
 
-def _dry_run(network: nn.Module, group: Group, image_NCHW: torch.Tensor, expected: torch.Size) -> str | None:
-    """Remove half of the group from a copy and run it; returns why the group cannot be pruned, or None."""
-    trial = copy_network(network)
-    try:
-        apply_plan(trial, plan_for(network, group.units[: group.width // 2]))
-        with inference(trial):
-            answered = trial(image_NCHW.clone())
-    # A user's network may raise anything.
-    except Exception as cause:  # noqa: BLE001
-        return f"the network does not run without it: {first_line(cause)}"
-    return None if answered.shape == expected else "the network's output changes its shape without it"
+    return make
 
 
 def _some(names: Sequence[str]) -> str:

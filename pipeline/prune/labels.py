@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 LabelArray = NDArray[np.int64]
 Dims = tuple["LabelArray | None", ...]
 """Labels of each dimension of a tensor; None where nothing can be removed (batch, pixels)."""
+Mark = Literal["mixed", "heads", "free"]
+"""`mixed`: a statistic is taken over them, so removing is not zeroing. `heads`: they number products of matrices.
+`free`: values repeated as often as another tensor has channels."""
 
 
 class LabelSets:
@@ -17,12 +20,19 @@ class LabelSets:
 
     def __init__(self) -> None:
         self._parent: list[int] = []
+        self._flat: LabelArray | None = None
         self._pinned: dict[int, str] = {}
+        self._marks: dict[Mark, set[int]] = {"mixed": set(), "heads": set(), "free": set()}
+
+    def __len__(self) -> int:
+        """Labels made so far."""
+        return len(self._parent)
 
     def fresh(self, count: int) -> LabelArray:
         """So many new labels."""
         start = len(self._parent)
         self._parent.extend(range(start, start + count))
+        self._flat = None
         return np.arange(start, start + count, dtype=np.int64)
 
     def root(self, label: int) -> int:
@@ -34,14 +44,30 @@ class LabelSets:
 
     def roots(self, labels: LabelArray) -> LabelArray:
         """Representatives, elementwise."""
-        return np.array([self.root(int(label)) for label in labels], dtype=np.int64)
+        if self._flat is None:
+            flat = np.array(self._parent, dtype=np.int64)
+            while not np.array_equal(flat[flat], flat):
+                flat = flat[flat]
+            self._flat = flat
+        found: LabelArray = self._flat[labels]
+        return found
 
     def unite(self, first: LabelArray, second: LabelArray) -> None:
         """Join the sets of labels elementwise (equal lengths)."""
+        if np.array_equal(first, second):
+            return
         for one, other in zip(first.tolist(), second.tolist(), strict=True):
             low, high = sorted((self.root(one), self.root(other)))
             if low != high:
                 self._parent[high] = low
+                self._flat = None
+
+    def unite_rows(self, rows: LabelArray) -> LabelArray:
+        """Join all labels of each row of a matrix; the first of each row."""
+        for column in range(1, rows.shape[1]):
+            self.unite(rows[:, 0], rows[:, column])
+        first: LabelArray = rows[:, 0].copy()
+        return first
 
     def pin(self, labels: LabelArray | None, reason: str) -> None:
         """These must stay."""
@@ -55,6 +81,24 @@ class LabelSets:
             reasons.setdefault(self.root(label), reason)
         return reasons
 
+    def all_pinned(self, labels: LabelArray) -> bool:
+        """Whether none of these can go."""
+        pinned = {self.root(label) for label in self._pinned}
+        return all(self.root(label) in pinned for label in labels.tolist())
+
+    def mark(self, labels: LabelArray | None, mark: Mark) -> None:
+        """Note what happens to these."""
+        if labels is not None:
+            self._marks[mark].update(labels.tolist())
+
+    def marked_roots(self, mark: Mark) -> set[int]:
+        """Representatives of every set with this mark."""
+        return {self.root(label) for label in self._marks[mark]}
+
+    def still_free(self, labels: LabelArray) -> bool:
+        """Whether these are repeated values that have met nothing yet."""
+        return all(label in self._marks["free"] and self.root(label) == label for label in labels.tolist())
+
     def match(self, first: LabelArray | None, second: LabelArray | None, reason: str) -> LabelArray | None:
         """Two dimensions that must keep equal length: unite them, or pin the one whose partner cannot shrink."""
         if first is None or second is None:
@@ -63,57 +107,3 @@ class LabelSets:
             return None
         self.unite(first, second)
         return first
-
-
-def reshape_labels(sets: LabelSets, dims: Dims, before: tuple[int, ...], after: tuple[int, ...]) -> Dims:
-    """Labels of a reshaped tensor; what cannot be followed is pinned."""
-    if 0 in before or math.prod(before) != math.prod(after):
-        # Empty, or the same bytes seen as numbers of another width.
-        for labels in dims:
-            sets.pin(labels, f"a reshape from {before} to {after} is not followed")
-        return (None,) * len(after)
-    result: list[LabelArray | None] = []
-    i = j = 0
-    while i < len(before) and j < len(after):
-        start_i, start_j = i, j
-        size_i, size_j = before[i], after[j]
-        i, j = i + 1, j + 1
-        while size_i != size_j:
-            if size_i < size_j:
-                size_i *= before[i]
-                i += 1
-            else:
-                size_j *= after[j]
-                j += 1
-        result += _reshape_block(sets, dims[start_i:i], before[start_i:i], after[start_j:j])
-    # What is left on either side are lengths of one.
-    for labels in dims[i:]:
-        sets.pin(labels, "a reshape drops it")
-    return (*result, *[None] * (len(after) - j))
-
-
-def _reshape_block(
-    sets: LabelSets, dims: Dims, before: tuple[int, ...], after: tuple[int, ...]
-) -> list[LabelArray | None]:
-    none: list[LabelArray | None] = [None] * len(after)
-    labelled = [index for index, labels in enumerate(dims) if labels is not None]
-    if not labelled:
-        return none
-    if len(labelled) > 1:
-        for labels in dims:
-            sets.pin(labels, "two prunable dimensions are merged by a reshape")
-        return none
-    position = labelled[0]
-    labels = dims[position]
-    assert labels is not None
-    shape = [1] * len(before)
-    shape[position] = before[position]
-    spread = np.broadcast_to(labels.reshape(shape), before).reshape(after)
-    for axis in range(len(after)):
-        first = spread[tuple(slice(None) if index == axis else 0 for index in range(len(after)))]
-        wide = first.reshape([-1 if index == axis else 1 for index in range(len(after))])
-        if after[axis] > 1 and np.array_equal(np.broadcast_to(wide, after), spread):
-            none[axis] = np.array(first, dtype=np.int64)
-            return none
-    sets.pin(labels, f"a reshape from {before} to {after} splits it")
-    return none

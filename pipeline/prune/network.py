@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,13 +28,33 @@ def inference(network: nn.Module) -> Iterator[None]:
 
 def copy_network(network: nn.Module) -> nn.Module:
     """A copy that shares no tensor. Raises `ModelError` when PyTorch cannot copy it."""
+    return _copy(network, {})
+
+
+def copy_structure(network: nn.Module) -> nn.Module:
+    """A copy with modules of its own that shares every parameter and buffer. Raises `ModelError` as `copy_network`."""
+    # Copying means looking up what was copied before: here, each tensor as its own copy.
+    return _copy(network, {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]})
+
+
+def _copy(network: nn.Module, memo: dict[int, Any]) -> nn.Module:
     try:
-        return copy.deepcopy(network)
+        return copy.deepcopy(network, memo)
     # A user's module may hold anything.
     except Exception as cause:
         raise ModelError(
             "model", f"cannot be copied: {first_line(cause)}", "Keep nothing but parameters, buffers and numbers in it"
         ) from cause
+
+
+def one_answer(output: object) -> torch.Tensor | None:
+    """A network's output, or several as one tensor (N, values), to be compared as one; None when it is neither."""
+    if isinstance(output, torch.Tensor):
+        return output
+    parts = output if isinstance(output, tuple) else ()
+    if not parts or not all(isinstance(part, torch.Tensor) and part.ndim for part in parts):
+        return None
+    return torch.cat([part.reshape(len(part), -1).float() for part in parts], dim=1)
 
 
 def first_line(cause: BaseException) -> str:

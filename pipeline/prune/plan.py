@@ -1,16 +1,13 @@
-"""A pruning plan: which indices of which parameters stay. JSON, and replayed on the factory's network."""
+"""A pruning plan: what makes a factory's network the pruned one. JSON, replayed on the factory's network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
 from devices.errors import ModelError
 
-_FORMAT = "espalier-plan/1"
+_FORMATS = ("espalier-plan/1", "espalier-plan/2")
 _MAKE_AGAIN = "Prune again"
 
 
@@ -26,28 +23,99 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class PruningPlan:
-    """Every cut; the order does not matter."""
+class Number:
+    """A whole number that a module keeps beside its tensors and computes with, such as its count of heads."""
 
-    cuts: tuple[Cut, ...]
+    module: str
+    """Name of the module; empty for the network itself."""
+    attribute: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Cuts and numbers, then blocks that are skipped; the order within each does not matter."""
+
+    cuts: tuple[Cut, ...] = ()
+    numbers: tuple[Number, ...] = ()
+    blocks: tuple[str, ...] = ()
+    """Modules that give back their input."""
+    masked: tuple[str, ...] = ()
+    """Parameters whose zeros stay zeros in training."""
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        rows = [{"tensor": c.tensor, "dim": c.dim, "size": c.size, "keep": list(c.keep)} for c in self.cuts]
-        return {"format": _FORMAT, "cuts": sorted(rows, key=lambda row: (str(row["tensor"]), row["dim"]))}
+        cuts = [{"tensor": c.tensor, "dim": c.dim, "size": c.size, "keep": list(c.keep)} for c in self.cuts]
+        numbers = [
+            {"module": n.module, "attribute": n.attribute, "before": n.before, "after": n.after} for n in self.numbers
+        ]
+        return {
+            "format": _FORMATS[-1],
+            "cuts": sorted(cuts, key=lambda row: (str(row["tensor"]), row["dim"])),
+            "numbers": sorted(numbers, key=lambda row: (str(row["module"]), str(row["attribute"]))),
+            "blocks": sorted(self.blocks),
+            "masked": sorted(self.masked),
+        }
 
     @staticmethod
     def from_dict(raw: Any, where: str) -> PruningPlan:
         """Read back; raises `ModelError` on anything malformed."""
-        if not isinstance(raw, dict) or raw.get("format") != _FORMAT or not isinstance(raw.get("cuts"), list):
-            raise ModelError(where, f"is not a pruning plan of format {_FORMAT!r}", _MAKE_AGAIN)
+        if not isinstance(raw, dict) or raw.get("format") not in _FORMATS or not isinstance(raw.get("cuts"), list):
+            raise ModelError(where, f"is not a pruning plan of format {_FORMATS[-1]!r}", _MAKE_AGAIN)
         cuts = tuple(_read_cut(row, where) for row in raw["cuts"])
-        seen: set[tuple[str, int]] = set()
-        for cut in cuts:
-            if (cut.tensor, cut.dim) in seen:
-                raise ModelError(where, f"cuts dimension {cut.dim} of '{cut.tensor}' twice", _MAKE_AGAIN)
-            seen.add((cut.tensor, cut.dim))
-        return PruningPlan(cuts)
+        _require_once([(cut.tensor, cut.dim) for cut in cuts], "cuts dimension {1} of '{0}' twice", where)
+        numbers = tuple(_read_number(row, where) for row in _list_of(raw, "numbers", where))
+        _require_once([(item.module, item.attribute) for item in numbers], "sets '{0}.{1}' twice", where)
+        names = {key: _list_of(raw, key, where) for key in ("blocks", "masked")}
+        for key, found in names.items():
+            if not all(isinstance(name, str) for name in found) or len(set(found)) < len(found):
+                raise ModelError(where, f"has malformed '{key}'", _MAKE_AGAIN)
+        return PruningPlan(cuts, numbers, tuple(names["blocks"]), tuple(names["masked"]))
+
+
+def compose_plans(first: PruningPlan, second: PruningPlan) -> PruningPlan:
+    """One plan for the factory's network that does what `first`, then `second` on its result, do.
+
+    Raises `ModelError` when `second` does not continue `first`.
+    """
+    cuts = {(cut.tensor, cut.dim): cut for cut in first.cuts}
+    for later in second.cuts:
+        before = cuts.get((later.tensor, later.dim))
+        if before is None:
+            cuts[later.tensor, later.dim] = later
+            continue
+        if len(before.keep) != later.size:
+            raise ModelError(
+                "pruning plan",
+                f"dimension {later.dim} of '{later.tensor}' has {len(before.keep)} left, and the next step "
+                f"wants {later.size}",
+                _MAKE_AGAIN,
+            )
+        keep = tuple(before.keep[index] for index in later.keep)
+        cuts[later.tensor, later.dim] = Cut(before.tensor, before.dim, before.size, keep)
+    numbers = {(item.module, item.attribute): item for item in first.numbers}
+    for item in second.numbers:
+        older = numbers.get((item.module, item.attribute), item)
+        numbers[item.module, item.attribute] = Number(item.module, item.attribute, older.before, item.after)
+    blocks = tuple(sorted({*first.blocks, *second.blocks}))
+    masked = tuple(sorted({*first.masked, *second.masked}))
+    return PruningPlan(tuple(cuts.values()), tuple(numbers.values()), blocks, masked)
+
+
+def _list_of(raw: dict[str, Any], key: str, where: str) -> list[Any]:
+    found = raw.get(key, [])
+    if not isinstance(found, list):
+        raise ModelError(where, f"has malformed '{key}'", _MAKE_AGAIN)
+    return found
+
+
+def _require_once(keys: list[tuple[object, object]], text: str, where: str) -> None:
+    seen: set[tuple[object, object]] = set()
+    for key in keys:
+        if key in seen:
+            raise ModelError(where, text.format(*key), _MAKE_AGAIN)
+        seen.add(key)
 
 
 def _read_cut(row: Any, where: str) -> Cut:
@@ -62,60 +130,10 @@ def _read_cut(row: Any, where: str) -> Cut:
     return Cut(row["tensor"], row["dim"], size, tuple(keep))
 
 
-def apply_plan(network: nn.Module, plan: PruningPlan) -> None:
-    """Shrink the network in place. Raises `ModelError` at the first cut that does not fit it; nothing is cut then."""
-    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    by_tensor: dict[int, list[Cut]] = {}
-    for cut in plan.cuts:
-        _check_fits(cut, tensors.get(cut.tensor))
-        by_tensor.setdefault(id(tensors[cut.tensor]), []).append(cut)
-    # Modules that share a tensor must share the smaller one too.
-    smaller = {
-        id(tensor): _cut(tensor, by_tensor[id(tensor)]) for tensor in tensors.values() if id(tensor) in by_tensor
-    }
-    for module in network.modules():
-        # Plain dictionaries, because a module's own __setattr__ may do more.
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for own in tables:
-            for name, tensor in own.items():
-                if tensor is not None and id(tensor) in smaller:
-                    own[name] = smaller[id(tensor)]
-        _match_attributes(module)
-
-
-def _check_fits(cut: Cut, tensor: torch.Tensor | None) -> None:
-    if tensor is None:
-        raise ModelError("pruning plan", f"cuts '{cut.tensor}', which the network lacks", "Use the plan's own factory")
-    shape = tuple(tensor.shape)
-    if cut.dim >= len(shape) or shape[cut.dim] != cut.size:
-        raise ModelError(
-            "pruning plan",
-            f"dimension {cut.dim} of '{cut.tensor}' should be {cut.size}, the network has {shape}",
-            "Use the plan's own factory and args",
-        )
-
-
-def _cut(tensor: torch.Tensor, cuts: list[Cut]) -> torch.Tensor:
-    small = tensor.detach()
-    for cut in cuts:
-        small = small.index_select(cut.dim, torch.tensor(cut.keep))
-    small = small.contiguous()
-    return nn.Parameter(small, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else small
-
-
-def _match_attributes(module: nn.Module) -> None:
-    """Set the widths that a module keeps besides its tensors."""
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.modules.conv._ConvNd) and not module.transposed:
-        if module.groups == module.in_channels and module.groups > 1:
-            multiplier = module.out_channels // module.in_channels
-            module.groups = module.in_channels = module.weight.shape[0] // multiplier
-        else:
-            module.in_channels = module.weight.shape[1] * module.groups
-        module.out_channels = module.weight.shape[0]
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-        kept = module.weight if module.weight is not None else module.running_mean
-        module.num_features = module.num_features if kept is None else kept.shape[0]
-    elif isinstance(module, nn.LayerNorm) and module.weight is not None:
-        module.normalized_shape = tuple(module.weight.shape)
+def _read_number(row: Any, where: str) -> Number:
+    keys = {"module": str, "attribute": str, "before": int, "after": int}
+    if not isinstance(row, dict) or any(type(row.get(key)) is not kind for key, kind in keys.items()):
+        raise ModelError(where, f"has a malformed number {row!r:.80}", _MAKE_AGAIN)
+    if not 0 < row["after"] <= row["before"] or not row["attribute"].isidentifier():
+        raise ModelError(where, f"sets '{row['module']}.{row['attribute']}' to {row['after']}", _MAKE_AGAIN)
+    return Number(row["module"], row["attribute"], row["before"], row["after"])

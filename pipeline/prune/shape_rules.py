@@ -1,25 +1,23 @@
-"""How labels pass through operations that only move, join, cut or pad values."""
+"""How labels pass through operations that only move, repeat, join or pad values."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from pipeline.prune.follow import Call, Results
-from pipeline.prune.labels import LabelArray, reshape_labels
+from pipeline.prune.labels import LabelArray
+from pipeline.prune.reshapes import reshape_labels
 
 
 def reshape(call: Call) -> Results:
     """`view` and its kin."""
-    return [
-        reshape_labels(
-            call.follow.sets, call.follow.dims_of(call.args[0]), tuple(call.args[0].shape), tuple(call.out[0].shape)
-        )
-    ]
+    before, after = tuple(call.args[0].shape), tuple(call.out[0].shape)
+    return [reshape_labels(call.follow.sets, call.dims(0), before, after, call.follow.choose)]
 
 
 def transpose(call: Call) -> Results:
     """Two dimensions change places; `t` of a matrix too."""
-    dims = list(call.follow.dims_of(call.args[0]))
+    dims = list(call.dims(0))
     first, second = (call.args[1], call.args[2]) if len(call.args) == 3 else (0, len(dims) - 1)
     if dims:
         dims[first], dims[second] = dims[second], dims[first]
@@ -28,26 +26,26 @@ def transpose(call: Call) -> Results:
 
 def permute(call: Call) -> Results:
     """All dimensions change places."""
-    dims = call.follow.dims_of(call.args[0])
+    dims = call.dims(0)
     return [tuple(dims[axis] for axis in call.args[1])]
 
 
 def as_strided(call: Call) -> Results:
     """Followed where the shape stays: how PyTorch pools to one pixel, the strides changed and nothing else."""
     same = call.args[0].shape == call.out[0].shape and call.args[0].storage_offset() == call.out[0].storage_offset()
-    return [call.follow.dims_of(call.args[0])] if same and 1 in call.out[0].shape[2:] else None
+    return [call.dims(0)] if same and 1 in call.out[0].shape[2:] else None
 
 
 def unsqueeze(call: Call) -> Results:
     """A dimension of one comes in."""
-    dims = list(call.follow.dims_of(call.args[0]))
+    dims = list(call.dims(0))
     dims.insert(call.args[1] % (len(dims) + 1), None)
     return [tuple(dims)]
 
 
 def squeeze(call: Call) -> Results:
     """Dimensions of one go."""
-    dims, shape = call.follow.dims_of(call.args[0]), call.args[0].shape
+    dims, shape = call.dims(0), call.args[0].shape
     if not dims or len(dims) != len(shape):
         # Nothing to take away, or it was taken away in place already.
         return None
@@ -58,25 +56,42 @@ def squeeze(call: Call) -> Results:
 
 def expand(call: Call) -> Results:
     """Dimensions of one are repeated, and new ones come in front."""
-    dims, shape = call.follow.dims_of(call.args[0]), call.args[0].shape
-    new = call.out[0].ndim - len(dims)
-    kept = [labels if shape[axis] == call.out[0].shape[new + axis] else None for axis, labels in enumerate(dims)]
+    sets, after = call.follow.sets, call.out[0].shape
+    dims, shape = call.dims(0), call.args[0].shape
+    new = len(after) - len(dims)
+    kept: list[LabelArray | None] = [*[None] * new, *dims]
+    for axis, size in enumerate(after):
+        if size > 1 and (axis < new or shape[axis - new] == 1):
+            # As often as whatever they meet has channels, if the code asks for it.
+            kept[axis] = labels = sets.fresh(size)
+            sets.mark(labels, "free")
+    return [tuple(kept)]
+
+
+def repeat(call: Call) -> Results:
+    """Dimensions laid end to end, and new ones in front."""
+    dims, times = call.dims(0), call.args[1]
+    new = len(times) - len(dims)
+    kept = [None if labels is None else np.tile(labels, times[new + axis]) for axis, labels in enumerate(dims)]
     return [(*[None] * new, *kept)]
 
 
-def cut(call: Call) -> Results:
-    """A range of one dimension."""
-    dims = list(call.follow.dims_of(call.args[0]))
-    axis = call.args[1] if len(call.args) > 1 else 0
-    labels = dims[axis]
-    start = call.args[2] if len(call.args) > 2 else None
-    end = call.args[3] if len(call.args) > 3 else None
-    step = call.args[4] if len(call.args) > 4 else 1
-    if labels is not None and call.out[0].shape[axis] != len(labels):
-        # The bounds are numbers in the network's code: they hold only while nothing before them goes.
-        call.follow.sets.pin(labels, "it is sliced at fixed positions")
-        dims[axis] = labels[slice(start, end, step)]
+def flip(call: Call) -> Results:
+    """Some dimensions backwards."""
+    dims = list(call.dims(0))
+    for axis in call.args[1]:
+        labels = dims[axis]
+        dims[axis] = None if labels is None else labels[::-1].copy()
     return [tuple(dims)]
+
+
+def roll(call: Call) -> Results:
+    """Values go round some dimensions; by how far is written in the network's code."""
+    dims = call.dims(0)
+    axes = call.args[2] if len(call.args) > 2 else []
+    for axis in axes or range(len(dims)):
+        call.follow.sets.pin(dims[axis], "it is rolled by a fixed number")
+    return [dims] if axes else None
 
 
 def cat(call: Call) -> Results:
@@ -104,9 +119,21 @@ def cat(call: Call) -> Results:
     return [tuple(result)]
 
 
+def stack(call: Call) -> Results:
+    """Tensors of one shape along a new dimension."""
+    tensors = call.args[0]
+    axis = (call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", 0)) % call.out[0].ndim
+    result: list[LabelArray | None] = list(call.follow.dims_of(tensors[0]))
+    for tensor in tensors[1:]:
+        for other, labels in enumerate(call.follow.dims_of(tensor)):
+            result[other] = call.follow.sets.match(result[other], labels, "it is joined to a tensor that cannot shrink")
+    result.insert(axis, None)
+    return [tuple(result)]
+
+
 def pad(call: Call) -> Results:
     """Constants around it."""
-    dims = list(call.follow.dims_of(call.args[0]))
+    dims = list(call.dims(0))
     padding = call.args[1]
     for index in range(len(padding) // 2):
         axis = len(dims) - 1 - index

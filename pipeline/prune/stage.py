@@ -1,89 +1,60 @@
-"""The prune stage: trace, group, rank, allocate, cut."""
+"""The prune stage: one step of the schedule, at the recipe's granularity."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import nn
 
-from devices.errors import ModelError, RecipeError
 from devices.stage import StageResult
 from pipeline.model import NetworkArtifact, save_network
-from pipeline.prune.allocate import Ranked, allocate
-from pipeline.prune.groups import find_groups, plan_for
-from pipeline.prune.macs import macs_counter
-from pipeline.prune.magnitude import group_magnitude
-from pipeline.prune.network import copy_network
-from pipeline.prune.plan import apply_plan
-from pipeline.prune.trace import trace_network
+from pipeline.prune.channels import prune_channels
+from pipeline.prune.fewer_blocks import prune_blocks
+from pipeline.prune.plan import compose_plans
+from pipeline.prune.pruning import Change, Pruning
+from pipeline.prune.size import count_macs, count_parameters, layer_widths
+from pipeline.prune.zeros import prune_weights
 from pipeline.recipe import PruneConfig
 
-_SAID = 4
 
-
-def prune_channels(
-    config: PruneConfig, network: nn.Module, image_NCHW: torch.Tensor, channel_step: int, folder: Path
+def prune_network(
+    config: PruneConfig,
+    pruning: Pruning,
+    folder: Path,
+    finish: Callable[[nn.Module], dict[str, Any]] = lambda network: {},  # noqa: ARG005
 ) -> StageResult[NetworkArtifact]:
-    """Remove the channels of least magnitude until the target is met. The network given is not changed.
+    """Prune by one step of the schedule. Networks given are not changed.
 
-    `image_NCHW` is one real image, (1, C, H, W). Raises `RecipeError` when the target cannot be met, `ModelError` when
-    nothing can be pruned.
+    `finish` may put the smaller network in order before it is saved, and tells what it saw. Raises `RecipeError` when
+    the target cannot be met, `ModelError` when nothing can be pruned.
     """
-    trace = trace_network(network, image_NCHW)
-    grouping = find_groups(network, trace, image_NCHW, config.ignore)
-    if not grouping.groups:
-        reasons = sorted({item.reason for item in grouping.left_out})
-        raise ModelError("prune", f"nothing in this network can be pruned: {'; '.join(reasons)}", "Remove [prune]")
-    ranked = [Ranked(group, group_magnitude(network, group).numpy()) for group in grouping.groups]
-    macs_without = macs_counter(trace)
-    try:
-        removed = allocate(ranked, config.scope, config.target_macs, channel_step, config.min_channels, macs_without)
-    except RecipeError as error:
-        left = "; ".join(f"{item.tensor}: {item.reason}" for item in grouping.left_out[:_SAID])
-        raise RecipeError(error.where, f"{error.what}. Not pruned are {left}", error.fix) from error
-    plan = plan_for(network, removed)
-    smaller = copy_network(network)
-    apply_plan(smaller, plan)
-    artifact = save_network(smaller, plan, folder)
-    gone = {unit.label for unit in removed}
+    change = _change(config, pruning)
+    plan = compose_plans(pruning.plan, change.plan)
+    told = finish(change.network)
+    artifact = save_network(change.network, plan, folder)
+    image, whole = pruning.image_NCHW, pruning.whole
     metrics = {
-        "macs_before": macs_without([]),
-        "macs_after": count_macs(smaller, image_NCHW),
-        "parameters_before": count_parameters(network),
-        "parameters_after": count_parameters(smaller),
-        "channel_step": channel_step,
-        "layers": layer_widths(network, smaller),
-        "groups": [
-            {
-                "name": item.group.name,
-                "width_before": item.group.width,
-                "width_after": sum(unit.label not in gone for unit in item.group.units),
-            }
-            for item in ranked
-        ],
-        "left_out": [
-            {"tensor": item.tensor, "channels": item.channels, "reason": item.reason} for item in grouping.left_out
-        ],
+        "granularity": config.granularity,
+        "criterion": config.criterion,
+        "scope": config.scope,
+        "macs_before": count_macs(whole, image),
+        "macs_after": count_macs(change.network, image),
+        "parameters_before": count_parameters(whole),
+        "parameters_after": count_parameters(change.network),
+        "channel_step": pruning.channel_step,
+        "layers": layer_widths(whole, change.network),
+        "left_out": change.left_out,
     }
-    return StageResult(artifact, metrics)
+    return StageResult(artifact, metrics | change.metrics | told)
 
 
-def count_macs(network: nn.Module, image_NCHW: torch.Tensor) -> int:
-    """Multiply-accumulates of one image, (1, C, H, W), in convolutions and matrix products."""
-    return macs_counter(trace_network(network, image_NCHW))([])
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Elements of all parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def layer_widths(before: nn.Module, after: nn.Module) -> list[dict[str, object]]:
-    """Outputs of every layer with a weight matrix or kernel, before and after."""
-    small = dict(after.named_parameters())
-    return [
-        {"name": name.removesuffix(".weight"), "before": tensor.shape[0], "after": small[name].shape[0]}
-        for name, tensor in before.named_parameters()
-        if tensor.ndim >= 2
-    ]
+def _change(config: PruneConfig, pruning: Pruning) -> Change:
+    match config.granularity:
+        case "channels":
+            return prune_channels(config, pruning)
+        case "blocks":
+            return prune_blocks(config, pruning)
+        case _:
+            return prune_weights(config, pruning)

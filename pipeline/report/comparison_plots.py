@@ -12,6 +12,7 @@ from pipeline.report.plot_rows import Group, Row, plot_rows
 from pipeline.report.plot_strength import accuracy_axis, from_what
 from pipeline.report.svg import Plot, linear_axis
 from pipeline.report.verdict_view import title_of
+from pipeline.report.words import words_of
 
 _Figures = Mapping[str, Any]
 _COSTS: tuple[tuple[str, Callable[[_Figures], float], Callable[[float], str]], ...] = (
@@ -51,9 +52,10 @@ def _accuracy_plot(report: _Figures) -> Plot:
         if any(engine[key] for engine in engines)
     ]
     axis = accuracy_axis([engine[key] for _, key in kinds for engine in engines if engine[key]])
-    note = "" if len(groups) > 1 else f"Robust accuracy is {NOT_PROVEN}: no attack was run."
-    title = "Accuracy with 95 % intervals"
-    return plot_rows("points", title, groups, axis, f"images right, %{from_what(axis)}", note)
+    words = words_of(report)
+    note = "" if len(groups) > 1 else f"Robust {words.noun} is {NOT_PROVEN}: no attack was run."
+    title = f"{words.title} with 95 % intervals"
+    return plot_rows("points", title, groups, axis, f"{words.axis}, %{from_what(axis)}", note)
 
 
 def _speed_plot(report: _Figures) -> Plot:

@@ -19,6 +19,7 @@ from pipeline.report.figures import (
     times,
 )
 from pipeline.report.verdict_view import title_of
+from pipeline.report.words import words_of
 
 BASELINE = "dense-fp32"
 _Figures = Mapping[str, Any]
@@ -61,7 +62,7 @@ class TableGroup:
 def tiles(report: _Figures) -> list[Tile]:
     """The engine that ships in a few figures, each beside that of the dense FP32 engine."""
     engines = {engine["name"]: engine for engine in report["engines"]}
-    shipped, samples = engines[report["shipped"]], report["samples"]
+    shipped, samples, noun = engines[report["shipped"]], report["samples"], words_of(report).noun
     before = engines.get(BASELINE) if report["shipped"] != BASELINE else None
 
     def compared(text: Callable[[_Figures], str]) -> str:
@@ -85,8 +86,9 @@ def tiles(report: _Figures) -> list[Tile]:
         *_speed_tiles(report),
         Tile("latency, p99", p99(shipped), _within(shipped["latency"]["p99_ms"], significant), compared(p99)),
         Tile("engine size", size(shipped["size_bytes"]), "", compared(lambda engine: size(engine["size_bytes"]))),
-        accuracy("clean accuracy", "clean"),
-        accuracy("robust accuracy, worst case", "robust"),
+        accuracy(f"clean {noun}", "clean"),
+        *([accuracy("mean IoU, clean", "mean_iou")] if shipped.get("mean_iou") else []),
+        accuracy(f"robust {noun}, worst case", "robust"),
     ]
 
 
@@ -115,10 +117,13 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
             milliseconds(engine["latency"][key]["value"]), span(engine["latency"][key], significant)
         )
 
+    words = words_of(report)
+    overlap = row("clean, mean IoU", lambda engine: accuracy_cell(engine.get("mean_iou"), samples))
     accuracy = (
-        row("clean accuracy", lambda engine: accuracy_cell(engine["clean"], samples)),
+        row(f"clean {words.noun}", lambda engine: accuracy_cell(engine["clean"], samples)),
         row("clean, against dense FP32", lambda engine: _change(engine, "clean")),
-        row("robust accuracy, worst case", lambda engine: accuracy_cell(engine["robust"], samples)),
+        *([overlap] if words.kind == "segmentation" else []),
+        row(f"robust {words.noun}, worst case", lambda engine: accuracy_cell(engine["robust"], samples)),
         row("robust, against dense FP32", lambda engine: _change(engine, "robust")),
     )
     latency = (
@@ -129,7 +134,7 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
         row("queries timed", lambda engine: _queries(engine["latency"])),
     )
     groups = [
-        TableGroup("Accuracy", accuracy),
+        TableGroup(words.title, accuracy),
         TableGroup("Latency of one image, within", latency),
         TableGroup("Speed: ratio of median latency", _speedup_rows(report)),
         TableGroup("Throughput", _throughput_rows(report)),

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from devices.errors import BundleError
+from devices.errors import BundleError, StorageError
 from devices.files import read_json
 from devices.robustness import INDEX_FILE, EvaluationSets, read_sets
+from devices.scoring import Scoring
 from pipeline.recipe import section_of
-from pipeline.recipe_paths import portable_recipe
+from pipeline.recipe.paths import portable_recipe
 from pipeline.report.images import image_pairs
+from pipeline.search.study import STUDY_FILE
 from pipeline.store import Stored
 from pipeline.versions import library_versions
 from pipeline.work import StepInputs, Work
@@ -33,12 +35,14 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
     measured, attacked = results["measurements"].metrics, results["replays"].metrics
     engines = [name for name in _TITLES if name in measured["engines"]]
     sets = _sets(inputs)
-    outcomes = read_json(inputs.path("replays") / "replay.json", BundleError)["correct"]
+    replayed = read_json(inputs.path("replays") / "replay.json", BundleError)
+    outcomes = replayed["correct" if sets.scoring.kind == "classification" else "scores"]
     pruned = results["pruned"].metrics if "pruned" in results else None
     return {
         "format": FORMAT,
         "name": work.recipe.name,
         "device": {"name": work.profile.name, "title": work.profile.title},
+        "task": sets.scoring.kind,
         "shipped": work.shipped,
         "verdict": results["verdict"].metrics,
         "engines": [_engine(name, results, measured["engines"][name], attacked["engines"][name]) for name in engines],
@@ -51,7 +55,9 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "surrogates": _surrogates(sets, results["sets"].metrics),
         "layers": pruned["layers"] if pruned else [],
         "left_out": pruned["left_out"] if pruned else [],
-        "pruning": {key: pruned[key] for key in _PRUNING_KEYS} if pruned else None,
+        "pruning": {key: pruned.get(key) for key in _PRUNING_KEYS} if pruned else None,
+        "steps": _steps(results),
+        "search": _search(inputs),
         "parity": [
             {"step": name} | stored.metrics["parity"] for name, stored in results.items() if "parity" in stored.metrics
         ],
@@ -66,14 +72,61 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
     }
 
 
-_PRUNING_KEYS = ("macs_before", "macs_after", "parameters_before", "parameters_after", "channel_step")
+_PRUNING_KEYS = (
+    "macs_before",
+    "macs_after",
+    "parameters_before",
+    "parameters_after",
+    "channel_step",
+    "granularity",
+    "criterion",
+    "scope",
+    "score_fallback",
+    "zeros_share",
+    "blocks",
+    "unit",
+    "limit",
+    "reached",
+    "latency_source",
+)
+
+
+def _steps(results: Mapping[str, Stored]) -> list[dict[str, Any]]:
+    """Each step of the schedule: what was left, and the score before and after its recovery."""
+    rows = []
+    for name, stored in results.items():
+        if stored.folder.parent.name != "prune":
+            continue
+        recovered = results.get(name.replace("pruned", "recovered", 1))
+        found = stored.metrics
+        rows.append(
+            {
+                "name": name,
+                "macs": found["macs_after"],
+                "parameters": found["parameters_after"],
+                "score_as_cut": found["score_before_recalibration"],
+                "score_before_recovery": found["score_before_recovery"],
+                "score": recovered.metrics["score"] if recovered else None,
+                "epochs": recovered.metrics["epochs_run"] if recovered else 0,
+            }
+        )
+    return rows
+
+
+def _search(inputs: StepInputs) -> dict[str, Any] | None:
+    """The study, with the trial that was chosen."""
+    if "search" not in inputs.results:
+        return None
+    study: dict[str, Any] = read_json(inputs.path("search") / STUDY_FILE, StorageError)
+    return study | {"chosen": inputs.results["pruned"].metrics["chosen"]}
 
 
 def _engine(
     name: str, results: Mapping[str, Stored], measured: Mapping[str, Any], attacked: Mapping[str, Any]
 ) -> dict[str, Any]:
     form = name.split("-")[0]
-    network = results["dense"].metrics
+    # A file that is taken in as it is has no torch form.
+    network = results["dense" if "dense" in results else "imported dense"].metrics
     macs, parameters = network["macs"], network["parameters"]
     if form == "compressed":
         pruned = results["pruned"].metrics
@@ -115,7 +168,7 @@ def _histogram(inputs: StepInputs, engines: list[str]) -> dict[str, Any]:
 
 def _commands(work: Work) -> list[dict[str, str]]:
     name = f"runs/{work.recipe.name}-{work.profile.name}"
-    return [
+    commands = [
         {
             "figure": "everything, from the start",
             "command": work.command,
@@ -124,8 +177,10 @@ def _commands(work: Work) -> list[dict[str, str]]:
             "figure": "latency, load time and memory of the shipped engine",
             "command": f"espalier-agent bench {name}/deploy --allow-unsigned",
         },
-        {
-            "figure": "accuracy and robust accuracy of the shipped engine",
-            "command": f"espalier-agent attack {name}/deploy {name}/evidence --allow-unsigned",
-        },
     ]
+    if work.recipe.task.kind == "custom":
+        # Its score is code of the host's, which the agent does not have.
+        return commands
+    noun = Scoring(kind=work.recipe.task.kind).noun
+    attack = f"espalier-agent attack {name}/deploy {name}/evidence --allow-unsigned"
+    return [*commands, {"figure": f"{noun} and robust {noun} of the shipped engine", "command": attack}]

@@ -18,34 +18,69 @@ _SIDE = 96
 
 
 def image_pairs(
-    sets: EvaluationSets, correct: Mapping[str, Mapping[str, str]], shipped: str, labels: tuple[str, ...]
+    sets: EvaluationSets, outcomes: Mapping[str, Mapping[str, Any]], shipped: str, labels: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    """Up to eight samples that the shipped engine gets right when clean: fooled ones first, up to half of them.
+    """Up to eight samples under the strongest set of the run.
 
-    `correct` holds a text of 0 and 1 by engine and set. The strongest set of the run is shown.
+    Classification: samples that the shipped engine gets right when clean, fooled ones first, up to half of them. Other
+    tasks: those that lose most of their score. `outcomes` holds, by engine and set, a text of 0 and 1 or a list of
+    scores.
     """
     adversarial = [info for info in sets.infos if info.kind == "adversarial"]
     if not adversarial:
         return []
-    info = min(adversarial, key=lambda item: correct[shipped][item.name].count("1"))
-    clean_right = [index for index, right in enumerate(correct[shipped]["clean"]) if right == "1"]
-    fooled = [index for index in clean_right if correct[shipped][info.name][index] == "0"]
-    held = [index for index in clean_right if correct[shipped][info.name][index] == "1"]
-    first = fooled[: max(_PAIRS // 2, _PAIRS - len(held))]
-    chosen = [*first, *held[: _PAIRS - len(first)]]
+    scores = {name: np.array([float(value) for value in found]) for name, found in outcomes[shipped].items()}
+    info = min(adversarial, key=lambda item: float(scores[item.name].sum()))
+    before, after = scores["clean"], scores[info.name]
+    pick = _right_ones if sets.scoring.kind == "classification" else _harmed_ones
     clean, attacked = sets.images["clean"], sets.images[info.name]
     return [
         {
             "set": info.name,
-            "label": labels[int(sets.labels[index])],
-            "held": correct[shipped][info.name][index] == "1",
+            **_described(sets, index, labels, float(before[index]), float(after[index])),
             "clean": _data_uri(clean[index]),
             "adversarial": _data_uri(attacked[index]),
             # Gray is no change; the full range is plus and minus ε.
             "change": _data_uri(np.clip(0.5 + (attacked[index] - clean[index]) / (2 * (info.epsilon or 1)), 0, 1)),
         }
-        for index in chosen
+        for index in pick(before, after)
     ]
+
+
+def _right_ones(before: NDArray[np.float64], after: NDArray[np.float64]) -> list[int]:
+    right = np.flatnonzero(before == 1)
+    fooled, held = right[after[right] == 0], right[after[right] == 1]
+    first = fooled[: max(_PAIRS // 2, _PAIRS - len(held))]
+    return [*map(int, first), *map(int, held[: _PAIRS - len(first)])]
+
+
+def _harmed_ones(before: NDArray[np.float64], after: NDArray[np.float64]) -> list[int]:
+    return [int(index) for index in np.argsort(after - before, kind="stable")[:_PAIRS]]
+
+
+def _described(
+    sets: EvaluationSets, index: int, labels: tuple[str, ...], before: float, after: float
+) -> dict[str, Any]:
+    """What a sample is, and what became of its score."""
+    truth = sets.labels[index]
+    if sets.scoring.kind == "classification":
+        return {"label": labels[int(truth)], "held": after == 1}
+    said: dict[str, Any] = {
+        "label": f"image {index}",
+        "held": after >= before,
+        "score": f"{100 * before:.1f} to {100 * after:.1f} %",
+    }
+    if sets.scoring.kind == "segmentation":
+        said["mask"] = _data_uri(_coloured(truth, sets.scoring.ignore_label))
+    return said
+
+
+def _coloured(mask: NDArray[Any], ignore_label: int) -> NDArray[np.float32]:
+    """A mask (H, W) as an image (3, H, W): hues a golden angle apart tell neighbouring labels apart."""
+    hues = (mask.astype(np.float64) * 0.381966 % 1.0)[None]
+    shifts = np.array([0, 2 / 3, 1 / 3])[:, None, None]
+    colours = np.clip(np.abs((hues + shifts) % 1.0 * 6 - 3) - 1, 0, 1)
+    return np.where(mask == ignore_label, 0, 0.15 + 0.8 * colours).astype(np.float32)
 
 
 def _data_uri(image_CHW: NDArray[np.float32]) -> str:

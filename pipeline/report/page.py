@@ -17,8 +17,11 @@ from pipeline.report.figures import TIMES
 from pipeline.report.plot_latency import plot_latency
 from pipeline.report.plot_layers import plot_layers
 from pipeline.report.plot_strength import plot_strengths
+from pipeline.report.pruning_view import pruning_sentences, step_rows
+from pipeline.report.search_view import search_section
 from pipeline.report.toml_text import toml_text
 from pipeline.report.verdict_view import title_of, verdict_view
+from pipeline.report.words import words_of
 
 _FOLDER = Path(__file__).parent
 _LAYERS_SHOWN = 16
@@ -50,6 +53,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
     layers = report["layers"]
     return {
         "report": report,
+        "words": words_of(report),
         "verdict": verdict_view(report),
         "engines": comparison_view.table_engines(report),
         "shipped_title": title_of(report, report["shipped"]),
@@ -70,7 +74,9 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "more_layers_plot": plot_layers(layers[_LAYERS_SHOWN:], "Channels of the other layers")
         if len(layers) > _LAYERS_SHOWN
         else None,
-        "pruning": record_view.pruning_sentence(report),
+        "pruning": pruning_sentences(report),
+        "steps": step_rows(report),
+        "search": search_section(report["search"], _command(report)) if report.get("search") else None,
         "more_layers": max(0, len(layers) - _LAYERS_SHOWN),
         "left_out": record_view.left_out(report),
         "parity": record_view.parity_rows(report),
@@ -84,6 +90,11 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _command(report: dict[str, Any]) -> str:
+    """What the user typed."""
+    return str(report["commands"][0]["command"])
+
+
 def _unbroken(text: str) -> str:
     """The text with no line break between a number and its unit."""
     return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
@@ -91,4 +102,5 @@ def _unbroken(text: str) -> str:
 
 def _is_picture(image: dict[str, Any]) -> bool:
     """Only pictures that lie in the page itself: a `report.json` from elsewhere must not make it fetch anything."""
-    return all(_PICTURE.fullmatch(image[key]) for key in ("clean", "adversarial", "change"))
+    keys = ("clean", "adversarial", "change", *(("mask",) if "mask" in image else ()))
+    return all(_PICTURE.fullmatch(image[key]) for key in keys)

@@ -22,6 +22,7 @@ from pipeline.report.svg import (
     linear_axis,
     percent,
 )
+from pipeline.report.words import words_of
 
 _HEIGHT = 230
 _PADDING = (26, 14, 44, 44)
@@ -63,13 +64,14 @@ def plot_strengths(report: Mapping[str, Any]) -> list[Plot]:
 def _plot(
     report: Mapping[str, Any], method: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], upwards: Axis
 ) -> Plot:
-    title = f"Accuracy under {method.replace('_', ' ')}"
+    words = words_of(report)
+    title = f"{words.title} under {method.replace('_', ' ')}"
     strengths = sorted({row["strength"] or 0 for rows in curves.values() for row in rows})
     names = ((0, "clean"), *((strength, str(strength)) for strength in strengths))
     across = Axis(-0.5, max(strengths, default=1) + 0.5, names)
     parts = [bottom_axis(across, _HEIGHT, "strength of the corruption"), left_axis(upwards, 0, _HEIGHT)]
     parts.append(
-        label(f"accuracy, %{from_what(upwards)}", 0, -10, dx=-_PADDING[3] + 2, class_="axis-title"),
+        label(f"{words.noun}, %{from_what(upwards)}", 0, -10, dx=-_PADDING[3] + 2, class_="axis-title"),
     )
     said = []
     for index, engine in enumerate(report["engines"]):
@@ -80,7 +82,7 @@ def _plot(
         parts.append(element("g", *curve, transform=f"translate({apart:g} 0)"))
         figures = [f"{strength}: {share(row['value'], report['samples'])}" for strength, row in points]
         said.append(f"{engine['title']}, by strength (0 is clean): {', '.join(figures)}")
-    described = f"{title}, % right. {'; '.join(said)}."
+    described = f"{title}, {words.axis}, %. {'; '.join(said)}."
     return Plot(title, frame(described, _HEIGHT, _PADDING, *parts))
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.figures import difference, plural, share, significant, size
+from pipeline.report.figures import difference, share, significant, size
+from pipeline.report.words import words_of
 
 _Figures = Mapping[str, Any]
 _EQUAL_DB = 200.0
@@ -50,21 +51,6 @@ def left_out(report: _Figures) -> list[LeftOut]:
     return [LeftOut(reason, tuple(tensors)) for reason, tensors in found.items()]
 
 
-def pruning_sentence(report: _Figures) -> str:
-    """What pruning took away, in words."""
-    pruning = report["pruning"]
-    if not pruning:
-        return "Nothing was pruned: the recipe has no [prune]."
-    macs = f"{pruning['macs_before']:,} to {pruning['macs_after']:,}"
-    parameters = f"{pruning['parameters_before']:,} to {pruning['parameters_after']:,}"
-    kept = (pruning["macs_after"] / pruning["macs_before"], pruning["parameters_after"] / pruning["parameters_before"])
-    return (
-        f"From {macs} MACs per image ({100 * kept[0]:.1f} % left) and from {parameters} parameters "
-        f"({100 * kept[1]:.1f} % left). Where the network allows it, a layer keeps a multiple of "
-        f"{plural(pruning['channel_step'], 'channel')}, the step of this device."
-    )
-
-
 def parity_rows(report: _Figures) -> list[ParityRow]:
     """Each border, in the order of the run."""
     return [
@@ -73,7 +59,7 @@ def parity_rows(report: _Figures) -> list[ParityRow]:
             border=row["border"],
             sqnr="equal" if row["sqnr_db"] >= _EQUAL_DB else f"{row['sqnr_db']:.1f} dB",
             largest=difference(row["max_abs_diff"]),
-            agreement=f"{share(row['agreement'], row['samples'])} %",
+            agreement="not compared" if row["agreement"] is None else f"{share(row['agreement'], row['samples'])} %",
             samples=f"{row['samples']:,}",
         )
         for row in report["parity"]
@@ -83,9 +69,16 @@ def parity_rows(report: _Figures) -> list[ParityRow]:
 def parity_sentence(report: _Figures) -> str:
     """What the recipe asks of the borders."""
     asked = report["recipe"]["parity"]
+    if all(row["agreement"] is None for row in report["parity"]):
+        return (
+            f"Asked of a border between float forms: SQNR of at least {asked['float_sqnr_db']:g} dB; of quantization: "
+            f"{asked['int8_sqnr_db']:g} dB; of an INT8 engine against its graph: {asked['int8_engine_sqnr_db']:g} dB. "
+            "Of several outputs the worst counts. A border that breaks its limit stops the run."
+        )
+    unit = "pixels" if words_of(report).kind == "segmentation" else "samples"
     return (
         f"Asked of a border between float forms: SQNR of at least {asked['float_sqnr_db']:g} dB and the same "
-        f"answer for at least {100 * asked['float_agreement']:g} % of the samples; of quantization: "
+        f"answer for at least {100 * asked['float_agreement']:g} % of the {unit}; of quantization: "
         f"{asked['int8_sqnr_db']:g} dB and {100 * asked['int8_agreement']:g} %; of an INT8 engine against its graph: "
         f"{asked['int8_engine_sqnr_db']:g} dB and {100 * asked['int8_engine_agreement']:g} %. "
         "A border that breaks its limit stops the run."
@@ -133,6 +126,6 @@ def condition_facts(report: _Figures) -> list[Fact]:
         Fact("frequency governor", found["governor"] or "not known: the system does not tell"),
         Fact("load", load),
         Fact("order", "all engines in one process, visited in random order in every round"),
-        Fact("intervals", "95 %; of latency by a bootstrap over rounds, of accuracy by Wilson's score"),
+        Fact("intervals", f"95 %; of latency by a bootstrap over rounds, {words_of(report).intervals}"),
         Fact("batch", "1 image for latency and ratios, input and output in place"),
     ]

@@ -12,6 +12,7 @@ from pipeline.report.figures import plural, share
 from pipeline.report.plot_rows import Group, plot_rows
 from pipeline.report.plot_strength import accuracy_axis, from_what
 from pipeline.report.svg import Plot
+from pipeline.report.words import words_of
 
 _Figures = Mapping[str, Any]
 
@@ -64,6 +65,7 @@ def title_of_set(report: _Figures, name: str) -> str:
 def accuracy_table(report: _Figures) -> list[TableRow]:
     """Clean, each attack, and the worst case, by engine."""
     rows = [*_set_rows(report, "clean"), *_set_rows(report, "adversarial")]
+    rows += [*_iou_rows(report, "clean"), *_iou_rows(report, "adversarial")]
     worst = tuple(accuracy_cell(engine["robust"], report["samples"]) for engine in table_engines(report))
     return [*rows, TableRow("worst case per image", worst)]
 
@@ -85,6 +87,19 @@ def _set_rows(report: _Figures, kind: str) -> list[TableRow]:
             ),
         )
         for row in _rows(report, kind)
+    ]
+
+
+def _iou_rows(report: _Figures, kind: str) -> list[TableRow]:
+    """Mean IoU on each set, where the task has it."""
+    found = [{row["name"]: row.get("mean_iou") for row in engine["sets"]} for engine in table_engines(report)]
+    return [
+        TableRow(
+            f"mean IoU, {set_title(row)}",
+            tuple(accuracy_cell(sets.get(row["name"]), report["samples"]) for sets in found),
+        )
+        for row in _rows(report, kind)
+        if any(sets.get(row["name"]) for sets in found)
     ]
 
 
@@ -119,8 +134,9 @@ def attack_plot(report: _Figures) -> Plot | None:
     axis = accuracy_axis(
         [{"low": row.low / 100} for group in groups for row in group.rows if row.low is not None], about=4
     )
-    title = "Accuracy under attack, with 95 % intervals"
-    return plot_rows("points", title, groups, axis, f"images right, %{from_what(axis)}")
+    words = words_of(report)
+    title = f"{words.title} under attack, with 95 % intervals"
+    return plot_rows("points", title, groups, axis, f"{words.axis}, %{from_what(axis)}")
 
 
 def _named(engine: _Figures, name: str) -> _Figures | None:

@@ -6,6 +6,7 @@ from devices.stage import Metrics
 from pipeline.attacks.craft import craft_sets
 from pipeline.data import seeded_choice
 from pipeline.model import NetworkArtifact, load_network
+from pipeline.tasks.select import task_of
 from pipeline.work import StepInputs
 
 
@@ -14,7 +15,7 @@ def craft(inputs: StepInputs) -> Metrics:
     recipe, test = inputs.work.recipe, inputs.work.dataset.test
     names = {"dense": "dense", "recovered": "compressed", "pruned": "compressed"}
     surrogates = {
-        names[node]: load_network(recipe.model, NetworkArtifact(stored.folder), recipe.seed)
+        names[node]: load_network(recipe.model, NetworkArtifact(stored.folder), recipe.seed, recipe.task)
         for node, stored in inputs.results.items()
     }
     chosen = seeded_choice(len(test), recipe.robustness.samples, recipe.seed)
@@ -27,5 +28,6 @@ def craft(inputs: StepInputs) -> Metrics:
         recipe.threads,
         inputs.folder,
         inputs.progress,
+        task_of(recipe.task),
     )
     return result.metrics

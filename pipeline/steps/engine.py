@@ -11,6 +11,7 @@ from devices.latency import LatencyConfig
 from devices.measure import MeasurePlan, measure_engines
 from devices.robustness import INDEX_FILE, read_sets
 from devices.stage import Metrics
+from pipeline.tasks.select import task_of
 from pipeline.work import StepInputs
 
 _ENGINE_PREFIX = "engine "
@@ -36,7 +37,10 @@ def attack(inputs: StepInputs) -> Metrics:
     folder = inputs.path("sets")
     index = folder / INDEX_FILE
     sets = read_sets(read_json(index, BundleError), lambda name: (folder / name).read_bytes(), str(index))
-    result = attack_engines(_engines(inputs), "dense-fp32", sets, inputs.work.host, inputs.folder, inputs.progress)
+    scorer = task_of(inputs.work.recipe.task).scores
+    result = attack_engines(
+        _engines(inputs), "dense-fp32", sets, inputs.work.host, inputs.folder, inputs.progress, scorer
+    )
     return result.metrics
 
 

@@ -12,11 +12,12 @@ from devices.stage import Metrics
 from exporters.package import assemble_deploy, assemble_evidence
 from pipeline.gate import judge
 from pipeline.recipe import section_of
-from pipeline.recipe_paths import portable_recipe
+from pipeline.recipe.paths import portable_recipe
 from pipeline.report.data import assemble_report
 from pipeline.report.page import render_page
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.store import RESULT_FILE, Stored
+from pipeline.tasks.select import task_of
 from pipeline.versions import library_versions
 from pipeline.work import StepInputs
 
@@ -95,6 +96,7 @@ def _manifest(inputs: StepInputs) -> dict[str, object]:
         "name": work.recipe.name,
         "device": work.profile.name,
         "engine": work.shipped,
+        "task": task_of(work.recipe.task).scoring.as_dict(),
         "recipe": portable_recipe(section_of(work.recipe)),
         "versions": library_versions(),
         "host": work.host.as_dict(),

@@ -119,7 +119,7 @@ def test_a_misspelt_device_names_the_nearest(name: str, nearest: str) -> None:
         load_profile(name)
 
 
-@pytest.mark.parametrize("name", ["", "../cpu", "cpu.toml", "/etc/passwd", "a\0b"])
+@pytest.mark.parametrize("name", ["", "../cpu", "cpu.tom", "/etc/passwd", "a\0b"])
 def test_a_device_name_is_no_path(name: str) -> None:
     with pytest.raises(DeviceError, match="no such profile"):
         load_profile(name)

@@ -43,7 +43,7 @@ def test_each_set_is_scored_and_the_worst_case_counts_by_sample(
     engine: OnnxRuntimeEngine, sets: EvaluationSets
 ) -> None:
     found = replay(engine.run, sets)
-    wrong = {name: np.flatnonzero(~right).tolist() for name, right in found.correct.items()}
+    wrong = {name: np.flatnonzero(~right).tolist() for name, right in found.scores.items()}
     assert wrong == {
         "clean": [29],
         "fgsm_dense": list(range(10)),
@@ -60,7 +60,7 @@ def test_without_attacks_the_worst_case_is_the_clean_one_and_says_so(
     kept = tuple(info for info in sets.infos if info.kind != "adversarial")
     found = replay(engine.run, replace(sets, infos=kept))
     assert not found.has_attacks
-    np.testing.assert_array_equal(found.worst_case, found.correct["clean"])
+    np.testing.assert_array_equal(found.worst_case, found.scores["clean"])
 
 
 def test_an_attack_that_went_beyond_its_epsilon_is_clipped_before_it_counts(
@@ -69,16 +69,16 @@ def test_an_attack_that_went_beyond_its_epsilon_is_clipped_before_it_counts(
     # The images need a change of 0.25 to mislead.
     honest = tuple(replace(info, epsilon=0.26) if info.kind == "adversarial" else info for info in sets.infos)
     small = tuple(replace(info, epsilon=0.1) if info.kind == "adversarial" else info for info in sets.infos)
-    assert int(replay(engine.run, replace(sets, infos=honest)).correct["fgsm_dense"].sum()) == 20
+    assert int(replay(engine.run, replace(sets, infos=honest)).scores["fgsm_dense"].sum()) == 20
     # What is left is the clean image's answer.
-    assert np.flatnonzero(~replay(engine.run, replace(sets, infos=small)).correct["fgsm_dense"]).tolist() == [29]
+    assert np.flatnonzero(~replay(engine.run, replace(sets, infos=small)).scores["fgsm_dense"]).tolist() == [29]
 
 
 def test_a_pixel_that_is_no_number_becomes_the_clean_one(engine: OnnxRuntimeEngine, sets: EvaluationSets) -> None:
     for bad in (np.nan, np.inf, -np.inf):
         images = dict(sets.images, fgsm_dense=np.full_like(sets.images["clean"], bad))
         found = replay(engine.run, replace(sets, images=images))
-        np.testing.assert_array_equal(found.correct["fgsm_dense"], found.correct["clean"])
+        np.testing.assert_array_equal(found.scores["fgsm_dense"], found.scores["clean"])
 
 
 @given(st.integers(0, 2**31), st.floats(0.001, 1.0))

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.stats import binomtest
 
-from devices.statistics import bootstrap_percentile, bootstrap_ratio, paired_difference, wilson
+from devices.statistics import (
+    bootstrap_percentile,
+    bootstrap_ratio,
+    mean_iou,
+    mean_score,
+    paired_difference,
+    paired_score_difference,
+    t_quantile_95,
+    wilson,
+)
 
 Times = NDArray[np.int64]
 
@@ -162,3 +174,64 @@ def test_bootstrap_percentile_stays_within_what_was_measured(
     found = bootstrap_percentile(times, percentile, 20, 0)
     assert times.min() <= found.low <= found.high <= times.max()
     assert found.value == np.percentile(times, percentile)
+
+
+def test_quantiles_of_t_are_scipys() -> None:
+    for degrees in (*range(1, 80), 200, 1000, 10**6):
+        assert t_quantile_95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=2e-6)
+    with pytest.raises(ValueError, match="0 degrees"):
+        t_quantile_95(0)
+
+
+@pytest.mark.parametrize("samples", [2, 5, 60, 400])
+def test_intervals_of_scores_are_scipys(samples: int) -> None:
+    rng = np.random.default_rng(samples)
+    before, after = rng.beta(8, 5, (2, samples))
+    found, expected = mean_score(before), stats.ttest_1samp(before, 0).confidence_interval()
+    assert found.value == pytest.approx(before.mean())
+    assert (found.low, found.high) == pytest.approx((max(0, expected.low), min(1, expected.high)), abs=1e-6)
+    gained, expected = paired_score_difference(before, after), stats.ttest_rel(after, before).confidence_interval()
+    assert gained.value == pytest.approx((after - before).mean())
+    assert (gained.low, gained.high) == pytest.approx((max(-1, expected.low), min(1, expected.high)), abs=1e-6)
+
+
+def test_a_spread_that_was_not_seen_is_not_taken_for_none() -> None:
+    """Equal scores: Wilson's interval; no difference: the one of right and wrong where no answer changed."""
+    ones = np.ones(30)
+    assert mean_score(ones).high == 1
+    assert mean_score(ones).low == pytest.approx(wilson(30, 30).low)
+    assert mean_score(np.full(1, 0.25)).low < 0.05
+    same, right = paired_score_difference(ones, ones), np.ones(30, dtype=bool)
+    expected = paired_difference(right, right)
+    assert (same.low, same.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    lost, expected = paired_score_difference(ones, 0 * ones), paired_difference(right, ~right)
+    assert (lost.low, lost.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=50))
+def test_intervals_of_scores_hold_their_value_and_mirror(pairs: list[tuple[float, float]]) -> None:
+    before, after = np.array(pairs).T
+    mean = mean_score(before)
+    assert 0 <= mean.low <= mean.value <= mean.high <= 1
+    found, back = paired_score_difference(before, after), paired_score_difference(after, before)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low), abs=1e-9)
+
+
+@pytest.mark.parametrize("call", [mean_score, lambda scores: paired_score_difference(scores, scores), mean_iou])
+def test_no_scores_have_no_interval(call: Callable[[NDArray[np.float64]], object]) -> None:
+    with pytest.raises(ValueError, match=r"shape|no samples"):
+        call(np.empty(0))
+
+
+def test_mean_iou_covers_the_truth_of_a_population() -> None:
+    """Images drawn from a fixed population, whose mean IoU is known: at least 90 % of the intervals hold it."""
+    rng = np.random.default_rng(3)
+    right = rng.binomial(100, rng.beta(9, 2, (4000, 1, 3)))
+    population = np.concatenate([right, np.full((4000, 1, 3), 100) + rng.binomial(30, 0.3, (4000, 1, 3))], axis=1)
+    truth = mean_iou(population, resamples=1).value
+    hits = 0
+    for _ in range(200):
+        found = mean_iou(population[rng.integers(0, len(population), 80)], resamples=200)
+        hits += found.low <= truth <= found.high
+    assert hits / 200 >= 0.9

@@ -174,7 +174,7 @@ def test_figures_of_parity_by_hand() -> None:
     assert parity.agreement == 0.5
     assert parity.sqnr_db == pytest.approx(10 * np.log10(50 / 1.25))
     assert compare("border", reference, reference).sqnr_db == 200
-    with pytest.raises(ParityError, match=r"50\.0% of 2 samples"):
+    with pytest.raises(ParityError, match=r"50\.0% of the answers on 2 samples"):
         require(parity, ParityLimits(min_sqnr_db=0, min_agreement=0.9), "hint")
     with pytest.raises(ParityError, match="not finite"):
         compare("border", reference, candidate * np.float32(np.nan))

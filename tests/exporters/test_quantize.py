@@ -105,7 +105,7 @@ def test_a_border_that_is_asked_too_much_says_so(old_export: Path, tmp_path: Pat
     with pytest.raises(ParityError, match=says):
         simplify_onnx(old_export, tmp_path / "s.onnx", samples(), limits, threads=1)
     with pytest.raises(
-        ParityError, match=r"^simplified to INT8: signal .*; [\d.]+% of 32 samples get .* 200.0% is asked"
+        ParityError, match=r"^simplified to INT8: signal .*; [\d.]+% of the answers on 32 samples .* 200.0% is asked"
     ):
         quantize_int8(
             old_export,

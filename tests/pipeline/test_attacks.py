@@ -23,8 +23,8 @@ from pipeline.attacks.corruptions import STRENGTHS, gaussian_blur, gaussian_nois
 from pipeline.attacks.craft import craft_sets
 from pipeline.attacks.gradient import fgsm, loss_gradient, pgd, pgd_restarts, project_linf
 from pipeline.datasets.digits import digits
-from pipeline.finetune import fit
 from pipeline.recipe import FitConfig, ObjectiveConfig, RobustnessConfig
+from pipeline.recovery.fit import fit
 from pipeline.zoo import residual_cnn
 
 # Clean plus ε rounds in single precision.

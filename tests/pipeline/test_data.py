@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from devices.errors import DataError
 from pipeline.data import Dataset, Split, load_dataset, seeded_choice
 from pipeline.datasets.digits import digits, digits_parity
-from pipeline.recipe import DataConfig
+from pipeline.recipe import DataConfig, TaskConfig
 
 # What the factory below returns; each test sets its own.
 RETURNED: list[Any] = []
@@ -179,3 +179,77 @@ def test_a_larger_choice_holds_the_smaller_one() -> None:
     small, large = seeded_choice(500, 40, 7), seeded_choice(500, 90, 7)
     assert set(small.tolist()) < set(large.tolist())
     assert small.tolist() != seeded_choice(500, 40, 8).tolist()
+
+
+MASKED = TaskConfig(kind="segmentation", ignore_label=9)
+CUSTOM = TaskConfig(kind="custom", loss="a:b", score="a:c")
+
+
+def masks(count: int = 6) -> np.ndarray:
+    """(N, 4, 4): three classes in turn, and a pixel without a label."""
+    found = (np.arange(count * 16).reshape(count, 4, 4) % 3).astype(np.uint8)
+    found[:, 0, 0] = 9
+    return found
+
+
+def segmented(labels: np.ndarray) -> Dataset:
+    """Both splits with these masks."""
+    part = split(6, labels=labels)
+    return Dataset(part, part, ("a", "b", "c"))
+
+
+def test_masks_come_as_bytes_or_whole_numbers() -> None:
+    for dtype, expected in ((np.uint8, np.uint8), (np.int32, np.int64), (np.int64, np.int64)):
+        RETURNED[:] = [segmented(masks().astype(dtype))]
+        found = load_dataset(OWN, MASKED)
+        assert found.train.labels.dtype == expected
+        assert np.array_equal(found.test.labels, masks())
+
+
+def changed(value: int, *place: int | slice) -> np.ndarray:
+    """The masks with one value at this place."""
+    found = masks().astype(np.int64)
+    found[place] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (masks()[:, :3], r"data: train: labels have shape \(6, 3, 4\).*one integer a pixel, \(6, 4, 4\)"),
+        (np.arange(6) % 3, r"labels have shape \(6,\)"),
+        (masks().astype(np.float32), "type float32"),
+        (changed(3, 2, 1, 1), "label 3 of sample 2 is out of range. Labels go from 0 to 2; 9 is not counted"),
+        (changed(-1, 0, 3, 3), "label -1 of sample 0"),
+        (changed(9, 4), "the mask of sample 4 has no labelled pixel"),
+        (np.where(masks() == 2, 0, masks()), "has no pixel of class c"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(labels: np.ndarray, says: str) -> None:
+    RETURNED[:] = [segmented(labels)]
+    with pytest.raises(DataError, match=says):
+        load_dataset(OWN, MASKED)
+
+
+def test_masks_are_no_labels_of_classification() -> None:
+    RETURNED[:] = [segmented(masks())]
+    with pytest.raises(DataError, match=r"labels have shape \(6, 4, 4\).*Give one integer an image"):
+        load_dataset(OWN)
+
+
+def test_targets_of_a_custom_task_stay_as_they_are() -> None:
+    targets = np.linspace(-1, 1, 30, dtype=np.float32).reshape(6, 5)
+    part = split(6, labels=targets)
+    RETURNED[:] = [Dataset(part, part, ())]
+    found = load_dataset(OWN, CUSTOM)
+    assert found.train.labels is targets
+    assert found.class_names == ()
+    for wrong, says in (
+        (targets[:3], "for each of the 6 images"),
+        (np.array(["x"] * 6), "labels have shape"),
+        (np.full(6, np.nan), "not finite"),
+    ):
+        part = split(6, labels=wrong)
+        RETURNED[:] = [Dataset(part, part, ())]
+        with pytest.raises(DataError, match=says):
+            load_dataset(OWN, CUSTOM)

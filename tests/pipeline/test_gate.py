@@ -118,3 +118,28 @@ def test_a_looser_budget_never_refuses_what_a_tighter_one_passed(one: float, oth
         assert verdict(max_accuracy_drop=loose).passed
     if verdict(min_robust_accuracy=loose).passed:
         assert verdict(min_robust_accuracy=tight).passed
+
+
+def test_mean_iou_has_a_budget_of_its_own() -> None:
+    """At the bad end of its interval; and where the task has none, it is not proven."""
+    results = replayed()
+    results["engines"]["compressed-int8"]["mean_iou"] = interval(0.7, 0.65, 0.75)
+    for limit, passed in ((64.9, True), (65.1, False)):
+        judged = judge(GateConfig(min_mean_iou=limit), measured(), results, "compressed-int8")
+        assert judged.passed == passed
+        assert judged.budgets[0].low == pytest.approx(65.0)
+    assert not judge(GateConfig(min_mean_iou=0.0), measured(), replayed(), "compressed-int8").passed
+
+
+def test_words_are_the_tasks() -> None:
+    """Budgets on accuracy are on the mean score, and are called so."""
+    budgets = GateConfig(max_accuracy_drop=5.0, min_accuracy=50.0, min_robust_accuracy=50.0)
+    for task, noun in ((None, "accuracy"), ("segmentation", "pixel accuracy"), ("custom", "score")):
+        results = replayed() | ({"task": task} if task else {})
+        judged = judge(budgets, measured(), results, "compressed-int8")
+        assert [budget.text for budget in judged.budgets] == [
+            f"clean {noun} lost against dense FP32",
+            f"clean {noun}",
+            f"robust {noun}, worst case of all attacks",
+        ]
+        assert judged.passed

@@ -23,7 +23,7 @@ from pipeline.model import (
     save_network,
 )
 from pipeline.prune.groups import find_groups, plan_for
-from pipeline.prune.plan import apply_plan
+from pipeline.prune.replay import apply_plan
 from pipeline.prune.trace import trace_network
 from pipeline.recipe import ModelConfig
 
@@ -131,7 +131,7 @@ class Answering(nn.Module):
         ),
         (lambda x: torch.ones(len(x), 7), "returns shape (2, 7) for two images and 10 classes"),
         (lambda x: torch.ones(1, 10), "returns shape (1, 10) for two images"),
-        (lambda x: (x, x), "returns tuple. It must return a tensor of logits"),
+        (lambda x: (x, x), "returns tuple of 2 outputs. It must return a tensor of logits"),
         (lambda x: x.flatten(1) @ torch.ones(4, 10), "does not take images of shape (3, 8, 8): mat1 and mat2 shapes"),
         (lambda x: [][1], "does not take images of shape (3, 8, 8): list index out of range"),
     ],
@@ -218,8 +218,8 @@ def test_a_dense_network_has_no_plan_and_a_damaged_plan_is_refused(tmp_path: Pat
     (tmp_path / "plan.json").write_text('{"format": "espalier-plan/1", "cuts": [')
     with pytest.raises(ModelError, match=r"plan.json: cannot be read as JSON"):
         load_network(CONFIG, artifact, seed=2)
-    (tmp_path / "plan.json").write_text('{"format": "espalier-plan/2", "cuts": []}')
-    with pytest.raises(ModelError, match=r"plan.json: is not a pruning plan of format 'espalier-plan/1'"):
+    (tmp_path / "plan.json").write_text('{"format": "espalier-plan/3", "cuts": []}')
+    with pytest.raises(ModelError, match=r"plan.json: is not a pruning plan of format 'espalier-plan/2'"):
         load_network(CONFIG, artifact, seed=2)
 
 

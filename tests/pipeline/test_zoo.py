@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pipeline.prune.stage import count_parameters
+from pipeline.prune.size import count_parameters
 from pipeline.zoo import CifarResNet, cifar_resnet, mlp, residual_cnn
 
 

@@ -265,9 +265,14 @@ WITHOUT_LAYER_NORM = sorted(NETWORKS.keys() - {"normed", "attending"})
 
 def build(name: str, seed: int = 0) -> nn.Module:
     """A network with weights and statistics of its own, in evaluation."""
+    return initialized(NETWORKS[name], seed)
+
+
+def initialized(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """What `make` gives, with weights and statistics of its own, in evaluation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = NETWORKS[name]()
+        network = make()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 assert module.running_mean is not None

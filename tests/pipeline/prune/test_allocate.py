@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -13,10 +14,22 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from devices.errors import RecipeError
-from pipeline.prune.allocate import Ranked, allocate, snap_choices
+from pipeline.prune.allocate import Ranked, Snapping, allocate_to, snap_choices
+from pipeline.prune.budget import Budget
 from pipeline.prune.groups import Group, Slice, Unit
 
 WIDTHS = st.lists(st.integers(2, 40), min_size=1, max_size=5)
+SCOPES = ("global", "local", "allocated")
+Macs = Callable[[Iterable[Unit]], float]
+
+
+def allocate(ranked: Sequence[Ranked], scope: str, target: float, step: int, fewest: int, macs: Macs) -> list[Unit]:
+    """Allocation to a share of the multiply-accumulates."""
+    dense = macs([])
+    budget = Budget(
+        key="prune.target_macs", unit="MACs", dense=dense, limit=target * dense + 1e-6, cost=macs, share=target
+    )
+    return allocate_to(ranked, scope, budget, Snapping(channel_step=step, min_channels=fewest))
 
 
 def chain(widths: Sequence[int], seed: int = 0) -> list[Ranked]:
@@ -63,7 +76,7 @@ def test_choices_are_steps_and_the_own_width(width: int, step: int, fewest: int)
     assert own == step or (own < step and own * 2 <= width < own * 4) or width == own
 
 
-@given(WIDTHS, st.floats(0.02, 0.99), st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from(["global", "local"]))
+@given(WIDTHS, st.floats(0.02, 0.99), st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from(SCOPES))
 def test_the_target_holds_and_widths_are_on_steps(widths: list[int], target: float, step: int, scope: str) -> None:
     ranked = chain(widths)
     macs = partial(chain_macs, ranked)
@@ -80,13 +93,14 @@ def test_the_target_holds_and_widths_are_on_steps(widths: list[int], target: flo
         assert went == {unit.label for unit in item.lowest(item.group.width - width)}
 
 
+@pytest.mark.parametrize("scope", ["global", "allocated"])
 @given(WIDTHS, st.sampled_from([1, 4, 8]))
-def test_global_leaves_no_step_that_would_fit(widths: list[int], step: int) -> None:
+def test_no_step_is_left_that_would_fit(scope: str, widths: list[int], step: int) -> None:
     """As much as fits stays: one step more of any group breaks the target."""
     ranked = chain(widths)
     macs = partial(chain_macs, ranked)
     try:
-        removed = allocate(ranked, "global", 0.5, step, 1, macs)
+        removed = allocate(ranked, scope, 0.5, step, 1, macs)
     except RecipeError:
         assume(False)
     kept = kept_widths(ranked, removed)
@@ -126,13 +140,14 @@ def test_global_prunes_the_group_that_matters_less_and_local_both_alike() -> Non
     assert first == second
 
 
-def test_no_group_falls_below_the_least() -> None:
+@pytest.mark.parametrize("scope", SCOPES)
+def test_no_group_falls_below_the_least(scope: str) -> None:
     ranked = chain([16, 32])
-    removed = allocate(ranked, "global", 0.6, 4, 12, partial(chain_macs, ranked))
+    removed = allocate(ranked, scope, 0.6, 4, 12, partial(chain_macs, ranked))
     assert min(kept_widths(ranked, removed)) >= 12
 
 
-@pytest.mark.parametrize("scope", ["global", "local"])
+@pytest.mark.parametrize("scope", SCOPES)
 @given(WIDTHS, st.sampled_from([1, 8]), st.integers(1, 8))
 def test_an_unreachable_target_names_the_nearest_that_is_not(
     scope: str, widths: list[int], step: int, fewest: int
@@ -160,7 +175,168 @@ def test_the_last_digit_of_a_share_costs_nothing() -> None:
     assert len(removed) == 21
 
 
-def test_equal_scores_of_zero_are_pruned_all_the_same() -> None:
+@pytest.mark.parametrize("scope", SCOPES)
+def test_equal_scores_of_zero_are_pruned_all_the_same(scope: str) -> None:
     ranked = [Ranked(item.group, np.zeros_like(item.scores)) for item in chain([8, 8])]
-    removed = allocate(ranked, "global", 0.5, 1, 1, partial(chain_macs, ranked))
+    removed = allocate(ranked, scope, 0.5, 1, 1, partial(chain_macs, ranked))
     assert chain_macs(ranked, removed) <= 0.5 * chain_macs(ranked, [])
+
+
+def priced(ranked: Sequence[Ranked], prices: Sequence[float], limit: float) -> Budget:
+    """A separable cost: each unit of a group costs the group's price."""
+    price_of = {unit.label: price for item, price in zip(ranked, prices, strict=True) for unit in item.group.units}
+
+    def cost(removed: Iterable[Unit]) -> float:
+        return sum(price_of.values()) - sum(price_of[unit.label] for unit in removed)
+
+    return Budget(key="prune.target_size_bytes", unit="bytes", dense=cost([]), limit=limit, cost=cost)
+
+
+def kept_score(ranked: Sequence[Ranked], removed: Iterable[Unit]) -> float:
+    """Score that is left."""
+    gone = {unit.label for unit in removed}
+    return sum(
+        score
+        for item in ranked
+        for unit, score in zip(item.group.units, item.scores.tolist(), strict=True)
+        if unit.label not in gone
+    )
+
+
+@given(WIDTHS, st.floats(0.3, 0.95), st.integers(0, 99))
+def test_allocated_keeps_the_most_score_where_all_units_cost_alike(widths: list[int], share: float, seed: int) -> None:
+    """The best there is: the highest scores, one of each group at least."""
+    ranked = chain(widths, seed)
+    limit = int(share * sum(widths))
+    assume(limit >= len(widths))
+    removed = allocate_to(ranked, "allocated", priced(ranked, [1] * len(widths), limit), Snapping(channel_step=1))
+    first = sum(float(item.scores.max()) for item in ranked)
+    others = sorted((score for item in ranked for score in sorted(item.scores.tolist())[:-1]), reverse=True)
+    best = first + sum(others[: limit - len(widths)])
+    assert kept_score(ranked, removed) == pytest.approx(best)
+
+
+@given(
+    st.lists(st.tuples(st.integers(2, 40), st.integers(1, 9)), min_size=1, max_size=5),
+    st.floats(0.3, 0.95),
+    st.integers(0, 99),
+)
+def test_allocated_keeps_no_less_than_local_but_for_a_step(
+    groups: list[tuple[int, int]], share: float, seed: int
+) -> None:
+    widths, prices = zip(*groups, strict=True)
+    ranked = chain(widths, seed)
+    budget = priced(ranked, prices, share * sum(width * price for width, price in groups))
+    try:
+        local, allocated = (allocate_to(ranked, scope, budget, Snapping(channel_step=1)) for scope in SCOPES[1:])
+    except RecipeError:
+        assume(False)
+    step = max(float(item.scores.max()) for item in ranked)
+    assert kept_score(ranked, allocated) >= kept_score(ranked, local) - step
+
+
+@given(st.lists(st.integers(2, 24), min_size=2, max_size=4), st.floats(0.2, 0.9), st.integers(0, 99))
+def test_allocated_is_the_greedy_of_its_definition(widths: list[int], share: float, seed: int) -> None:
+    """Every price looked up anew at every step, and then every step back that still fits."""
+    ranked = chain(widths, seed)
+    macs = partial(chain_macs, ranked)
+    try:
+        removed = allocate(ranked, "allocated", share, 1, 1, macs)
+    except RecipeError:
+        assume(False)
+    kept, limit = list(widths), share * macs([]) + 1e-6
+
+    def cost(counts: list[int]) -> float:
+        between = [3, *counts, 10]
+        return sum(9 * before * after for before, after in pairwise(between))
+
+    def moved(index: int, by: int) -> list[int]:
+        return [*kept[:index], kept[index] + by, *kept[index + 1 :]]
+
+    ladders = [np.sort(item.scores)[::-1] for item in ranked]
+    while cost(kept) > limit:
+        prices = [
+            (ladder[kept[index] - 1] / (cost(kept) - cost(moved(index, -1))), index)
+            for index, ladder in enumerate(ladders)
+            if kept[index] > 1
+        ]
+        kept = moved(min(prices)[1], -1)
+    found = kept_widths(ranked, removed)
+    if all(cost(moved(index, 1)) > limit for index in range(len(kept)) if kept[index] < widths[index]):
+        assert found == kept
+    else:
+        assert all(back >= taken for back, taken in zip(found, kept, strict=True))
+    assert cost(found) <= limit
+
+
+def test_allocated_takes_where_a_score_costs_most() -> None:
+    """Both groups matter alike, and a unit of the second costs three times as much."""
+    ranked = chain([12, 12])
+    ranked = [Ranked(item.group, np.linspace(1, 2, 12)) for item in ranked]
+    removed = allocate_to(ranked, "allocated", priced(ranked, [1, 3], 33), Snapping(channel_step=1))
+    # 15 is to be saved: five units at 3 lose 1 + 1.09 + 1.18 + 1.27 + 1.36, and no unit at 1 is cheaper a byte.
+    assert kept_widths(ranked, removed) == [12, 7]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_nothing_goes_where_the_whole_network_fits(scope: str) -> None:
+    ranked = chain([8, 8])
+    assert allocate_to(ranked, scope, priced(ranked, [1, 1], 16), Snapping(channel_step=1)) == []
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_cost_in_stairs_ends_under_its_limit(scope: str) -> None:
+    """Where a single step saves nothing, two do."""
+    ranked = chain([32, 32])
+
+    def stairs(removed: Iterable[Unit]) -> float:
+        return float(sum(-(-width // 8) for width in kept_widths(ranked, removed)))
+
+    budget = Budget(key="prune.target_latency_ms", unit="ms", dense=8, limit=5, cost=stairs, source="predicted")
+    removed = allocate_to(ranked, scope, budget, Snapping(channel_step=1))
+    assert stairs(removed) <= 5
+    if scope != "local":
+        assert stairs(removed) == 5
+
+
+def test_a_limit_that_is_no_share_is_refused_in_its_unit() -> None:
+    ranked = chain([16, 16])
+    budget = priced(ranked, [100, 100], 150)
+    with pytest.raises(RecipeError) as refused:
+        allocate_to(ranked, "global", budget, Snapping(channel_step=4))
+    assert str(refused.value) == (
+        "prune.target_size_bytes: 150 cannot be met: with every group at its smallest, 800 bytes remain "
+        "(channel step 4, min_channels 1, 2 groups can be pruned). "
+        "Set it to 800 or more, lower min_channels or ignore less."
+    )
+    in_ms = replace(budget, key="prune.target_latency_ms", unit="ms", source="measured", limit=0.1)
+    thousandth = replace(in_ms, cost=lambda removed: budget.cost(removed) / 3e5, dense=3200 / 3e5, limit=1e-4)
+    with pytest.raises(
+        RecipeError, match=r"^prune.target_latency_ms: 0.0001 cannot .* 0.002667 ms \(measured\) remain"
+    ):
+        allocate_to(ranked, "global", thousandth, Snapping(channel_step=4))
+
+
+def test_heads_go_one_by_one_and_one_stays() -> None:
+    """Neither the device's step nor min_channels is about heads."""
+    first, second = chain([12, 64])
+    ranked = [Ranked(replace(first.group, kind="heads"), first.scores), second]
+    snapping = Snapping(channel_step=32, min_channels=16)
+    assert [snapping.choices(item.group) for item in ranked] == [tuple(range(1, 13)), (32, 64)]
+    assert kept_widths(ranked, allocate_to(ranked, "local", priced(ranked, [1, 1], 33), snapping)) == [1, 32]
+
+
+def test_a_group_that_was_narrowed_before_stays_on_the_step_it_began_with() -> None:
+    """32 of 64 are left at a step of 32: on its own it would go to 16."""
+    (item,) = chain([32])
+    assert Snapping(channel_step=32).choices(item.group) == (16, 32)
+    assert Snapping(channel_step=32, dense_widths={"0": 64}).choices(item.group) == (32,)
+    assert Snapping(channel_step=16, dense_widths={"0": 40, "other": 9}).choices(item.group) == (16, 32)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_the_order_of_groups_does_not_matter(scope: str) -> None:
+    ranked = chain([24, 40, 16, 8])
+    macs = partial(chain_macs, ranked)
+    forwards, backwards = (allocate(items, scope, 0.4, 4, 1, macs) for items in (ranked, ranked[::-1]))
+    assert {unit.label for unit in forwards} == {unit.label for unit in backwards}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.prune.labels import Dims, LabelSets, reshape_labels
+from pipeline.prune.labels import Dims, LabelArray, LabelSets
+from pipeline.prune.reshapes import reshape_labels
 
 SHAPES = st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
 
@@ -78,41 +80,70 @@ def test_uniting_unequal_lengths_is_refused() -> None:
 
 @given(labelled())
 def test_merging_and_splitting_gives_the_labels_back(tensor: tuple[LabelSets, Dims, tuple[int, ...]]) -> None:
-    """Flatten and back: a single labelled dimension keeps its labels, several are pinned together."""
+    """Flatten and back: of several labelled dimensions the longest keeps its labels, the others are pinned."""
     sets, dims, shape = tensor
     flat = reshape_labels(sets, dims, shape, (math.prod(shape),))
     back = reshape_labels(sets, flat, (math.prod(shape),), shape)
-    if sum(labels is not None for labels in dims) > 1:
-        everything = {label for labels in dims if labels is not None for label in labels.tolist()}
-        assert back == (None,) * len(shape)
-        assert pinned(sets, dims) == everything
-    else:
-        assert sets.pinned_roots() == {}
-        assert [None if labels is None else labels.tolist() for labels in back] == [
-            None if labels is None else labels.tolist() for labels in dims
-        ]
+    lengths = [0 if labels is None else len(labels) for labels in dims]
+    for axis, labels in enumerate(dims):
+        if labels is not None and axis == lengths.index(max(lengths)):
+            found = back[axis]
+            assert found is not None
+            assert found.tolist() == labels.tolist()
+            assert not pinned(sets, (labels,))
+        else:
+            assert back[axis] is None
+            assert labels is None or pinned(sets, (labels,)) == set(labels.tolist())
 
 
 @given(st.data(), labelled())
-def test_each_element_keeps_its_label_or_the_label_is_pinned(
+def test_each_element_keeps_its_set_or_the_set_is_pinned(
     data: st.DataObject, tensor: tuple[LabelSets, Dims, tuple[int, ...]]
 ) -> None:
-    """Whatever the new shape: a label that is not pinned marks the same elements before and after."""
+    """Whatever the new shape and the choices made: a set that is not pinned marks the same elements before and after,
+    so what goes with it is a rectangle of both."""
     sets, dims, before = tensor
     after = data.draw(factorized(math.prod(before)))
-    result = reshape_labels(sets, dims, before, after)
+
+    def choose(options: Sequence[int], labels: LabelArray) -> int:
+        assert len(labels)
+        return data.draw(st.sampled_from(list(options)))
+
+    result = reshape_labels(sets, dims, before, after, choose)
     assert len(result) == len(after)
-    kept = {label for labels in dims if labels is not None for label in labels.tolist()} - pinned(sets, dims)
-    for label in kept:
-        assert marked(dims, before, label) == marked(result, after, label)
+    roots = sets.pinned_roots()
+    for root in {sets.root(label) for labels in dims if labels is not None for label in labels.tolist()} - set(roots):
+        assert marked(sets, dims, before, root) == marked(sets, result, after, root)
 
 
-def marked(dims: Dims, shape: tuple[int, ...], label: int) -> set[int]:
-    """Flat positions of the elements that go when the label goes."""
+@pytest.mark.parametrize(
+    ("before", "after", "units"),
+    [
+        # Heads of an attention, alone and with query, key and value in one; a shuffle; pixels from channels.
+        ((2, 7, 12), (2, 7, 3, 4), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]),
+        ((2, 7, 12), (2, 7, 3, 2, 2), [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]),
+        ((2, 12, 5, 5), (2, 2, 6, 5, 5), [[index, index + 6] for index in range(6)]),
+        ((2, 12, 5, 5), (2, 3, 2, 2, 5, 5), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]),
+    ],
+)
+def test_what_goes_together_when_channels_split(
+    before: tuple[int, ...], after: tuple[int, ...], units: list[list[int]]
+) -> None:
+    sets = LabelSets()
+    channels = sets.fresh(12)
+    dims = tuple(channels if size == 12 else None for size in before)
+    reshape_labels(sets, dims, before, after)
+    roots = sets.roots(channels)
+    assert [np.flatnonzero(roots == root).tolist() for root in np.unique(roots)] == units
+    assert not sets.pinned_roots()
+
+
+def marked(sets: LabelSets, dims: Dims, shape: tuple[int, ...], root: int) -> set[int]:
+    """Flat positions of the elements that go when a set goes."""
     gone = np.zeros(shape, dtype=np.bool_)
     for axis, labels in enumerate(dims):
         if labels is not None:
-            gone |= (labels == label).reshape([-1 if index == axis else 1 for index in range(len(shape))])
+            gone |= (sets.roots(labels) == root).reshape([-1 if index == axis else 1 for index in range(len(shape))])
     return set(np.flatnonzero(gone).tolist())
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from devices.errors import ModelError
-from pipeline.prune.plan import Cut, PruningPlan, apply_plan
+from pipeline.prune.plan import Cut, PruningPlan
+from pipeline.prune.replay import apply_plan
 from tests.pipeline.prune.networks import build
 
 JSON = st.recursive(

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from pipeline.prune.groups import Unit, find_groups, plan_for
 from pipeline.prune.macs import macs_counter
-from pipeline.prune.plan import apply_plan
-from pipeline.prune.stage import count_macs
+from pipeline.prune.replay import apply_plan
+from pipeline.prune.size import count_macs
 from pipeline.prune.trace import trace_network
 from tests.pipeline.prune.networks import images
 
@@ -71,21 +71,31 @@ FOLLOWED: dict[str, Body] = {
     "sum by rows": lambda x: x.sum(2).sum(dim=-1),
     "transposed to tokens": lambda x: x.flatten(2).transpose(1, 2).mean(dim=1),
     "dropout": lambda x: functional.dropout2d(functional.dropout(x, training=False), training=False),
+    "backwards": lambda x: x.flip(1),
+    "stacked and added": lambda x: torch.stack([x, x * 2], 1).sum(1),
+    "repeated in a row": lambda x: x.repeat(1, 2, 1, 1),
+    "rolled pixels": lambda x: x.roll((1, 2), (2, 3)),
+    "where it is large": lambda x: torch.where(x > 0.1, x, x * 0.5).masked_fill(x > 2, 0.0),
+    "sampled on a grid": lambda x: functional.grid_sample(
+        x, torch.zeros(len(x), 4, 4, 2), align_corners=False, padding_mode="border"
+    ),
+    "to windows and back": lambda x: functional.fold(functional.unfold(x, 2, stride=2), (8, 8), 2, stride=2),
+    "channels of three dimensions": lambda x: functional.avg_pool3d(x.unsqueeze(2), (1, 2, 2)).squeeze(2),
+    "length of pixels": lambda x: functional.normalize(x.flatten(2), dim=2).flatten(1),
+    "squared by a product": lambda x: torch.einsum("nchw,nchw->nc", x, x),
+    "spread and largest": lambda x: torch.cat([x.var((2, 3)), x.flatten(2).max(2).values], 1),
     "normalized per channel": lambda x: functional.batch_norm(x, None, None, training=True),
 }
 PINNED: dict[str, tuple[Body, str]] = {
-    "sum over channels": (lambda x: x.sum(1, keepdim=True), "it is averaged or summed over"),
-    "mean of everything": (lambda x: x * x.mean(), "it is averaged or summed over"),
-    "softmax": (lambda x: x.softmax(1), "operation '_softmax' is not followed"),
+    "sum over channels": (lambda x: x.sum(1, keepdim=True), "no other layer reads it"),
     "sorted": (lambda x: x.sort(dim=1).values, "operation 'sort' is not followed"),
-    "one channel": (lambda x: x[:, 3].unsqueeze(1), "operation 'select' is not followed"),
+    "one channel": (lambda x: x[:, 3].unsqueeze(1), "single indices of it are taken"),
     "some channels": (lambda x: x[:, 1:4], "it is sliced at fixed positions"),
-    "two halves": (lambda x: x.chunk(2, dim=1)[0], "operation 'split' is not followed"),
     "added to a constant": (
         lambda x: x + torch.ones(6, 1, 1) if x.shape[1] == 6 else x,
         "it meets a tensor that cannot shrink",
     ),
-    "channels into pixels": (lambda x: x.view(-1, 2, 3, 8, 8)[:, :, 0], "splits it"),
+    "channels into pixels": (lambda x: x.view(-1, 2, 3, 8, 8)[:, :, 0], "single indices of it are taken"),
     "cut by padding": (lambda x: functional.pad(x, (0, 0, 0, 0, -1, 0)), "operation 'constant_pad_nd' is not followed"),
     "channels pooled": (
         lambda x: functional.max_pool2d(x.permute(0, 2, 1, 3), 2).permute(0, 2, 1, 3),
@@ -97,12 +107,11 @@ PINNED: dict[str, tuple[Body, str]] = {
     ),
     "channels by channels": (
         lambda x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)).flatten(1),
-        "operation 'bmm' is not followed",
+        "two prunable dimensions are merged by a reshape",
     ),
-    "group normalization": (lambda x: functional.group_norm(x, 2), "operation 'native_group_norm' is not followed"),
     "layer normalization without a scale": (
         lambda x: functional.layer_norm(x.mean(dim=(2, 3)), (6,)),
-        "operation 'native_layer_norm' is not followed",
+        "the network does not run without it: Given normalized_shape=[6]",
     ),
     "added to a product of matrices": (
         lambda x: torch.addmm(x.mean((2, 3)), torch.ones(len(x), 4), torch.ones(4, 6)),
@@ -112,8 +121,55 @@ PINNED: dict[str, tuple[Body, str]] = {
         lambda x: torch.zeros(len(x), 6, 8, 8).copy_(x),
         "it meets a tensor that cannot shrink",
     ),
+    "halves of a written length": (
+        lambda x: x[:, :3],
+        "weight of size [5, 2, 1, 1], expected input[2, 3, 8, 8]",
+    ),
+    "rolled": (lambda x: x.roll(1, 1), "it is rolled by a fixed number"),
+    "looked up": (lambda x: x[:, torch.tensor([0, 2])], "single indices of it are taken"),
+    "looked up by a mask": (lambda x: x[x > -1].view(x.shape), "operation 'index' is not followed"),
+    "windows of channels": (lambda x: x.unfold(1, 2, 2).sum(-1), "it is cut into windows"),
     "seen as other numbers": (lambda x: x.view(torch.int16).float().sum((2, 3)), "to (2, 6, 8, 16) is not followed"),
 }
+
+
+# Units of the first convolution, and whether removing one is zeroing it.
+COUPLED: dict[str, tuple[Body, int, bool]] = {
+    "mean of everything": (lambda x: x * x.mean(), 6, False),
+    "softmax": (lambda x: x.softmax(1), 6, False),
+    "largest of channels": (lambda x: x * x.amax(1, keepdim=True), 6, False),
+    "length of channels": (lambda x: functional.normalize(x, dim=1), 6, True),
+    "halves": (lambda x: x.chunk(2, dim=1)[0], 3, True),
+    "half of what there is": (lambda x: x[:, : x.shape[1] // 2], 3, True),
+    "gated": (lambda x: functional.glu(x, 1), 3, True),
+    "shuffled": (lambda x: functional.channel_shuffle(x, 2), 3, True),
+    "group normalization": (lambda x: functional.group_norm(x, 2), 3, False),
+    "one group of a normalization": (lambda x: functional.group_norm(x, 1), 6, False),
+    "added to itself in groups": (lambda x: x.view(len(x), 2, -1, 8, 8).sum(1), 3, True),
+}
+
+
+@pytest.mark.parametrize("case", COUPLED)
+def test_channels_go_in_groups_or_change_what_is_averaged(case: str) -> None:
+    body, units, exact = COUPLED[case]
+    network = Between(body).eval()
+    trace = trace_network(network, images(1))
+    groups = find_groups(network, trace, images(1), ()).groups
+    (group,) = (group for group in groups if group.name == "first.weight")
+    assert (group.width, group.exact) == (units, exact)
+    gone = [group.units[1]]
+    smaller = Between(body).eval()
+    smaller.load_state_dict(network.state_dict())
+    apply_plan(smaller, plan_for(network, gone))
+    parameters = dict(network.named_parameters())
+    with torch.no_grad():
+        answered = smaller(images(4))
+        for item in gone[0].slices:
+            parameters[item.tensor].select(item.dim, item.index).zero_()
+        expected = network(images(4))
+    assert answered.shape == (4, 5)
+    assert torch.allclose(answered, expected, atol=1e-5) or not exact
+    assert count_macs(smaller, images(1)) == macs_counter(trace)(gone)
 
 
 @pytest.mark.parametrize("case", FOLLOWED)

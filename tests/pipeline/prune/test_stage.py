@@ -12,9 +12,10 @@ from torch import nn
 
 from devices.errors import ModelError, RecipeError
 from pipeline.model import NetworkArtifact, load_network
-from pipeline.prune.stage import count_macs, count_parameters, prune_channels
+from pipeline.prune.size import count_macs, count_parameters
 from pipeline.recipe import ModelConfig, PruneConfig
 from tests.pipeline.prune.networks import build, images
+from tests.pipeline.prune.parts import prune
 
 MODEL = ModelConfig(factory="pipeline.zoo:residual_cnn", args={"in_channels": 3, "channels": 16, "classes": 5})
 
@@ -31,7 +32,7 @@ def dense() -> nn.Module:
 def test_it_meets_its_target_and_says_what_it_did(tmp_path: Path, scope: Any, target: float) -> None:
     network = dense()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    result = prune_channels(PruneConfig(target_macs=target, scope=scope), network, images(1), 4, tmp_path)
+    result = prune(PruneConfig(target_macs=target, scope=scope), network, images(1), 4, tmp_path)
     metrics: Any = json.loads(json.dumps(result.metrics))
     smaller = load_network(MODEL, result.artifact, seed=1)
     assert metrics["macs_before"] == count_macs(network, images(1))
@@ -51,7 +52,7 @@ def test_it_meets_its_target_and_says_what_it_did(tmp_path: Path, scope: Any, ta
 def test_equal_inputs_give_equal_files(tmp_path: Path) -> None:
     config = PruneConfig(target_macs=0.4)
     for folder in ("one", "two"):
-        prune_channels(config, dense(), images(1, seed=len(folder)), 4, tmp_path / folder)
+        prune(config, dense(), images(1, seed=len(folder)), 4, tmp_path / folder)
     for name in ("plan.json", "weights.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -59,7 +60,7 @@ def test_equal_inputs_give_equal_files(tmp_path: Path) -> None:
 def test_what_is_kept_is_what_weighs_most(tmp_path: Path) -> None:
     """Weights of the smaller network are slices of the dense one's, not made anew."""
     network = dense()
-    prune_channels(PruneConfig(target_macs=0.4), network, images(1), 4, tmp_path)
+    prune(PruneConfig(target_macs=0.4), network, images(1), 4, tmp_path)
     smaller = load_network(MODEL, NetworkArtifact(tmp_path), seed=1)
     plan = json.loads((tmp_path / "plan.json").read_text())
     keep = {(cut["tensor"], cut["dim"]): cut["keep"] for cut in plan["cuts"]}
@@ -71,18 +72,18 @@ def test_what_is_kept_is_what_weighs_most(tmp_path: Path) -> None:
 def test_a_network_without_anything_to_prune_is_an_error(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).eval()
     with pytest.raises(ModelError, match=r"nothing in this network can be pruned: it is the network's output"):
-        prune_channels(PruneConfig(target_macs=0.5), network, images(1), 1, tmp_path)
+        prune(PruneConfig(target_macs=0.5), network, images(1), 1, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_recipe_s_limits_are_kept_to(tmp_path: Path) -> None:
     """What is ignored, and the smallest width, both bound what can be reached."""
     config = PruneConfig(target_macs=0.7, ignore=("blocks.0.*",), min_channels=8)
-    metrics: Any = prune_channels(config, dense_wide(), images(1), 4, tmp_path).metrics
+    metrics: Any = prune(config, dense_wide(), images(1), 4, tmp_path).metrics
     assert {group["name"] for group in metrics["groups"]} == {"blocks.1.conv1.weight", "blocks.2.conv1.weight"}
     assert min(group["width_after"] for group in metrics["groups"]) >= 8
     with pytest.raises(RecipeError, match=r"min_channels 16, 2 groups can be pruned"):
-        prune_channels(config.model_copy(update={"min_channels": 16}), dense_wide(), images(1), 4, tmp_path)
+        prune(config.model_copy(update={"min_channels": 16}), dense_wide(), images(1), 4, tmp_path)
 
 
 def dense_wide() -> nn.Module:
@@ -93,6 +94,6 @@ def dense_wide() -> nn.Module:
 
 
 def test_left_out_parts_are_reported(tmp_path: Path) -> None:
-    metrics: Any = prune_channels(PruneConfig(target_macs=0.9), build("grouped"), images(1), 1, tmp_path).metrics
+    metrics: Any = prune(PruneConfig(target_macs=0.9), build("unknown"), images(1), 1, tmp_path).metrics
     reasons = {row["tensor"]: row["reason"] for row in metrics["left_out"]}
-    assert reasons["grouped.0.weight"] == "it belongs to a grouped convolution"
+    assert reasons["first.0.weight"] == "operation 'cumsum' is not followed"

@@ -1,0 +1,55 @@
+"""Where milliseconds come from: what the recipe asks for, or the best that this host and the profile have."""
+
+from __future__ import annotations
+
+from devices.detect import Host
+from devices.engines.select import require_buildable
+from devices.errors import DeviceError, RecipeError
+from devices.profile import Profile
+from devices.roofline import missing_rates
+from pipeline.prune.budget import Source
+from pipeline.recipe.prune import LatencySource
+
+_SOURCES: tuple[Source, ...] = ("measured", "table", "predicted")
+
+
+def choose_source(asked: LatencySource, profile: Profile, host: Host, precision: str) -> Source:
+    """The source asked for; `auto`: measured, else the profile's table, else predicted.
+
+    `precision` is the one that ships. Raises `RecipeError` that says what is missing of each.
+    """
+    if asked != "auto":
+        lacks = _lacks(asked, profile, host, precision)
+        if lacks is not None:
+            raise RecipeError(
+                "prune.latency_source", f"is '{asked}', and {lacks}", "Choose another, or 'auto' for what there is"
+            )
+        return asked
+    reasons = {source: _lacks(source, profile, host, precision) for source in _SOURCES}
+    for source, lacks in reasons.items():
+        if lacks is None:
+            return source
+    raise RecipeError(
+        "prune.target_latency_ms",
+        f"milliseconds on {profile.name} can neither be measured here ({reasons['measured']}), nor read from a table "
+        f"({reasons['table']}), nor predicted ({reasons['predicted']})",
+        "Run it on the device, add what is missing to the profile, or set target_macs instead",
+    )
+
+
+def _lacks(source: Source, profile: Profile, host: Host, precision: str) -> str | None:
+    """What this source has not got; None when it has everything."""
+    if source == "measured":
+        try:
+            require_buildable(profile, host)
+        except DeviceError as reason:
+            return reason.what
+        return None
+    if source == "predicted":
+        missing = missing_rates(profile.hardware, precision)
+        return f"the profile lacks {' and '.join(missing)}" if missing else None
+    if profile.latency_table is None:
+        return "the profile has no [latency_table]"
+    if profile.latency_table.precision != precision:
+        return f"the profile's [latency_table] is of {profile.latency_table.precision}, and {precision} ships"
+    return None

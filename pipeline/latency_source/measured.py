@@ -1,0 +1,203 @@
+"""Milliseconds of real engines on this host, each measured beside the dense one, and kept in a file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from devices.detect import Host
+from devices.engine_files import ENGINE_FILE, read_engine, write_info
+from devices.engines import onnxruntime
+from devices.engines.base import EngineInfo
+from devices.errors import BundleError
+from devices.files import digest_value, read_json, write_json
+from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
+from devices.profile import Activations
+from devices.stage import Progress, no_progress
+from devices.statistics import Interval, bootstrap_ratio
+from exporters.onnx_export import export_onnx
+from exporters.parity import ParityLimits
+from exporters.quantize import quantize_int8
+from exporters.simplify import simplify_onnx
+from pipeline.prune.groups import Group, Unit, plan_for
+from pipeline.prune.network import copy_network
+from pipeline.prune.plan import PruningPlan, compose_plans
+from pipeline.prune.replay import apply_plan
+
+FORMAT = "espalier-latency/1"
+PlanKey = Callable[[Sequence[Unit]], tuple[str, Mapping[str, int]]]
+"""Of removed units: digest of the whole plan, and the widths that are left, by group."""
+DENSE_KEY = digest_value(PruningPlan().as_dict())
+"""Digest of the plan that removes nothing: no engine is made for it."""
+_RESAMPLES = 1000
+# A network fresh from pruning answers anything; its latency is that of its widths all the same.
+_ANY_ANSWER = ParityLimits(min_sqnr_db=float("-inf"), min_agreement=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionConfig:
+    """How a network becomes an engine, as for the one that ships."""
+
+    opset: int
+    activations: Activations | None
+    """INT8 flavour; None ships FP32."""
+    weight_bits: int
+    options: onnxruntime.OrtOptions
+    threads: int
+    """CPU threads of the comparison runs."""
+
+
+@dataclass(frozen=True)
+class EngineMaker:
+    """Makes the engine of a network without some of its units. The network is not changed."""
+
+    network: nn.Module
+    config: ConversionConfig
+    host: Host
+    images: NDArray[np.float32]
+    """Real images, (N, C, H, W), that exports are compared on and INT8 ranges come from; a few dozen do."""
+
+    def __call__(self, removed: Sequence[Unit], folder: Path) -> None:
+        """Write engine and description into `folder`. Raises `ModelError` when a step cannot take the network."""
+        network, config, images = copy_network(self.network), self.config, self.images
+        apply_plan(network, plan_for(network, removed))
+        exported, simplified, quantized = (folder / f"{name}.onnx" for name in ("exported", "simplified", "quantized"))
+        export_onnx(network, images, config.opset, exported, _ANY_ANSWER, config.threads)
+        simplify_onnx(exported, simplified, images, _ANY_ANSWER, config.threads)
+        ready = simplified
+        if config.activations is not None:
+            flavour = config.activations, config.weight_bits
+            quantize_int8(simplified, quantized, images, images, *flavour, _ANY_ANSWER, config.threads)
+            ready = quantized
+        write_info(folder, onnxruntime.build(ready, folder / ENGINE_FILE, config.options, self.host))
+
+
+def plan_key(network: nn.Module, groups: Sequence[Group], before: PruningPlan) -> PlanKey:
+    """Plans by digest, from the dense network on: `before` is what made `network` of it."""
+
+    def key_of(removed: Sequence[Unit]) -> tuple[str, dict[str, int]]:
+        gone = {unit.label for unit in removed}
+        plan = compose_plans(before, plan_for(network, removed))
+        widths = {group.name: sum(unit.label not in gone for unit in group.units) for group in groups}
+        return digest_value(plan.as_dict()), widths
+
+    return key_of
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Latency of one network, one image."""
+
+    widths: Mapping[str, int]
+    """What is left of each group; nothing is said of the dense network."""
+    latency_ms: Interval
+    """Median: that of the dense engine, as measured first, times `ratio`."""
+    ratio: Interval
+    """Of medians, to the dense engine, which ran interleaved in the same process: so drift cancels."""
+    samples: int
+    """Timed queries."""
+
+
+class MeasuredLatency:
+    """Latencies by plan. What was measured is in a file, and whoever opens that file again decides by the same figures.
+
+    The file's rows are used when they are of the same dense engine, host and duration, and replaced when not.
+    """
+
+    def __init__(
+        self,
+        dense: Path,
+        make_engine: Callable[[Sequence[Unit], Path], None],
+        key_of: PlanKey,
+        config: LatencyConfig,
+        host: Host,
+        file: Path,
+        progress: Progress = no_progress,
+    ) -> None:
+        """`dense` is the folder of the dense engine, in the precision that ships; `file` is written at once.
+
+        Raises `DeviceError` or `BundleError` when the engine or the file cannot be used.
+        """
+        self._dense, self._make_engine, self._key_of = read_engine(dense), make_engine, key_of
+        self._config, self._host, self._file, self._progress = config, host, file, progress
+        engine, latency = self._dense[1].as_dict(), asdict(config)
+        self._of = digest_value({"engine": engine, "host": host.fingerprint, "latency": latency})
+        known = self._read()
+        self._rows = known or self._start()
+        if not known:
+            self._write()
+
+    @property
+    def rows(self) -> Mapping[str, Measurement]:
+        """What is known, by the digest of the plan."""
+        return dict(self._rows)
+
+    @property
+    def dense_ms(self) -> float:
+        """Median of the dense engine, which all others are told in."""
+        return self._rows[DENSE_KEY].latency_ms.value
+
+    def latency_ms(self, removed: Sequence[Unit]) -> float:
+        """Median of one image without these units."""
+        return self.measure(removed).latency_ms.value
+
+    def measure(self, removed: Sequence[Unit]) -> Measurement:
+        """Latency without these units: from the file, or measured now and written to it."""
+        key, widths = self._key_of(removed)
+        if key not in self._rows:
+            with tempfile.TemporaryDirectory(prefix="espalier-probe-") as scratch:
+                self._make_engine(removed, Path(scratch))
+                engine = read_engine(Path(scratch))
+            samples = self._beside_dense(engine)
+            ratio = bootstrap_ratio(samples["other"], samples["dense"], _RESAMPLES, self._config.seed)
+            latency_ms = Interval(*(self.dense_ms * value for value in (ratio.value, ratio.low, ratio.high)))
+            self._rows[key] = Measurement(dict(widths), latency_ms, ratio, samples["other"].size)
+            self._write()
+        return self._rows[key]
+
+    def _beside_dense(self, engine: tuple[bytes, EngineInfo]) -> dict[str, NDArray[np.int64]]:
+        """Latencies of the dense engine and the other, (rounds, queries) in ns."""
+        busy = partial(self._progress, 0, 100, "another measurement has the machine")
+        info = self._dense[1]
+        image = np.random.default_rng(self._config.seed).random((1, *info.input_shape), dtype=np.float32)
+        with measuring_alone(busy), pinned(info.threads):
+            opened = {
+                name: onnxruntime.open_engine(*found, self._host)
+                for name, found in (("dense", self._dense), ("other", engine))
+            }
+            queries = {name: found.bind(image) for name, found in opened.items()}
+            return measure_interleaved(queries, self._config, self._progress)
+
+    def _read(self) -> dict[str, Measurement]:
+        if self._file.exists():
+            raw = read_json(self._file, BundleError)
+            try:
+                if raw["format"] == FORMAT and raw["of"] == self._of:
+                    rows = {key: _measurement(row) for key, row in raw["rows"].items()}
+                    return rows if DENSE_KEY in rows else {}
+            except (KeyError, TypeError, AttributeError) as cause:
+                raise BundleError(str(self._file), "is not a file of latencies", "Remove it") from cause
+        return {}
+
+    def _start(self) -> dict[str, Measurement]:
+        # Beside itself, so that the reference is taken as every other figure is: with a second engine in the caches.
+        samples = self._beside_dense(self._dense)["dense"]
+        latency_ms = summarize(samples, self._config.seed).p50_ms
+        return {DENSE_KEY: Measurement({}, latency_ms, Interval(1.0, 1.0, 1.0), samples.size)}
+
+    def _write(self) -> None:
+        rows = {key: asdict(row) for key, row in self._rows.items()}
+        write_json(self._file, {"format": FORMAT, "of": self._of, "rows": rows})
+
+
+def _measurement(raw: dict[str, Any]) -> Measurement:
+    latency_ms, ratio = Interval(**raw["latency_ms"]), Interval(**raw["ratio"])
+    return Measurement(raw["widths"], latency_ms, ratio, raw["samples"])

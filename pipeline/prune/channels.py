@@ -1,0 +1,148 @@
+"""Pruning of channels, neurons and heads: trace, group, rank, allocate, cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from devices.errors import ModelError, RecipeError
+from pipeline.prune.allocate import Ranked, Snapping, allocate_to
+from pipeline.prune.budget import Budget, macs_budget, parameters_budget, size_budget
+from pipeline.prune.criteria.base import CriterionInputs
+from pipeline.prune.criteria.select import score_groups
+from pipeline.prune.groups import Group, Grouping, LeftOut, Unit, find_groups, plan_for
+from pipeline.prune.latency import allocate_to_latency
+from pipeline.prune.network import copy_network
+from pipeline.prune.pruning import Change, Pruning
+from pipeline.prune.ratio import shares_of, units_at
+from pipeline.prune.replay import apply_plan
+from pipeline.prune.schedule import limit_at, share_at
+from pipeline.prune.size import count_macs, count_parameters
+from pipeline.prune.trace import Trace, trace_network
+from pipeline.recipe import PruneConfig
+
+_SAID = 4
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Groups that may be pruned, with the scores of their units."""
+
+    grouping: Grouping
+    ranked: tuple[Ranked, ...]
+    fallback: tuple[str, ...]
+    """Groups that the criterion does not apply to; l2 ranks them."""
+    snapping: Snapping
+
+
+def rank_groups(config: PruneConfig, pruning: Pruning) -> Ranking:
+    """Find, prove and score the groups of the recipe's kinds. Raises `ModelError` when there is none."""
+    network, image = pruning.network, pruning.image_NCHW
+    grouping = _of_kinds(find_groups(network, trace_network(network, image), image, config.ignore), config)
+    if not grouping.groups:
+        reasons = sorted({item.reason for item in grouping.left_out})
+        raise ModelError("prune", f"nothing in this network can be pruned: {'; '.join(reasons)}", "Remove [prune]")
+    inputs = CriterionInputs(network, grouping.groups, pruning.batches, pruning.loss, pruning.seed)
+    scores = score_groups(config.criterion, inputs)
+    ranked = tuple(Ranked(group, values) for group, values in zip(grouping.groups, scores.values, strict=True))
+    snapping = Snapping(
+        channel_step=pruning.channel_step,
+        min_channels=config.min_channels,
+        dense_widths=_dense_widths(pruning, grouping.groups),
+    )
+    return Ranking(grouping, ranked, scores.fallback, snapping)
+
+
+def prune_channels(config: PruneConfig, pruning: Pruning) -> Change:
+    """Remove the units of least score until this step's share of the target is met.
+
+    Raises `RecipeError` when the target cannot be met, `ModelError` when nothing can be pruned.
+    """
+    ranking = rank_groups(config, pruning)
+    left_out = ranking.grouping.left_out
+    try:
+        removed, told = _choose(config, pruning, ranking)
+    except RecipeError as error:
+        left = "; ".join(f"{item.tensor}: {item.reason}" for item in left_out[:_SAID])
+        what = f"{error.what}. Not pruned are {left}" if left else error.what
+        raise RecipeError(error.where, what, error.fix) from error
+    plan = plan_for(pruning.network, removed)
+    smaller = copy_network(pruning.network)
+    apply_plan(smaller, plan)
+    gone = {unit.label for unit in removed}
+    groups = [
+        {
+            "name": item.group.name,
+            "kind": item.group.kind,
+            "width_before": ranking.snapping.dense_widths[item.group.name],
+            "width_after": sum(unit.label not in gone for unit in item.group.units),
+        }
+        for item in ranking.ranked
+    ]
+    rows = [{"tensor": item.tensor, "channels": item.channels, "reason": item.reason} for item in left_out]
+    return Change(plan, smaller, rows, told | {"score_fallback": list(ranking.fallback), "groups": groups})
+
+
+def _of_kinds(grouping: Grouping, config: PruneConfig) -> Grouping:
+    """The groups that the recipe wants pruned."""
+    wanted = tuple(group for group in grouping.groups if group.kind in config.kinds)
+    rest = [
+        LeftOut(group.name, group.width, f"the recipe's prune.kinds leave out {group.kind}")
+        for group in grouping.groups
+        if group.kind not in config.kinds
+    ]
+    return Grouping(wanted, (*grouping.left_out, *rest), grouping.trace)
+
+
+def _dense_widths(pruning: Pruning, groups: Sequence[Group]) -> dict[str, int]:
+    """Width of each group before the first step of the schedule: the tensors that it cuts have shrunk with it."""
+    now = dict(pruning.network.named_parameters()) | dict(pruning.network.named_buffers())
+    then = dict(pruning.whole.named_parameters()) | dict(pruning.whole.named_buffers())
+    widths = {}
+    for group in groups:
+        item = next((part for part in group.units[0].slices if part.tensor == group.name), group.units[0].slices[0])
+        lengths = (then[item.tensor].shape[item.dim], now[item.tensor].shape[item.dim])
+        widths[group.name] = round(group.width * lengths[0] / lengths[1])
+    return widths
+
+
+def _choose(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[list[Unit], dict[str, object]]:
+    """Units that go in this step, and what is told about the budget."""
+    ranked, snapping, trace = ranking.ranked, ranking.snapping, ranking.grouping.trace
+    shares: float | Mapping[str, float] | None = pruning.widths or config.keep or config.keep_ratio
+    if shares is not None:
+        gone = share_at(config, pruning.step)
+        # Each group on the way from its dense width to the share of it that it is to keep.
+        now = [
+            (1 - gone * (1 - end)) * snapping.dense_widths[item.group.name] / item.group.width
+            for item, end in zip(ranked, shares_of(ranked, shares), strict=True)
+        ]
+        return units_at(ranked, now, snapping), {"share_of_removal": gone}
+    budget = _budget(config, pruning, trace)
+    limited = budget.at(limit_at(config, budget, pruning.step))
+    told: dict[str, object] = {"limit": limited.limit, "unit": budget.unit, "latency_source": budget.source}
+    if budget.source != "measured":
+        removed = allocate_to(ranked, config.scope, limited, snapping)
+        return removed, told | {"reached": budget.cost(removed)}
+    found = allocate_to_latency(ranked, config.scope, limited, macs_budget(trace, 1.0), snapping)
+    probes = [{"macs": int(probe.proxy), "latency_ms": probe.latency_ms} for probe in found.probes]
+    return list(found.chosen.removed), told | {"reached": found.chosen.latency_ms, "probes": probes}
+
+
+def _budget(config: PruneConfig, pruning: Pruning, trace: Trace) -> Budget:
+    network, whole = pruning.network, pruning.whole
+    match config.target:
+        case "target_macs":
+            assert config.target_macs is not None
+            return macs_budget(trace, config.target_macs, count_macs(whole, pruning.image_NCHW))
+        case "target_parameters":
+            assert config.target_parameters is not None
+            return parameters_budget(network, config.target_parameters, count_parameters(whole))
+        case "target_size_bytes":
+            assert config.target_size_bytes is not None
+            dense_bytes = size_budget(whole, config.target_size_bytes, pruning.precision).dense
+            return replace(size_budget(network, config.target_size_bytes, pruning.precision), dense=dense_bytes)
+        case _:
+            assert config.target_latency_ms is not None
+            assert pruning.latency is not None
+            return pruning.latency.budget(config.target_latency_ms, network, whole, pruning.image_NCHW, trace)

@@ -1,0 +1,54 @@
+"""A bound on the time that a user's network may take, even where its Python code never ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class OutOfTimeError(BaseException):
+    """Not an `Exception`, because a network may catch those and go on."""
+
+
+class Deadline:
+    """A point in time."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._end = time.monotonic() + limit_s
+
+    def check(self) -> None:
+        """Raise `OutOfTimeError` when it is past."""
+        if time.monotonic() > self._end:
+            raise OutOfTimeError
+
+
+@contextmanager
+def deadline(limit_s: float) -> Iterator[Deadline]:
+    """A deadline to check; on the main thread of a system with timers it raises by itself as well.
+
+    A timer that was set before goes on afterwards.
+    """
+    end = Deadline(limit_s)
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield end
+        return
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise OutOfTimeError
+
+    handler = signal.signal(signal.SIGALRM, ring)
+    started = time.monotonic()
+    # Again and again: a callback from C may swallow one.
+    left_s, every_s = signal.setitimer(signal.ITIMER_REAL, limit_s, 1.0)
+    try:
+        yield end
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler if handler is not None else signal.SIG_DFL)
+        if left_s:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, left_s - (time.monotonic() - started)), every_s)

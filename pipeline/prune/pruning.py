@@ -1,0 +1,63 @@
+"""What one step of pruning works on, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from pipeline.prune.criteria.base import Loss
+from pipeline.prune.plan import PruningPlan
+
+if TYPE_CHECKING:
+    from pipeline.latency_source.setting import LatencySetting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """Inputs of one step beside the recipe's. No network given is changed."""
+
+    network: nn.Module
+    """The network as the step before left it."""
+    image_NCHW: torch.Tensor
+    """One real image, (1, C, H, W)."""
+    channel_step: int
+    """Of the device."""
+    dense: nn.Module | None = None
+    """The network before the first step; without it, `network`."""
+    plan: PruningPlan = field(default_factory=PruningPlan)
+    """What made `network` of the dense one."""
+    step: int = 1
+    """Number of this step in the schedule, from 1."""
+    batches: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+    """Training images and targets, for criteria that look at data."""
+    loss: Loss | None = None
+    seed: int = 0
+    precision: Literal["fp32", "int8"] = "int8"
+    """Of the engine that ships."""
+    latency: LatencySetting | None = None
+    """Of a target in milliseconds."""
+    widths: Mapping[str, float] | None = None
+    """Share that each group keeps, by the group's name, where a search has chosen it."""
+
+    @property
+    def whole(self) -> nn.Module:
+        """The network before the first step."""
+        return self.network if self.dense is None else self.dense
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step does to the network it was given."""
+
+    plan: PruningPlan
+    """From the network given to the smaller one."""
+    network: nn.Module
+    """The smaller one."""
+    left_out: list[dict[str, Any]]
+    """Tensor, channels and reason of what stays whole."""
+    metrics: dict[str, Any]
+    """What this granularity tells beside sizes."""

@@ -1,0 +1,168 @@
+"""The recipe: what is compressed, how, and what the result must reach. TOML in, frozen typed objects out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from devices.errors import RecipeError
+from devices.files import canonical_json, parse_toml_value, read_toml
+from pipeline.recipe.base import Section
+from pipeline.recipe.errors import readable
+from pipeline.recipe.fit import DistillConfig, FitConfig, RecalibrateConfig
+from pipeline.recipe.paths import with_absolute_paths
+from pipeline.recipe.prune import PruneConfig
+from pipeline.recipe.search import SearchConfig
+from pipeline.recipe.sections import (
+    DataConfig,
+    ExportConfig,
+    GateConfig,
+    MeasureConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    ParityConfig,
+    QuantizeConfig,
+    RobustnessConfig,
+)
+from pipeline.recipe.task import TaskConfig
+
+__all__ = [
+    "DataConfig",
+    "DistillConfig",
+    "ExportConfig",
+    "FitConfig",
+    "GateConfig",
+    "MeasureConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "ParityConfig",
+    "PruneConfig",
+    "QuantizeConfig",
+    "RecalibrateConfig",
+    "Recipe",
+    "RobustnessConfig",
+    "SearchConfig",
+    "TaskConfig",
+    "read_recipe",
+    "section_of",
+]
+
+
+_ONNX_FACTORY = "pipeline.onnx_network:from_onnx"
+
+
+class Recipe(Section):
+    """One recipe file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    threads: Annotated[int, Field(ge=1, le=1024)] = 2
+    """CPU threads of training and crafting. Fixed, because another count gives other last digits."""
+    model: ModelConfig
+    data: DataConfig
+    task: TaskConfig = TaskConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: FitConfig | None = None
+    prune: PruneConfig | None = None
+    search: SearchConfig | None = None
+    finetune: FitConfig | None = None
+    distill: DistillConfig | None = None
+    recalibrate: RecalibrateConfig = RecalibrateConfig()
+    export: ExportConfig = ExportConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    parity: ParityConfig = ParityConfig()
+    measure: MeasureConfig = MeasureConfig()
+    robustness: RobustnessConfig = RobustnessConfig()
+    gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _train_or_weights(self) -> Recipe:
+        source = next((key for key in ("weights", "onnx") if getattr(self.model, key) is not None), None)
+        if source is None and self.train is None:
+            raise ValueError("give model.weights or model.onnx, or a [train] section to train the network")
+        if source is not None and self.train is not None:
+            raise ValueError(f"model.{source} and [train] exclude each other: remove one")
+        if self.gate.min_speedup_dense_int8 is not None and self.quantize.precision != "int8":
+            raise ValueError("gate.min_speedup_dense_int8 needs quantize.precision = 'int8'")
+        if self.finetune is not None and self.prune is None:
+            raise ValueError("[finetune] recovers from pruning: add [prune] or remove it")
+        if self.distill is not None and self.finetune is None:
+            raise ValueError("[distill] is a part of recovery: add [finetune] or remove it")
+        if self.search is not None and self.prune is None:
+            raise ValueError("[search] looks for widths to prune to: add [prune] with a target, or remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Recipe:
+        if self.gate.min_mean_iou is not None and self.task.kind != "segmentation":
+            raise ValueError("gate.min_mean_iou needs task.kind = 'segmentation'")
+        moved = any(fit is not None and fit.augment == "crop_flip" for fit in (self.train, self.finetune))
+        if moved and self.task.kind == "custom":
+            raise ValueError(
+                "augment 'crop_flip' moves masks along with the images, and not the targets of a custom task"
+            )
+        return self
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `key.path=value` overrides. Raises `RecipeError` that names file and field.
+
+    Paths in the file are relative to the file's folder, paths in overrides to the current folder.
+    """
+    raw = with_absolute_paths(read_toml(path, RecipeError), path.parent)
+    for text in overrides:
+        _override(raw, text)
+    raw = _with_onnx(raw, path)
+    try:
+        recipe = Recipe.model_validate_json(_as_json(raw), strict=True)
+    except ValidationError as cause:
+        raise readable(cause, path, Recipe) from cause
+    for section in ("model", "data"):
+        try:
+            canonical_json(getattr(recipe, section).args)
+        except ValueError as cause:
+            raise RecipeError(f"{path}: {section}.args", "holds a number that is not finite", "Correct it") from cause
+    return recipe
+
+
+def _with_onnx(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """An ONNX file is read by a factory of ours; everything behind it sees a factory and its path."""
+    model = raw.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("onnx"), str):
+        return raw
+    for key in ("factory", "args", "weights"):
+        if key in model:
+            raise RecipeError(f"{path}: model.{key}", "stands beside model.onnx, which holds all of it", "Remove one")
+    return raw | {"model": model | {"factory": _ONNX_FACTORY, "args": {"path": model["onnx"]}}}
+
+
+def section_of(recipe: BaseModel) -> dict[str, Any]:
+    """A section as JSON values, for digests and manifests."""
+    return recipe.model_dump(mode="json")
+
+
+def _as_json(raw: dict[str, Any]) -> str:
+    # Through JSON, so that a TOML list fits a tuple while a text still does not fit a number.
+    try:
+        return json.dumps(raw, allow_nan=True)
+    except TypeError as cause:
+        raise RecipeError("recipe", f"holds a value that is neither text, number, list nor table ({cause})") from cause
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, separator, value_text = text.partition("=")
+    names = key.strip().split(".")
+    if not separator or not all(names):
+        raise RecipeError(f"--set {text}", "is not of the form key.path=value", "Example: --set prune.target_macs=0.5")
+    table = raw
+    for name in names[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {text}", f"'{name}' is a value, not a table", "Check the key")
+    table[names[-1]] = parse_toml_value(value_text)
+    if names[0] in ("model", "data", "task"):
+        raw |= with_absolute_paths({names[0]: raw[names[0]]}, Path.cwd(), only=names[-1])

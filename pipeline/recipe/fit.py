@@ -1,0 +1,63 @@
+"""What a recipe says about training and recovery."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.recipe.base import Count, Section, Share, Unit
+
+
+class FitConfig(Section):
+    """Training, or recovery after pruning."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """Highest rate of the schedule."""
+    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
+    """Of the learning rate. `one_cycle`: up and down again (Smith & Topin 2018). `cosine`: down from the start
+    (Loshchilov & Hutter 2017, eq. 5, without restarts)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    augment: Literal["none", "crop_flip"] = "none"
+    """`crop_flip`: shifted by up to an eighth of the side, mirrored half the time."""
+    ema_decay: Share | None = None
+    """Keep an exponential moving average of the weights, this much of the old at each step, and end with it."""
+    patience: Count | None = None
+    """Stop after so many epochs without a better accuracy on the validation split, and end with the best weights."""
+    validation_share: Share = 0.1
+    """Share of the training images set aside for `patience`, by the recipe's seed."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """`bf16`: mixed precision. `auto`: mixed where the hardware computes faster in it, a GPU, and fp32 elsewhere."""
+    accelerator: Literal["cpu", "cuda", "auto"] = "auto"
+    """Where it runs. `auto`: on a GPU where there is one."""
+    devices: Count = 1
+    """Processes, one a GPU or a share of the CPU; each takes an equal part of every batch."""
+
+
+class DistillConfig(Section):
+    """Recovery that also follows the dense network (Hinton et al. 2015)."""
+
+    weight: Unit = 0.9
+    """Share of the loss that comes from the dense network's answers; the rest comes from the labels."""
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    """Both answers are softened by it; the loss is scaled by its square."""
+    features: tuple[str, ...] = ()
+    """Modules whose outputs are followed too, as globs on their names (Romero et al. 2015)."""
+    feature_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the mean squared difference of features, as a share of the dense network's mean square, through a
+    learned 1x1 map where widths differ."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> DistillConfig:
+        if len(set(self.features)) != len(self.features):
+            raise ValueError("distill.features names a pattern twice")
+        return self
+
+
+class RecalibrateConfig(Section):
+    """Statistics of BatchNorm, measured anew on training images after pruning and after recovery."""
+
+    samples: Annotated[int, Field(ge=0)] = 2000
+    """Training images, or all there are; 0 leaves the statistics as they are."""

@@ -1,0 +1,97 @@
+"""What a recipe says about pruning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.recipe.base import Count, Section, Share, Unit
+
+Granularity = Literal["channels", "weights", "2:4", "blocks"]
+Kind = Literal["channels", "neurons", "heads"]
+Criterion = Literal["l1", "l2", "bn_scale", "taylor", "hessian", "fpgm", "lamp", "activation", "random"]
+Scope = Literal["global", "local", "allocated"]
+LatencySource = Literal["auto", "measured", "table", "predicted"]
+
+TARGETS = (
+    "target_macs",
+    "target_parameters",
+    "target_size_bytes",
+    "target_latency_ms",
+    "target_sparsity",
+    "keep_ratio",
+    "keep",
+)
+_TARGETS_OF: dict[str, tuple[str, ...]] = {
+    "channels": ("target_macs", "target_parameters", "target_size_bytes", "target_latency_ms", "keep_ratio", "keep"),
+    "blocks": ("target_macs", "target_parameters", "target_size_bytes"),
+    "weights": ("target_sparsity",),
+    "2:4": (),
+}
+
+
+class PruneConfig(Section):
+    """What is removed, by which criterion, down to which target."""
+
+    granularity: Granularity = "channels"
+    """`channels`: channels, neurons and attention heads go, with all that belongs to them. `blocks`: whole residual
+    blocks. `weights`: single weights become zero. `2:4`: two of every four weights become zero."""
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("channels", "neurons", "heads")
+    """Of granularity `channels`: outputs of convolutions, outputs of linear layers, heads of attention."""
+    target_macs: Share | None = None
+    """Share of the multiply-accumulates that may remain."""
+    target_parameters: Share | None = None
+    """Share of the parameters that may remain."""
+    target_size_bytes: Count | None = None
+    """Bytes that the weights may take in the precision that ships: 4 each in FP32, 1 in INT8."""
+    target_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    """Median latency on the device, one image."""
+    target_sparsity: Share | None = None
+    """Of granularity `weights`: share of the weights that become zero."""
+    keep_ratio: Share | None = None
+    """Share of its width that every group keeps."""
+    keep: Annotated[dict[str, Unit], Field(default_factory=dict)]
+    """Share of its width that a group keeps, by globs on the groups' names; the others stay whole."""
+    latency_source: LatencySource = "auto"
+    """Where milliseconds come from: engines `measured` on this device, the profile's `table`, or `predicted` from the
+    device's rates. `auto`: the first of these that there is."""
+    criterion: Criterion = "l2"
+    criterion_samples: Count = 512
+    """Training images that a criterion which needs data looks at."""
+    scope: Scope = "global"
+    """`global`: all layers compete by score. `local`: every layer keeps the same share. `allocated`: each step goes
+    where the least score is lost for what it saves."""
+    min_channels: Count = 1
+    """No group of channels falls below this."""
+    ignore: tuple[str, ...] = ()
+    """Parameters whose channels stay, as globs on their names, such as `stem.*`."""
+    schedule: Literal["one_shot", "linear", "polynomial"] = "one_shot"
+    """How the share removed grows over the steps; fine-tuning follows each, its epochs divided among them."""
+    steps: Count = 1
+    """Steps of a schedule other than `one_shot`."""
+    power: Annotated[float, Field(gt=0)] = 3.0
+    """Of `polynomial`: 1 - (1 - t)^power of the whole is removed at time t (Zhu & Gupta 2017, eq. 1, has 3)."""
+
+    @property
+    def target(self) -> str | None:
+        """Name of the target that is set; None for 2:4, which has none."""
+        given = [name for name in TARGETS if getattr(self, name) not in (None, {})]
+        return given[0] if given else None
+
+    @model_validator(mode="after")
+    def _one_target(self) -> PruneConfig:
+        given = [name for name in TARGETS if getattr(self, name) not in (None, {})]
+        allowed = _TARGETS_OF[self.granularity]
+        wrong = [name for name in given if name not in allowed]
+        if wrong:
+            raise ValueError(f"prune.{wrong[0]} is not a target of granularity '{self.granularity}'")
+        if allowed and len(given) != 1:
+            raise ValueError(f"[prune] needs one target, not {len(given)}: {', '.join(allowed)}")
+        if self.criterion == "lamp" and (self.granularity != "weights" or self.scope != "global"):
+            raise ValueError(
+                "prune.criterion 'lamp' ranks single weights globally: granularity 'weights', scope 'global'"
+            )
+        if (self.schedule == "one_shot") != (self.steps == 1):
+            raise ValueError("prune.steps is above 1 for schedules 'linear' and 'polynomial', and 1 for 'one_shot'")
+        return self

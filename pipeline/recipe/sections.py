@@ -1,0 +1,142 @@
+"""Sections of a recipe, but for pruning, recovery and search, which have files of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.recipe.base import Count, Section, Unit
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    factory: str
+    """`package.module:callable` or `path/to/file.py:callable`; returns a torch module, logits out."""
+    args: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Keyword arguments of the factory."""
+    onnx: str | None = None
+    """ONNX file with the trained network, instead of `factory` and `weights`."""
+    weights: str | None = None
+    """Checkpoint (.safetensors, or .pt/.pth of plain tensors). Without it the network is trained."""
+    mean: tuple[float, ...] | None = None
+    """Mean per channel that the network expects to be taken off its input; becomes part of it."""
+    std: tuple[float, ...] | None = None
+    """Deviation per channel that the network expects its input divided by; becomes part of it."""
+
+    @model_validator(mode="after")
+    def _normalization(self) -> ModelConfig:
+        if (self.mean is None) != (self.std is None) or (self.mean and len(self.mean) != len(self.std or ())):
+            raise ValueError("mean and std belong together, one value per channel each")
+        if self.std and min(self.std) <= 0:
+            raise ValueError("std must be above 0")
+        return self
+
+
+class DataConfig(Section):
+    """The images."""
+
+    factory: str
+    """`package.module:callable` or `path/to/file.py:callable`; returns a `pipeline.data.Dataset`."""
+    args: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Keyword arguments of the factory. One named `path`, or ending in `_path`, is a file or folder."""
+
+
+class ObjectiveConfig(Section):
+    """The loss of training and of recovery after pruning."""
+
+    kind: Literal["plain", "adversarial"] = "plain"
+    """`plain`: cross-entropy. `adversarial`: cross-entropy on PGD examples (Madry et al. 2018, eq. 2.1)."""
+    epsilon: Unit = 0.1
+    """Largest change of a pixel (0 to 1) in adversarial training."""
+    steps: Count = 2
+    """Gradient steps per batch in adversarial training."""
+    step_size: Unit = 0.08
+    """Change of a pixel per step in adversarial training."""
+
+
+class ExportConfig(Section):
+    """ONNX export."""
+
+    opset: Annotated[int, Field(ge=9)] | None = None
+    """ONNX opset; without it, the highest that both exporter and device take."""
+
+
+class QuantizeConfig(Section):
+    """Precision of the shipped engine."""
+
+    precision: Literal["int8", "fp32"] = "int8"
+    calibration_samples: Count = 256
+    """Training images whose ranges set the scales."""
+
+
+class ParityConfig(Section):
+    """What a border between two forms of the network may cost."""
+
+    samples: Annotated[int, Field(ge=8)] = 128
+    """Training images compared at each border."""
+    float_sqnr_db: float = 60.0
+    """Export, simplify, and an FP32 engine: signal to noise of the logits, at least."""
+    float_agreement: Unit = 0.99
+    """The same: share of samples with the same answer, at least."""
+    int8_sqnr_db: float = 10.0
+    """Quantize: signal to noise of the logits, at least."""
+    int8_agreement: Unit = 0.9
+    int8_engine_sqnr_db: float = 25.0
+    """An INT8 engine against its own quantized graph: only rounding may differ."""
+    int8_engine_agreement: Unit = 0.97
+
+
+class MeasureConfig(Section):
+    """Latency."""
+
+    duration_s: Annotated[float, Field(gt=0, le=3600)] = 6.0
+    """Time for all engines together."""
+    warmup_s: Annotated[float, Field(gt=0, le=600)] = 0.2
+    """Time each engine runs before anything counts."""
+    processes: Annotated[int, Field(ge=1, le=100)] = 3
+    """Fresh processes per engine that load time and memory are the medians of."""
+
+
+class RobustnessConfig(Section):
+    """The attacks that the engines are tried with."""
+
+    attacks: tuple[Literal["fgsm", "pgd"], ...] = ("fgsm", "pgd")
+    """Without any, robustness is not proven, and a budget on it refuses."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> RobustnessConfig:
+        if len(set(self.attacks)) != len(self.attacks):
+            raise ValueError("robustness.attacks names an attack twice")
+        return self
+
+    epsilon: Unit = 0.1
+    """Largest change of a pixel, 0 to 1 (Linf)."""
+    pgd_steps: Count = 20
+    pgd_step_size: Unit = 0.01
+    pgd_restarts: Count = 2
+    samples: Count = 1000
+    """Test images attacked: the first so many of a seeded shuffle, or all there are."""
+
+
+class GateConfig(Section):
+    """What the shipped engine must reach. Each budget is judged on the bad end of its 95 % interval."""
+
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Points of clean accuracy that the shipped engine may lose against dense FP32."""
+    min_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent of clean test images that the shipped engine must get right."""
+    min_mean_iou: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Of segmentation: percent of mean intersection over union on clean test images, at least."""
+    max_robust_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Points of robust accuracy that the shipped engine may lose against dense FP32."""
+    min_robust_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent of test images that the shipped engine must get right under every attack."""
+    max_p99_ms: Annotated[float, Field(gt=0)] | None = None
+    max_size_bytes: Count | None = None
+    """Size of the engine file."""
+    min_speedup_dense_fp32: Annotated[float, Field(gt=0)] | None = None
+    """Median latency of the dense FP32 engine over that of the shipped one."""
+    min_speedup_dense_int8: Annotated[float, Field(gt=0)] | None = None
+    """Median latency of the dense INT8 engine over that of the shipped one."""

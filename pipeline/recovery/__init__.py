@@ -1,0 +1,1 @@
+"""Training from scratch, and recovery after pruning: statistics measured anew, fine-tuning, distillation."""

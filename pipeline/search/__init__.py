@@ -1,0 +1,1 @@
+"""Genetic search for widths: NSGA-II over the share that each group keeps."""

@@ -1,0 +1,117 @@
+"""The process that talks to Ray, apart from the search: when Ray loses its control store, it ends the whole process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from devices.errors import EspalierError
+from pipeline.search.crew import Crew, Figures, HostOrder, LostError, Task, first_words
+
+_TURN_S = 0.5
+_ATTEMPTS = 3
+# No word to its makers, and no advice on GPUs.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One message of the host: figures of a trial, why it ends, or with nothing in it that it waits for tasks."""
+
+    figures: tuple[int, Figures] | None = None
+    refused: str | None = None
+    """Ray does not start, or the cluster does not answer."""
+    lost: str | None = None
+    """Ray, or a worker, is gone for good."""
+    error: Exception | None = None
+    """What a trial raised."""
+
+
+def serve(order: HostOrder, pipe: Connection) -> None:
+    """Start Ray, then judge each list of tasks that comes through the pipe, until it closes."""
+    # A session of its own: Ctrl-C is for the search, which then closes the pipe.
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(_QUIET)
+    threading.Thread(target=_end_with, args=(os.getppid(), order.folder), daemon=True).start()
+    with suppress(EOFError, OSError), open(order.folder / "ray.log", "wb", buffering=0) as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+        try:
+            _serve(order, pipe)
+        except LostError as cause:
+            pipe.send(Reply(lost=str(cause)))
+        except EspalierError as error:
+            pipe.send(Reply(error=error))
+        except (EOFError, OSError):
+            raise
+        # Here is nobody to read it: the search says it.
+        except Exception:  # noqa: BLE001
+            pipe.send(Reply(error=RuntimeError(traceback.format_exc())))
+
+
+def kill_session(leader: int) -> None:
+    """End every process of a session: Ray's are in groups of their own, and may outlive who started them."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError, ValueError, IndexError):
+                # Behind the name, which may hold anything: state, parent, group, session.
+                session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+                if session == leader:
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _end_with(parent: int, folder: Path) -> None:
+    """When the search is killed, nobody else clears up."""
+    while os.getppid() == parent:
+        time.sleep(_TURN_S)
+    kill_session(os.getpid())
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def _serve(order: HostOrder, pipe: Connection) -> None:
+    import ray
+
+    refused = _start(order)
+    if refused is not None:
+        pipe.send(Reply(refused=refused))
+        return
+    try:
+        crew = Crew(order)
+        while True:
+            pipe.send(Reply())
+            tasks: list[Task] = pipe.recv()
+            for figures in crew.run(tasks):
+                pipe.send(Reply(figures=figures))
+    finally:
+        ray.shutdown()
+
+
+def _start(order: HostOrder) -> str | None:
+    """Start Ray here or join the cluster; returns why that cannot be, or None."""
+    import ray
+
+    own = {"num_cpus": order.workers, "include_dashboard": False, "_temp_dir": str(order.folder)}
+    # 'local', because without an address Ray joins a cluster that the environment names.
+    where: dict[str, Any] = {"address": order.address} if order.address else {"address": "local"} | own
+    said = ""
+    for _ in range(_ATTEMPTS):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+            return None
+        # Ray says in errors of many kinds that it does not start; one is that it took 30 s, as on a busy machine.
+        except Exception as cause:  # noqa: BLE001
+            said = first_words(cause)
+            ray.shutdown()
+    return said

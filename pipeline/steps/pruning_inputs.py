@@ -1,0 +1,65 @@
+"""What pruning and search look at beside the network: images, the objective, milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from devices.latency import LatencyConfig
+from pipeline.data import seeded_choice
+from pipeline.latency_source.setting import LatencySetting
+from pipeline.prune.criteria.base import Loss
+from pipeline.prune.criteria.select import needs_data
+from pipeline.recipe import Recipe
+from pipeline.recovery.objective import adversarial
+from pipeline.steps.conversion import conversion_config
+from pipeline.tasks.select import task_of
+from pipeline.work import StepInputs
+
+_BATCH = 64
+_PROBE_IMAGES = 64
+_PROBE_S = 1.0
+
+
+def criterion_batches(inputs: StepInputs) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """Training images and targets, where the recipe's pruning looks at any."""
+    recipe, train = inputs.work.recipe, inputs.work.dataset.train
+    assert recipe.prune is not None
+    if not needs_data(recipe.prune.criterion) and recipe.prune.granularity != "blocks":
+        return ()
+    chosen = seeded_choice(len(train), recipe.prune.criterion_samples, recipe.seed)
+    parts = [chosen[start : start + _BATCH] for start in range(0, len(chosen), _BATCH)]
+    return tuple((torch.from_numpy(train.batch(part)), torch.from_numpy(train.labels[part])) for part in parts)
+
+
+def objective_loss(recipe: Recipe) -> Loss:
+    """The recipe's objective as a loss of a network: on attacked images where it trains on them."""
+    task = task_of(recipe.task)
+
+    def loss(network: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if recipe.objective.kind == "adversarial":
+            noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(recipe.seed))
+            images = adversarial(network, images, targets, recipe.objective, task.loss, noise)
+        return task.loss(network(images), targets)
+
+    return loss
+
+
+def latency_setting(inputs: StepInputs, folder: Path) -> LatencySetting:
+    """Milliseconds of engines as this run ships them; measurements are kept in the folder."""
+    work = inputs.work
+    recipe, train = work.recipe, work.dataset.train
+    assert recipe.prune is not None
+    return LatencySetting(
+        asked=recipe.prune.latency_source,
+        profile=work.profile,
+        host=work.host,
+        precision=recipe.quantize.precision,
+        conversion=conversion_config(work),
+        images_NCHW=train.batch(seeded_choice(len(train), _PROBE_IMAGES, recipe.seed)),
+        latency=LatencyConfig(duration_s=_PROBE_S, warmup_s=recipe.measure.warmup_s, seed=recipe.seed),
+        folder=folder,
+        progress=inputs.progress,
+    )

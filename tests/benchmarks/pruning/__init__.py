@@ -1,0 +1,1 @@
+"""Pruning against Torch-Pruning: `make bench-pruning`. `__main__.py` says what is run, `table.py` what is printed."""

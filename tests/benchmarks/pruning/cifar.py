@@ -1,0 +1,162 @@
+"""ResNet-20 on CIFAR-10: at half the MACs, and at the peer's own latency."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from devices.errors import RecipeError
+from devices.files import digest_file
+from pipeline.model import WEIGHTS_FILE
+from tests.benchmarks.pruning import data, jobs, ours
+from tests.benchmarks.pruning.measure import build_engine, side_by_side
+from tests.benchmarks.pruning.plan import PEERS, Plan
+from tests.benchmarks.pruning.recover import Job
+from tests.benchmarks.pruning.results import Results
+
+NAME = "resnet20"
+TARGET_MACS = 0.5
+HALF = "ours, half the MACs"
+# Largest ratio of medians that counts as equal.
+_WITHIN = 1.01
+_LEAST_SHARE = 0.15
+BATCH_SIZE, LEARNING_RATE = 128, 0.05
+Found = dict[str, Any]
+
+
+def run(plan: Plan, results: Results) -> None:
+    """Prune, measure and recover all arms; what is stored is not found again."""
+    assert plan.data is not None
+    assert plan.weights is not None
+    images = data.cifar10(plan.data, plan.out / "data")
+    dense = data.dense_resnet20(plan.weights, plan.out / "cifar" / "dense")
+    arms = _peers(plan, results, dense) | _ours(plan, results, dense)
+    _measure(plan, results, {"dense": dense} | arms)
+    recoveries = {
+        f"cifar/recovered/{arm}/{seed}": job(plan, images, folder, arm, seed)
+        for seed in plan.seeds
+        for arm, folder in arms.items()
+    }
+    for seed in plan.seeds:
+        start = arms[equal(DISTILLED_AGAINST)]
+        recoveries[f"cifar/recovered/{DISTILLED}/{seed}"] = job(plan, images, start, DISTILLED, seed, dense)
+    recoveries["cifar/recovered/dense/0"] = job(plan, images, dense, "dense", 0, epochs=0)
+    jobs.recover_all(results, recoveries, plan.workers)
+
+
+def equal(peer: str) -> str:
+    """Name of our network that is as fast as this peer's."""
+    return f"ours, as fast as {peer}"
+
+
+DISTILLED_AGAINST = "peer configured"
+DISTILLED = f"{equal(DISTILLED_AGAINST)}, distilled"
+
+
+def job(
+    plan: Plan, images: Path, start: Path, arm: str, seed: int, teacher: Path | None = None, epochs: int | None = None
+) -> Job:
+    """The recovery that every arm gets."""
+    return Job(
+        network=NAME,
+        pruned=str(start),
+        teacher=str(teacher) if teacher else None,
+        data=str(images),
+        out=str(plan.out / "cifar" / "recovered" / arm.replace(", ", " ").replace(" ", "-") / str(seed)),
+        seed=seed,
+        epochs=plan.epochs if epochs is None else epochs,
+        batch_size=BATCH_SIZE,
+        learning_rate=LEARNING_RATE,
+        augment=True,
+        train_images=plan.train_images,
+        test_images=plan.test_images,
+    )
+
+
+def _peers(plan: Plan, results: Results, dense: Path) -> dict[str, Path]:
+    """The peer's two networks at half the MACs."""
+    folders = {arm: plan.out / "cifar" / arm.replace(" ", "-") for arm in PEERS}
+    for arm, tuned in PEERS.items():
+        key = f"cifar/pruned/{arm}"
+        jobs.peer_prune(plan, results, key, NAME, dense, folders[arm], TARGET_MACS, tuned)
+    return folders
+
+
+def _ours(plan: Plan, results: Results, dense: Path) -> dict[str, Path]:
+    """Ours at half the MACs, and one as fast as each peer."""
+    base = plan.out / "cifar"
+    folders = {HALF: base / "ours-half"}
+    ours.once(results, f"cifar/pruned/{HALF}", plan.ours(NAME, dense, folders[HALF], target_macs=TARGET_MACS))
+    for peer in PEERS:
+        folder = base / f"ours-as-fast-as-{peer.replace(' ', '-')}"
+        other = base / peer.replace(" ", "-")
+
+        def find(folder: Path = folder, other: Path = other) -> Found:
+            return as_fast_as(plan, dense, other, folder)
+
+        settings = plan.ours(NAME, dense, folder).decides() | {
+            "as_fast_as": digest_file(other / WEIGHTS_FILE),
+            "search": [plan.bisections, plan.search_duration_s],
+        }
+        results.once(f"cifar/pruned/{equal(peer)}", settings, find)
+        folders[equal(peer)] = folder
+    return folders
+
+
+def as_fast_as(plan: Plan, dense: Path, other: Path, folder: Path) -> Found:
+    """Prune ours to the largest share of MACs whose median latency is the other's, within 1 %.
+
+    Found by bisection on FP32 engines, before any training and without data. Returns the stage's metrics. Raises
+    `SystemExit` when every share that was tried is slower.
+    """
+    reference = build_engine(NAME, other)
+    search = folder.with_name(f"{folder.name}-search")
+    tried: dict[float, float] = {}
+
+    def ratio(share: float) -> float | None:
+        """Our latency over the other's at this share of MACs; None where the share is out of reach."""
+        place = search / f"{share:.4f}"
+        try:
+            ours.prune(plan.ours(NAME, dense, place, target_macs=share))
+        except RecipeError:
+            return None
+        engines = {"other": reference, "ours": build_engine(NAME, place)}
+        tried[share] = 1 / side_by_side(engines, "other", plan.search_duration_s)["ours"]["gain"]["value"]
+        return tried[share]
+
+    best = _largest_within(ratio, plan.bisections)
+    shutil.rmtree(search, ignore_errors=True)
+    if best is None:
+        raise SystemExit(f"ours is slower than {other.name} at every share of the MACs that was tried: {tried}")
+    return ours.prune(plan.ours(NAME, dense, folder, target_macs=best)) | {"share": best, "tried": tried}
+
+
+def _largest_within(ratio: Callable[[float], float | None], bisections: int) -> float | None:
+    low, high, best = _LEAST_SHARE, 1.0, None
+    for _ in range(bisections):
+        middle = (low + high) / 2
+        found = ratio(middle)
+        if found is None or found <= _WITHIN:
+            # Out of reach means too small, as fast enough does.
+            low = middle
+            best = middle if found is not None else best
+        else:
+            high = middle
+    return best
+
+
+def _measure(plan: Plan, results: Results, folders: dict[str, Path]) -> None:
+    """All FP32 engines side by side."""
+    settings = {
+        "networks": {arm: digest_file(folder / WEIGHTS_FILE) for arm, folder in folders.items()},
+        "duration_s": plan.duration_s,
+    }
+
+    def find() -> Found:
+        engines = {arm: build_engine(NAME, folder) for arm, folder in folders.items()}
+        return side_by_side(engines, "dense", plan.duration_s)
+
+    results.once("cifar/latency", settings, find)
+    results.once("cifar/macs", settings, lambda: {arm: ours.count(NAME, place) for arm, place in folders.items()})

@@ -1,0 +1,75 @@
+"""Networks to ONNX Runtime engines, and engines timed side by side at one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from devices.detect import detect_host
+from devices.engine_files import ENGINE_FILE, read_engine, write_info
+from devices.engines import onnxruntime
+from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
+from devices.statistics import bootstrap_ratio
+from exporters.onnx_export import export_onnx
+from exporters.parity import ParityLimits
+from exporters.quantize import quantize_int8
+from exporters.simplify import simplify_onnx
+from tests.benchmarks.pruning import networks
+from tests.benchmarks.pruning.rebuild import rebuild
+
+_OPSET = 20
+_THREADS = 1
+_FLOAT = ParityLimits(min_sqnr_db=60.0, min_agreement=1.0)
+# Random weights answer nearly alike on every image: only speed is asked of their INT8 form.
+_ANY = ParityLimits(min_sqnr_db=-100.0, min_agreement=0.0)
+_CALIBRATION_IMAGES = 8
+_PARITY_IMAGES = 4
+_RESAMPLES = 2000
+
+
+def build_engine(name: str, folder: Path, int8: bool = False) -> Path:
+    """Export, simplify, quantize if asked, and optimize the network of a folder; returns the engine's folder."""
+    place = folder / ("engine-int8" if int8 else "engine-fp32")
+    if (place / ENGINE_FILE).exists():
+        return place
+    samples = networks.fixed_images(name, _PARITY_IMAGES).numpy()
+    exported, simplified = folder / "exported.onnx", folder / "simplified.onnx"
+    export_onnx(rebuild(name, folder), samples, _OPSET, exported, _FLOAT, _THREADS)
+    simplify_onnx(exported, simplified, samples, _FLOAT, _THREADS)
+    host = detect_host()
+    source = simplified
+    if int8:
+        source = folder / "int8.onnx"
+        calibration = networks.fixed_images(name, _CALIBRATION_IMAGES).numpy()
+        bits = 7 if host.saturates_int8 else 8
+        quantize_int8(simplified, source, calibration, samples, "unsigned", bits, _ANY, _THREADS)
+    options = onnxruntime.OrtOptions(provider="CPUExecutionProvider", threads=_THREADS)
+    info = onnxruntime.build(source, place / ENGINE_FILE, options, host)
+    write_info(place, info)
+    return place
+
+
+def side_by_side(engines: Mapping[str, Path], baseline: str, duration_s: float) -> dict[str, Any]:
+    """Median latency of each engine in ms, and how many times as fast as the baseline it is, with intervals.
+
+    All run interleaved in this process at one thread; the baseline is opened twice, and its ratio with itself is the
+    harness's own error.
+    """
+    host = detect_host()
+    with measuring_alone(lambda: print("another measurement has the machine ...", flush=True)), pinned(_THREADS):
+        opened = {name: onnxruntime.open_engine(*read_engine(place), host) for name, place in engines.items()}
+        opened["again"] = onnxruntime.open_engine(*read_engine(engines[baseline]), host)
+        shape = opened["again"].info.input_shape
+        image = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
+        queries = {name: engine.bind(image) for name, engine in opened.items()}
+        samples = measure_interleaved(queries, LatencyConfig(duration_s=duration_s))
+    return {
+        name: {
+            "p50_ms": summarize(rounds).p50_ms.as_dict(),
+            "gain": bootstrap_ratio(samples[baseline], rounds, _RESAMPLES, 0).as_dict(),
+        }
+        for name, rounds in samples.items()
+    }

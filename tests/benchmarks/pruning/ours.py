@@ -1,0 +1,81 @@
+"""Our pruning of a network of the table: the one place that calls it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pipeline.prune
+from devices.files import digest_file, digest_value
+from pipeline.model import PLAN_FILE, WEIGHTS_FILE, NetworkArtifact, load_plan
+from pipeline.prune.plan import PruningPlan
+from pipeline.prune.pruning import Pruning
+from pipeline.prune.size import count_macs
+from pipeline.prune.stage import prune_network
+from pipeline.recipe import PruneConfig
+from tests.benchmarks.pruning import networks
+from tests.benchmarks.pruning.rebuild import rebuild
+from tests.benchmarks.pruning.results import Results
+
+_CODE = Path(pipeline.prune.__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One step of pruning."""
+
+    network: str
+    start: Path
+    """Folder of the network as the step before left it."""
+    dense: Path
+    out: Path
+    settings: dict[str, Any]
+    """Of `[prune]`."""
+    channel_step: int
+    step: int = 1
+    """Of the schedule, from 1."""
+    seed: int = 0
+
+    def decides(self) -> dict[str, Any]:
+        """All that decides the result, the code included."""
+        code = {str(path.relative_to(_CODE)): digest_file(path) for path in sorted(_CODE.rglob("*.py"))}
+        files = [folder / file for folder in (self.start, self.dense) for file in (WEIGHTS_FILE, PLAN_FILE)]
+        return {
+            "files": [digest_file(path) for path in files if path.exists()],
+            "settings": self.settings,
+            "channel_step": self.channel_step,
+            "step": self.step,
+            "seed": self.seed,
+            "code": digest_value(code),
+        }
+
+
+def prune(request: Request) -> dict[str, Any]:
+    """Prune `start` into `out`; returns the stage's metrics and its time."""
+    shutil.rmtree(request.out, ignore_errors=True)
+    pruning = Pruning(
+        network=rebuild(request.network, request.start),
+        image_NCHW=networks.fixed_images(request.network, 1),
+        channel_step=request.channel_step,
+        dense=rebuild(request.network, request.dense),
+        plan=load_plan(NetworkArtifact(request.start)) or PruningPlan(),
+        step=request.step,
+        seed=request.seed,
+    )
+    started = time.perf_counter()
+    result = prune_network(PruneConfig(**request.settings), pruning, request.out)
+    return {**result.metrics, "prune_s": time.perf_counter() - started}
+
+
+def once(results: Results, key: str, request: Request) -> dict[str, Any]:
+    """The same, unless it was found before under equal settings."""
+    found: dict[str, Any] = results.once(key, request.decides(), lambda: prune(request))
+    return found
+
+
+def count(name: str, folder: Path) -> int:
+    """Multiply-accumulates of the network of a folder, ours or the peer's, by one counter."""
+    return count_macs(rebuild(name, folder), networks.fixed_images(name, 1))

@@ -1,0 +1,130 @@
+"""The order in which blocks go, what a score is, and where removal stops."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from devices.errors import ModelError, RecipeError
+from pipeline.prune.blocks import find_blocks, skip_blocks
+from pipeline.prune.depth import choose_blocks, rank_blocks
+from pipeline.zoo import residual_cnn
+from tests.pipeline.prune.networks import Headed, build, images
+from tests.pipeline.prune.test_blocks import BATCHES, Side, made, transformer
+
+
+def cross_entropy(network: nn.Module, batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The usual loss."""
+    return functional.cross_entropy(network(batch), targets)
+
+
+def scaled(scales: tuple[float, ...]) -> nn.Module:
+    """A network whose blocks add so much."""
+    network = residual_cnn(3, 8, len(scales), 5)
+    network = made(network)
+    with torch.no_grad():
+        for block, scale in zip(network.blocks, scales, strict=True):  # type: ignore[arg-type]
+            block.bn2.weight.fill_(scale)
+    return network
+
+
+def test_blocks_that_add_least_go_first() -> None:
+    network = scaled((1.0, 0.01, 3.0, 0.1))
+    ranked = rank_blocks(network, tuple(f"blocks.{index}" for index in range(4)), BATCHES)
+    assert [item.name for item in ranked[:2]] == ["blocks.1", "blocks.3"]
+    assert {item.name for item in ranked[2:]} == {"blocks.0", "blocks.2"}
+    assert 0 < ranked[0].score < 1e-3 < 10 * ranked[1].score < ranked[2].score
+
+
+def test_the_score_is_the_change_of_the_output_over_its_power() -> None:
+    network = scaled((1.0, 0.5))
+    ranked = rank_blocks(network, ("blocks.0", "blocks.1"), BATCHES)
+    assert {item.name for item in ranked} == {"blocks.0", "blocks.1"}
+    x = torch.cat([batch for batch, _ in BATCHES])
+    for count, item in enumerate(ranked, start=1):
+        smaller = copy.deepcopy(network)
+        skip_blocks(smaller, [other.name for other in ranked[:count]])
+        with torch.no_grad():
+            expected = (smaller(x) - network(x)).pow(2).sum() / network(x).pow(2).sum()
+        assert item.score == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_with_a_loss_the_score_is_its_rise() -> None:
+    """Over images, not batches: the second has half as many. A rise may be a fall."""
+    network = scaled((1.0, 0.5))
+    ranked = rank_blocks(network, ("blocks.0", "blocks.1"), BATCHES, cross_entropy)
+    x, labels = (torch.cat([pair[index] for pair in BATCHES]) for index in range(2))
+    smaller = copy.deepcopy(network)
+    skip_blocks(smaller, (ranked[0].name,))
+    with torch.no_grad():
+        rise = cross_entropy(smaller, x, labels) - cross_entropy(network, x, labels)
+    assert ranked[0].score == pytest.approx(float(rise), rel=1e-3, abs=1e-6)
+
+
+class Undoing(Headed):
+    """Two blocks that undo each other: alone each costs much, together they cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.layers = nn.Sequential(*(Side(nn.Sequential(nn.Conv2d(3, 3, 1, bias=False))) for _ in range(3)))
+        with torch.no_grad():
+            for layer, scale in zip(self.layers, (1.0, -0.5, 0.3), strict=True):
+                layer.body[0].weight.copy_(scale * torch.eye(3).view(3, 3, 1, 1))
+
+    def body(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layers(x)
+        return y
+
+
+def test_scores_are_taken_anew_after_each_removal() -> None:
+    """Doubling and halving: once one of them is gone, the other follows for less than it cost alone."""
+    network = Undoing().eval()
+    names = ("layers.0", "layers.1", "layers.2")
+    assert find_blocks(network, images(1)).names == names
+    alone = {name: rank_blocks(network, (name,), BATCHES)[0].score for name in names}
+    ranked = rank_blocks(network, names, BATCHES)
+    assert ranked[0].name == "layers.2"
+    last = ranked[-1]
+    assert last.name in ("layers.0", "layers.1")
+    assert last.score < 0.5 * alone[last.name]
+
+
+def test_blocks_go_until_the_cost_is_met_and_no_further() -> None:
+    network = scaled((1.0, 0.01, 3.0, 0.1))
+    names = tuple(f"blocks.{index}" for index in range(4))
+    asked = []
+
+    def cost(gone: tuple[str, ...]) -> float:
+        asked.append(gone)
+        return 10.0 - 2 * len(gone)
+
+    chosen = choose_blocks(network, names, BATCHES, cost, 6.0, "prune.target_latency_ms")
+    assert [item.name for item in chosen] == ["blocks.1", "blocks.3"]
+    assert asked == [(), ("blocks.1",), ("blocks.1", "blocks.3")]
+    assert choose_blocks(network, names, (), cost, 10.0, "prune.target_latency_ms") == ()
+
+
+def test_a_cost_that_cannot_be_met_names_the_nearest() -> None:
+    network = scaled((1.0, 0.5))
+    with pytest.raises(RecipeError) as said:
+        choose_blocks(
+            network, ("blocks.0", "blocks.1"), BATCHES, lambda gone: 9.0 - len(gone), 6.5, "prune.target_macs"
+        )
+    assert said.value.where == "prune.target_macs"
+    assert "6.5 cannot be met by removing blocks: without all 2 that can go, 7 remains of 9" in str(said.value)
+
+
+def test_ranking_without_images_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"^prune\.criterion_samples: blocks are ranked on training images"):
+        rank_blocks(build("residual"), ("blocks.0",), ())
+
+
+def test_what_fails_on_the_images_is_named() -> None:
+    with pytest.raises(ModelError, match=r"does not run on training images: .*no_such_thing"):
+        rank_blocks(build("residual"), ("blocks.0",), BATCHES, lambda network, x, _: network(x).no_such_thing())
+    with pytest.raises(ModelError, match=r"does not run on training images without 1\.layers\.0: .*self_attn"):
+        rank_blocks(transformer(post=True), ("1.layers.0",), BATCHES)

@@ -1,0 +1,155 @@
+"""Dry runs: what they find out, which numbers they try, and that they take little memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pipeline.prune.groups import Grouping, find_groups
+from pipeline.prune.network import copy_structure
+from pipeline.prune.trace import trace_network
+from tests.pipeline.prune.networks import build, images
+
+
+def grouped(network: nn.Module) -> Grouping:
+    """Groups of a network that takes (N, 3, 8, 8)."""
+    network.eval()
+    return find_groups(network, trace_network(network, images(1)), images(1), ())
+
+
+def reasons(grouping: Grouping) -> dict[str, str]:
+    """Why by tensor."""
+    return {item.tensor: item.reason for item in grouping.left_out}
+
+
+def test_a_structural_copy_shares_tensors_and_no_module() -> None:
+    network = build("buffered")
+    same = copy_structure(network)
+    assert all(one is other for one, other in zip(network.parameters(), same.parameters(), strict=True))
+    assert all(one is other for one, other in zip(network.buffers(), same.buffers(), strict=True))
+    assert not set(network.modules()) & set(same.modules())
+
+
+class Folding(nn.Module):
+    """Folds its neurons by a number: a smaller layer still runs, and mixes them up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = 4
+        self.first, self.last = nn.Linear(192, 12), nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A product over the parts of each neuron."""
+        x = self.first(x.flatten(1)).view(len(x), self.parts, -1)
+        y: torch.Tensor = self.last((x * x.softmax(2)).flatten(1))
+        return y
+
+
+def test_a_number_that_must_change_is_found_by_shapes_though_nothing_fails() -> None:
+    grouping = grouped(Folding())
+    (group,) = grouping.groups
+    assert (group.width, group.kind) == (4, "neurons")
+    assert [(item.module, item.attribute, item.per_unit) for item in group.numbers] == [("", "parts", 1)]
+
+
+class Loud(nn.Module):
+    """Says something of a channel of zeros: removing it takes that away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle = nn.Linear(192, 6), nn.Linear(6, 4)
+        self.last = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Every neuron adds one to all that follow."""
+        x = self.first(x.flatten(1))
+        y: torch.Tensor = self.last(functional.relu(self.middle(x) + torch.cos(x).sum(1, keepdim=True)))
+        return y
+
+
+def test_what_says_something_of_zeros_is_left_out() -> None:
+    grouping = grouped(Loud())
+    assert [group.name for group in grouping.groups] == ["middle.weight"]
+    assert reasons(grouping)["first.weight"] == (
+        "the network answers otherwise without it than with zeros in its place"
+    )
+
+
+class Twins(nn.Module):
+    """Two layers whose code takes the width of one for that of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(192, 6), nn.Linear(192, 6)
+        self.last, self.last2 = nn.Linear(6, 5), nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum of both."""
+        x = x.flatten(1)
+        one, other = functional.relu(self.one(x)), functional.relu(self.other(x))
+        y: torch.Tensor = self.last(one) + self.last2(other.view(len(x), one.shape[1]))
+        return y
+
+
+def test_widths_that_the_code_takes_for_equal_go_together() -> None:
+    (group,) = grouped(Twins()).groups
+    assert group.width == 6
+    assert {(item.tensor, item.index) for item in group.units[4].slices if item.dim == 0} == {
+        ("one.weight", 4),
+        ("one.bias", 4),
+        ("other.weight", 4),
+        ("other.bias", 4),
+    }
+
+
+class FewerOperations(nn.Module):
+    """Leaves something out when it is narrow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(192, 6), nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """With or without a gate."""
+        x = self.first(x.flatten(1))
+        y: torch.Tensor = self.last(functional.silu(x) if x.shape[1] > 3 else x)
+        return y
+
+
+def test_a_network_that_computes_something_else_when_small_is_left_out() -> None:
+    grouping = grouped(FewerOperations())
+    assert not grouping.groups
+    assert reasons(grouping)["first.weight"] == "the network computes something else without it: 'addmm'"
+
+
+class WholeGroups(nn.Module):
+    """A convolution in three groups, before code that wants each group as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.grouped = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 3, groups=3)
+        self.last = nn.Conv2d(12, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Channels of each group are turned round."""
+        x = self.grouped(functional.relu(self.first(x)))
+        n, _, height, width = x.shape
+        x = x.view(n, -1, 4, height, width).flip(2).view(n, -1, height, width)
+        y: torch.Tensor = self.last(x).mean((2, 3))
+        return y
+
+
+def test_whole_groups_go_where_equal_positions_cannot() -> None:
+    network = WholeGroups()
+    (group,) = grouped(network).groups
+    assert group.width == 3
+    assert [(item.module, item.attribute, item.per_unit) for item in group.numbers] == [("grouped", "groups", 1)]
+
+
+@pytest.mark.parametrize("name", ["grouped", "attending"])
+def test_looking_for_groups_twice_finds_the_same(name: str) -> None:
+    one, other = grouped(build(name)), grouped(build(name))
+    assert one.groups == other.groups
+    assert one.left_out == other.left_out

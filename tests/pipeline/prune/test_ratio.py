@@ -1,0 +1,65 @@
+"""Widths by ratio and by glob."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devices.errors import RecipeError
+from pipeline.prune.allocate import Ranked, Snapping
+from pipeline.prune.groups import Group, Slice, Unit
+from pipeline.prune.ratio import units_by_ratio
+
+NAMES = ("stem.weight", "blocks.0.conv1.weight", "blocks.1.conv1.weight")
+
+
+def ranked(width: int) -> list[Ranked]:
+    """Three groups; each also cuts a bias and the inputs of what follows."""
+    found = []
+    for number, name in enumerate(NAMES):
+        tensors = (name, 0), (name.replace("weight", "bias"), 0), (f"after.{number}.weight", 1)
+        units = tuple(
+            Unit(100 * number + index, tuple(Slice(tensor, dim, index) for tensor, dim in tensors))
+            for index in range(width)
+        )
+        found.append(Ranked(Group(name, units), np.random.default_rng(number).random(width)))
+    return found
+
+
+def kept(items: Sequence[Ranked], removed: Sequence[Unit]) -> list[int]:
+    return [item.group.width - sum(unit in removed for unit in item.group.units) for item in items]
+
+
+@given(st.integers(2, 64), st.floats(0.01, 1), st.sampled_from([1, 4, 16]), st.integers(1, 8))
+def test_every_group_keeps_the_nearest_width_there_is(width: int, ratio: float, step: int, fewest: int) -> None:
+    items, snapping = ranked(width), Snapping(channel_step=step, min_channels=fewest)
+    removed = units_by_ratio(items, ratio, snapping)
+    for item, count in zip(items, kept(items, removed), strict=True):
+        choices = snapping.choices(item.group)
+        assert count in choices
+        assert abs(count - ratio * width) == min(abs(choice - ratio * width) for choice in choices)
+        went = {unit.label for unit in removed if unit in item.group.units}
+        assert went == {unit.label for unit in item.lowest(width - count)}
+
+
+def test_a_ratio_of_one_keeps_all() -> None:
+    assert units_by_ratio(ranked(24), 1.0, Snapping(channel_step=16)) == []
+
+
+def test_the_first_glob_that_matches_counts_and_the_rest_stays_whole() -> None:
+    items, snapping = ranked(32), Snapping(channel_step=8)
+    removed = units_by_ratio(items, {"blocks.1.*": 0.25, "blocks.*": 0.5}, snapping)
+    assert kept(items, removed) == [32, 16, 8]
+    removed = units_by_ratio(items, {"blocks.*": 0.5, "blocks.1.*": 0.25}, snapping)
+    assert kept(items, removed) == [32, 16, 16]
+
+
+def test_a_glob_names_any_tensor_that_the_group_cuts_along_its_outputs() -> None:
+    items, snapping = ranked(32), Snapping(channel_step=8)
+    assert kept(items, units_by_ratio(items, {"stem.bias": 0.5}, snapping)) == [16, 32, 32]
+    with pytest.raises(RecipeError, match=r"^prune.keep: 'after.\*' matches no group. There are stem.weight, blocks"):
+        units_by_ratio(items, {"stem.bias": 0.5, "after.*": 0.5}, snapping)
