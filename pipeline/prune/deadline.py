@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_AGAIN_S = 0.5
+
 
 class OutOfTimeError(BaseException):
     """Not an `Exception`, because a network may catch those and go on."""
@@ -38,13 +40,18 @@ def deadline(limit_s: float) -> Iterator[Deadline]:
         yield end
         return
 
+    rang = False
+
     def ring(_number: int, _frame: FrameType | None) -> None:
-        raise OutOfTimeError
+        nonlocal rang
+        # The first time, whoever checks is about to notice; raised in a destructor it would be lost with a warning.
+        if rang:
+            raise OutOfTimeError
+        rang = True
 
     handler = signal.signal(signal.SIGALRM, ring)
     started = time.monotonic()
-    # Again and again: a callback from C may swallow one.
-    left_s, every_s = signal.setitimer(signal.ITIMER_REAL, limit_s, 1.0)
+    left_s, every_s = signal.setitimer(signal.ITIMER_REAL, limit_s, _AGAIN_S)
     try:
         yield end
     finally:

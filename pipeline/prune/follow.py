@@ -137,7 +137,7 @@ class Follower:
 
     def layer(self, weight: torch.Tensor, output: int) -> None:
         """Note that an operation reads this as its weight, and along which of its dimensions it answers."""
-        self._parameter = self._sources[weight] if weight in self._sources else None
+        self._parameter = self._sources.get(weight, None)  # type: ignore[no-untyped-call]
         labels = self.dims_of(weight)[output] if self._parameter else None
         if labels is not None and labels[0] < self._own:
             first = bisect.bisect_right(self._origins, int(labels[0]), key=lambda item: item[0]) - 1

@@ -57,9 +57,9 @@ class LabelSets:
         if np.array_equal(first, second):
             return
         for one, other in zip(first.tolist(), second.tolist(), strict=True):
-            low, high = sorted((self.root(one), self.root(other)))
+            low, high = self.root(one), self.root(other)
             if low != high:
-                self._parent[high] = low
+                self._parent[max(low, high)] = min(low, high)
                 self._flat = None
 
     def unite_rows(self, rows: LabelArray) -> LabelArray:

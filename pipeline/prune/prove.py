@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from pipeline.prune.deadline import Deadline, OutOfTimeError, deadline
+from pipeline.prune.deadline import OutOfTimeError, deadline
 from pipeline.prune.labels import LabelArray
 from pipeline.prune.network import copy_structure, first_line, inference, one_answer
 from pipeline.prune.replay import apply_plan, replace_tensors
@@ -80,35 +79,39 @@ class Prover:
         if not isinstance(answer, torch.Tensor):
             return answer
         exact = [unit for group in groups if group.exact for unit in _spread(group, shares[group.name])]
-        if not exact:
-            return None
-        if len(exact) < len(everything):
-            answer = self._without(exact)
-            if not isinstance(answer, torch.Tensor):
-                return answer
-        return self._unlawful(exact, answer)
+        rest = [unit for group in groups if not group.exact for unit in _spread(group, shares[group.name])]
+        return self._unlawful(exact, rest, answer) if exact else None
 
     def _without(self, units: Sequence[Unit], whole: bool = True) -> torch.Tensor | str | None:
         """The answer, or what is wrong. Unless `whole`, None as soon as nothing more depends on these units."""
         trial = copy_structure(self._network)
-        checker: _Checker | None = None
         stays = np.ones(self._labels, dtype=np.int64)
         stays[[unit.label for unit in units]] = 0
+        checker = _Checker(self._expected, stays, len(self._expected) if whole else self._last(stays))
+        answer = self._answer(trial, units, checker)
+        if checker.enough:
+            return None
+        return checker.wrong() or (answer if isinstance(answer, str) else checker.missing() or answer)
+
+    def _answer(self, trial: nn.Module, units: Sequence[Unit], checker: _Checker | None) -> torch.Tensor | str:
+        """What the network answers when these units are cut out of it, or why it does not."""
         try:
-            with deadline(self._limit_s) as end:
-                checker = _Checker(end, self._expected, stays, len(self._expected) if whole else self._last(stays))
+            with deadline(self._limit_s) as end, inference(trial), every_operation():
                 apply_plan(trial, plan_for(self._network, units))
-                answer = one_answer(self._run(trial, checker))
+                if checker is None:
+                    answer = one_answer(trial(self._images.clone()))
+                else:
+                    checker.end = end
+                    with checker:
+                        answer = one_answer(trial(self._images.clone()))
         except OutOfTimeError:
             return f"the network takes more than {self._limit_s:g} s without it"
         # A user's network may raise anything.
         except Exception as cause:  # noqa: BLE001
-            if checker.enough:
-                return None
-            return checker.wrong() or f"the network does not run without it: {first_line(cause)}"
+            return f"the network does not run without it: {first_line(cause)}"
         if answer is None or tuple(answer.shape) != self._shape:
             return "the network's output changes its shape without it"
-        return checker.wrong() or checker.missing() or answer
+        return answer
 
     def _last(self, stays: LabelArray) -> int:
         """How many operations there are up to the last that reads what does not stay."""
@@ -119,28 +122,24 @@ class Prover:
                 last = number + 1
         return min(last, len(self._expected)) or len(self._expected)
 
-    def _run(self, trial: nn.Module, mode: Any) -> object:
-        with inference(trial), every_operation(), mode:
-            return trial(self._images.clone())
-
-    def _unlawful(self, units: Sequence[Unit], pruned: torch.Tensor) -> str | None:
-        """Why removing is not zeroing, or None."""
+    def _unlawful(self, exact: Sequence[Unit], rest: Sequence[Unit], pruned: torch.Tensor) -> str | None:
+        """Why removing some units is not zeroing them where the rest is gone, or None."""
         zeroed = copy_structure(self._network)
-        _zero(zeroed, units)
-        with inference(zeroed):
-            answer = one_answer(zeroed(self._images.clone()))
-        assert answer is not None
+        _zero(zeroed, exact)
+        answer = self._answer(zeroed, rest, None)
+        if isinstance(answer, str):
+            return answer
         scale = float(answer.abs().max()) if answer.numel() else 0.0
         if torch.allclose(pruned, answer, rtol=0, atol=LAW_TOLERANCE * scale + 1e-6, equal_nan=True):
             return None
         return "the network answers otherwise without it than with zeros in its place"
 
 
-class _Checker(Recorder):
+class _Checker(Recorder):  # type: ignore[no-untyped-call]
     """Compares operations with those of the whole network."""
 
-    def __init__(self, end: Deadline, expected: Sequence[_Expected], stays: LabelArray, last: int) -> None:
-        super().__init__(end)
+    def __init__(self, expected: Sequence[_Expected], stays: LabelArray, last: int) -> None:
+        super().__init__()
         self.enough = False
         self._last = last
         self._expected = expected
@@ -195,6 +194,7 @@ def _zero(network: nn.Module, units: Sequence[Unit]) -> None:
                 gone.setdefault((item.tensor, item.dim), []).append(item.index)
     zeroed: dict[str, torch.Tensor] = {}
     for (name, dim), indices in gone.items():
-        source = zeroed.get(name, parameters[name].detach())
-        zeroed[name] = source.index_fill(dim, torch.tensor(indices, device=source.device), 0)
+        if name not in zeroed:
+            zeroed[name] = parameters[name].detach().clone()
+        zeroed[name].index_fill_(dim, torch.tensor(indices, device=zeroed[name].device), 0)
     replace_tensors(network, {id(parameters[name]): nn.Parameter(tensor) for name, tensor in zeroed.items()})

@@ -28,7 +28,9 @@ def limit_at(config: PruneConfig, budget: Budget, step: int) -> float:
     if step == config.steps:
         # To the last digit, which the way there would round.
         return budget.limit
-    return budget.dense - share_at(config, step) * (budget.dense - budget.limit)
+    on_the_way = budget.dense - share_at(config, step) * (budget.dense - budget.limit)
+    # Rounding must not take a step below the last.
+    return max(on_the_way, budget.limit) if budget.limit <= budget.dense else on_the_way
 
 
 def epochs_of(total: int, steps: int) -> tuple[int, ...]:

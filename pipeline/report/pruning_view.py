@@ -34,10 +34,10 @@ def pruning_sentences(report: _Figures) -> str:
         f"From {macs} MACs per image ({100 * kept[0]:.1f} % left) and from {parameters} parameters "
         f"({100 * kept[1]:.1f} % left)."
     )
-    return " ".join([size, *_how(pruning)])
+    return " ".join([size, *_how(pruning, searched=bool(report.get("search")))])
 
 
-def _how(pruning: _Figures) -> list[str]:
+def _how(pruning: _Figures, searched: bool) -> list[str]:
     # Reports of earlier versions do not say.
     granularity = pruning.get("granularity") or "channels"
     if granularity == "blocks":
@@ -51,7 +51,8 @@ def _how(pruning: _Figures) -> list[str]:
         "step of this device."
     ]
     if pruning.get("criterion"):
-        said.append(f"Criterion {pruning['criterion']}, scope {pruning['scope']}.")
+        scope = "widths from the search" if searched else f"scope {pruning['scope']}"
+        said.append(f"Criterion {pruning['criterion']}, {scope}.")
     if pruning.get("score_fallback"):
         said.append(f"Ranked by l2 instead, as the criterion does not apply: {', '.join(pruning['score_fallback'])}.")
     if pruning.get("latency_source"):

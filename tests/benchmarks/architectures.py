@@ -118,7 +118,8 @@ class Row:
         before, after = self.macs
         return (
             f"| {self.name} | {before / 1e6:.0f} | {after / 1e6:.0f} | {before / after:.2f} "
-            f"| {self.parameters / 1e6:.1f} | {self.share:.0%} | {len(self.grouping.groups)} | {len(left)} | {first:.90} "
+            f"| {self.parameters / 1e6:.1f} | {self.share:.0%} | {len(self.grouping.groups)} | {len(left)} "
+            f"| {first:.90} "
             f"| {self.trace_s:.1f} + {self.groups_s:.1f} + {self.cut_s:.1f} | {self.parity} |"
         )
 

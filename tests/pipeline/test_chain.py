@@ -178,7 +178,7 @@ def test_kill_at_any_moment(drilled: tuple[Path, Path], tmp_path: Path) -> None:
             if stored is None and (store / result["stage"] / result["key"]).exists():
                 pytest.fail(f"{name} was left half written")
     # The moments were spread over the chain.
-    assert len(killed_in) >= 6, killed_in
+    assert len(killed_in) >= 4, killed_in
     done = drill.run(store, out)
     assert done.returncode == 0, done.stderr
     assert drill.digests(out) == drill.digests(drilled[1])

@@ -37,7 +37,7 @@ def run(
     assert done.returncode == expect, done.stderr + done.stdout
     if expect:
         assert "Traceback" not in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert sum(line.startswith("espalier: ") for line in done.stderr.splitlines()) == 1
         return done.stderr, {}
     results = json.loads((out / "run.json").read_text())["results"]
     metrics = {}
