@@ -16,6 +16,9 @@ ROWS ?=
 # More arguments for the command of the target, such as ARGS="--set seed=1".
 ARGS ?=
 
+# Where bytecode is not kept, every command compiles all of its libraries again: ten seconds and more.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)

@@ -47,15 +47,15 @@ def deterministic(seed: int, threads: int, exact: bool = True) -> Iterator[torch
     Without `exact`, an operation that has no deterministic form runs all the same: some have none on a GPU.
     """
     threads_before = torch.get_num_threads()
-    strict_before = torch.are_deterministic_algorithms_enabled()
-    warn_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    mode_before = torch.get_deterministic_debug_mode()
     with seeded(seed), warnings.catch_warnings():
         if not exact:
             warnings.filterwarnings("ignore", message="(?s).*determinis", category=UserWarning)
         try:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(True, warn_only=not exact)
+            # `use_deterministic_algorithms` does the same, but loads the compiler, which takes seconds.
+            torch.set_deterministic_debug_mode("error" if exact else "warn")
             yield torch.Generator().manual_seed(seed)
         finally:
             torch.set_num_threads(threads_before)
-            torch.use_deterministic_algorithms(strict_before, warn_only=warn_before)
+            torch.set_deterministic_debug_mode(mode_before)

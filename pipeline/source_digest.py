@@ -102,7 +102,8 @@ def _bases(path: Path, relative: Path | None, cwd: Path) -> list[Path]:
     while (package / "__init__.py").is_file():
         package = package.parent
         bases.append(package)
-    return [base for base in bases if not is_installed(base)]
+    # Ours count from wherever the command is started.
+    return [*(base for base in bases if not is_installed(base)), ROOT]
 
 
 def _files_of(name: str, bases: list[Path]) -> Iterator[Path]:

@@ -99,16 +99,17 @@ class Prover:
             with deadline(self._limit_s) as end, inference(trial), every_operation():
                 apply_plan(trial, plan_for(self._network, units))
                 if checker is None:
-                    answer = one_answer(trial(self._images.clone()))
+                    output = trial(self._images.clone())
                 else:
                     checker.end = end
                     with checker:
-                        answer = one_answer(trial(self._images.clone()))
+                        output = trial(self._images.clone())
         except OutOfTimeError:
             return f"the network takes more than {self._limit_s:g} s without it"
         # A user's network may raise anything.
         except Exception as cause:  # noqa: BLE001
             return f"the network does not run without it: {first_line(cause)}"
+        answer = one_answer(output)
         if answer is None or tuple(answer.shape) != self._shape:
             return "the network's output changes its shape without it"
         return answer

@@ -109,6 +109,17 @@ def test_our_own_code_counts_in_full() -> None:
     assert source_digest.our_module("pipeline.prune.stage") in files
 
 
+def test_a_digest_is_the_same_from_every_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "mine.py").write_text("from pipeline.zoo import residual_cnn as net\n")
+    digests = set()
+    for folder in (here, source_digest.ROOT, here.parent):
+        monkeypatch.chdir(folder)
+        source_digest._source.cache_clear()
+        digests.add(source_digest.code_digest([here / "mine.py"]))
+        assert source_digest.our_module("pipeline.zoo") in source_digest.imported_files(here / "mine.py")
+    assert len(digests) == 1
+
+
 def test_imports_from_the_top_of_a_package_count(here: Path) -> None:
     """`from mine.layers import K` inside `mine/models/net.py`, and every `__init__.py` on the way."""
     (here / "mine" / "models").mkdir(parents=True)
