@@ -19,7 +19,11 @@ def main() -> None:
     folder = Path(sys.argv[1]).parent
     rank = os.environ["RANK"]
     threading.Thread(target=worker._end_with_supervisor, daemon=True).start()
-    (Path(os.environ["ESPALIER_TEST_FOLDER"]) / f"pid{rank}").write_text(str(os.getpid()))
+    told = Path(os.environ["ESPALIER_TEST_FOLDER"])
+    (told / f"pid{rank}").write_text(str(os.getpid()))
+    # Nobody ends before the other can be looked for.
+    while not (told / "pid1").exists():
+        time.sleep(0.01)
     what = os.environ["ESPALIER_TEST_WHAT"]
     if rank == "1" or what == "waits":
         time.sleep(300)
