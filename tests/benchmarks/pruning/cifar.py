@@ -19,6 +19,7 @@ from tests.benchmarks.pruning.results import Results
 NAME = "resnet20"
 TARGET_MACS = 0.5
 HALF = "ours, half the MACs"
+BLOCKS = "ours, half the MACs by whole blocks"
 # Largest ratio of medians that counts as equal.
 _WITHIN = 1.01
 _LEAST_SHARE = 0.15
@@ -32,7 +33,7 @@ def run(plan: Plan, results: Results) -> None:
     assert plan.weights is not None
     images = data.cifar10(plan.data, plan.out / "data")
     dense = data.dense_resnet20(plan.weights, plan.out / "cifar" / "dense")
-    arms = _peers(plan, results, dense) | _ours(plan, results, dense)
+    arms = _peers(plan, results, dense) | _ours(plan, results, dense, images)
     _measure(plan, results, {"dense": dense} | arms)
     recoveries = {
         f"cifar/recovered/{arm}/{seed}": job(plan, images, folder, arm, seed)
@@ -84,11 +85,13 @@ def _peers(plan: Plan, results: Results, dense: Path) -> dict[str, Path]:
     return folders
 
 
-def _ours(plan: Plan, results: Results, dense: Path) -> dict[str, Path]:
-    """Ours at half the MACs, and one as fast as each peer."""
+def _ours(plan: Plan, results: Results, dense: Path, images: Path) -> dict[str, Path]:
+    """Ours at half the MACs, by channels and by blocks, and one as fast as each peer."""
     base = plan.out / "cifar"
-    folders = {HALF: base / "ours-half"}
+    folders = {HALF: base / "ours-half", BLOCKS: base / "ours-blocks"}
     ours.once(results, f"cifar/pruned/{HALF}", plan.ours(NAME, dense, folders[HALF], target_macs=TARGET_MACS))
+    blocks = plan.ours(NAME, dense, folders[BLOCKS], images, target_macs=TARGET_MACS, granularity="blocks")
+    ours.once(results, f"cifar/pruned/{BLOCKS}", blocks)
     for peer in PEERS:
         folder = base / f"ours-as-fast-as-{peer.replace(' ', '-')}"
         other = base / peer.replace(" ", "-")

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
 import pipeline.prune
 from devices.files import digest_file, digest_value
 from pipeline.model import PLAN_FILE, WEIGHTS_FILE, NetworkArtifact, load_plan
@@ -18,9 +23,12 @@ from pipeline.prune.stage import prune_network
 from pipeline.recipe import PruneConfig
 from tests.benchmarks.pruning import networks
 from tests.benchmarks.pruning.rebuild import rebuild
+from tests.benchmarks.pruning.recover import read_images
 from tests.benchmarks.pruning.results import Results
 
 _CODE = Path(pipeline.prune.__file__).parent
+# As many as `prune.criterion_samples` by default.
+_RANKED_ON = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,8 @@ class Request:
     step: int = 1
     """Of the schedule, from 1."""
     seed: int = 0
+    images: Path | None = None
+    """Folder of training images, for what is ranked on them."""
 
     def decides(self) -> dict[str, Any]:
         """All that decides the result, the code included."""
@@ -49,6 +59,7 @@ class Request:
             "channel_step": self.channel_step,
             "step": self.step,
             "seed": self.seed,
+            **({"ranked_on": [_RANKED_ON, digest_file(self.images / "train_images.npy")]} if self.images else {}),
             "code": digest_value(code),
         }
 
@@ -64,10 +75,25 @@ def prune(request: Request) -> dict[str, Any]:
         plan=load_plan(NetworkArtifact(request.start)) or PruningPlan(),
         step=request.step,
         seed=request.seed,
+        batches=_batches(request.images),
+        loss=_loss,
     )
     started = time.perf_counter()
     result = prune_network(PruneConfig(**request.settings), pruning, request.out)
     return {**result.metrics, "prune_s": time.perf_counter() - started}
+
+
+def _batches(folder: Path | None) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """Images of a fixed shuffle with their labels."""
+    if folder is None:
+        return ()
+    train = read_images(folder, "train", _RANKED_ON)
+    parts = np.array_split(np.arange(len(train.labels)), 8)
+    return tuple((train.batch(part), torch.from_numpy(train.labels[part])) for part in parts)
+
+
+def _loss(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(network(images), labels)
 
 
 def once(results: Results, key: str, request: Request) -> dict[str, Any]:

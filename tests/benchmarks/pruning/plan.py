@@ -60,9 +60,14 @@ class Plan:
             "script": digest_file(Path(__file__).parent / "peer_prune.py"),
         }
 
-    def ours(self, name: str, dense: Path, out: Path, **target: Any) -> Request:
-        """Our pruning of a dense network in one shot to this target."""
-        settings = self.prune | target
+    def ours(self, name: str, dense: Path, out: Path, images: Path | None = None, **target: Any) -> Request:
+        """Our pruning of a dense network in one shot to this target; what is ranked on images is on these."""
         return Request(
-            network=name, start=dense, dense=dense, out=out, settings=settings, channel_step=self.channel_step
+            network=name,
+            start=dense,
+            dense=dense,
+            out=out,
+            settings=self.prune | target,
+            channel_step=self.channel_step,
+            images=images,
         )
