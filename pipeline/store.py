@@ -116,12 +116,14 @@ class Store:
             os.close(handle)
 
     def _sweep(self) -> None:
-        """Remove what killed runs left half made: folders whose lock nobody holds."""
-        for scratch in sorted((self.root / "tmp").glob("*")):
-            stage, _, key = scratch.name.partition("-")
+        """Remove what killed runs left half made, and what they can go on from that is done since; unless in use."""
+        half_made = sorted((self.root / "tmp").glob("*"))
+        for left in [*half_made, *sorted((self.root / "partial").glob("*"))]:
+            stage, _, key = left.name.partition("-")
             try:
                 with self._lock(stage, key, _busy):
-                    _remove(scratch)
+                    if left in half_made or (self._folder(stage, key) / RESULT_FILE).is_file():
+                        _remove(left)
             except BlockingIOError:
                 continue
 

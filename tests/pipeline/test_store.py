@@ -118,3 +118,16 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
     assert told == [True]
     assert stored.reused
     assert (stored.folder / "a.txt").read_text() == "from the other process"
+
+
+def test_what_a_killed_run_could_go_on_from_goes_when_it_is_done(tmp_path: Path) -> None:
+    """A run killed between storing a result and cleaning up; the next one that makes anything cleans up for it."""
+    store = Store(tmp_path)
+    store.make("stage", "done", write("x"), never)  # type: ignore[arg-type]
+    done, going_on = store.partial_folder("stage", "done"), store.partial_folder("stage", "going-on")
+    for folder in (done, going_on):
+        folder.mkdir(parents=True)
+        (folder / "epoch").write_text("1")
+    store.make("stage", "next", write("y"), never)  # type: ignore[arg-type]
+    assert not done.exists()
+    assert (going_on / "epoch").read_text() == "1"
