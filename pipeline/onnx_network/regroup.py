@@ -16,6 +16,7 @@ from torch import nn
 
 from pipeline.onnx_network.graph import Extent
 from pipeline.onnx_network.site import Built, Site, UnfitError
+from pipeline.reshape_runs import reshape_runs
 
 OPEN, IMAGES = -1, -2
 # Stands for the batch while shapes are cut into runs: no length is a multiple of it.
@@ -84,15 +85,7 @@ def runs_of(before: Sequence[Extent], after: Sequence[Extent], open_at: int | No
         raise UnfitError(f"a reshape of {len(before)} to {len(after)} dimensions is empty or depends on the batch")
     runs: list[Run] = []
     i = j = 0
-    while i < len(old) and j < len(new):
-        start_i, start_j = i, j
-        left, right = old[i], new[j]
-        i, j = i + 1, j + 1
-        while left != right:
-            if left < right:
-                left, i = left * old[i], i + 1
-            else:
-                right, j = right * new[j], j + 1
+    for (start_i, i), (start_j, j) in reshape_runs(old, new):
         runs.append(_run(before, after, (start_i, i), (start_j, j), open_at))
     # What is left on either side are lengths of one.
     if i < len(old):

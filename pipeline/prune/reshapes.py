@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pipeline.prune.labels import Dims, LabelArray, LabelSets
+from pipeline.reshape_runs import reshape_runs
 
 Choose = Callable[[Sequence[int], LabelArray], int]
 """Given what may be kept, best first, and the labels concerned: which is kept."""
@@ -34,17 +35,7 @@ def reshape_labels(
         return (None,) * len(after)
     result: list[LabelArray | None] = []
     i = j = 0
-    while i < len(before) and j < len(after):
-        start_i, start_j = i, j
-        size_i, size_j = before[i], after[j]
-        i, j = i + 1, j + 1
-        while size_i != size_j:
-            if size_i < size_j:
-                size_i *= before[i]
-                i += 1
-            else:
-                size_j *= after[j]
-                j += 1
+    for (start_i, i), (start_j, j) in reshape_runs(before, after):
         trailing = len([size for size in after[j:] if size > 1])
         result += _reshape_block(sets, dims[start_i:i], before[start_i:i], after[start_j:j], trailing, choose)
     # What is left on either side are lengths of one.

@@ -80,12 +80,8 @@ def fit(
         metric=metric or Classification().metric,
         ignore_label=ignore_label,
     )
-    store = None
-    if checkpoints is not None:
-        learned = [section_of(distill) if distill else None, threads, len(split), sorted(masked)]
-        store = Checkpoints(checkpoints, digest_value([_key_of(task, placement, held), learned]))
-        if machine.rank == 0:
-            store.clear_remains()
+    learned = [section_of(distill) if distill else None, threads, len(split), sorted(masked)]
+    store = _store_of(checkpoints, [_key_of(task, placement, held), learned], machine)
     exact = placement.accelerator == "cpu"
     with deterministic(seed, max(1, threads // machine.world), exact), machine.holding(*held):
         distillation = None
@@ -95,6 +91,16 @@ def fit(
         training = Training(network, task, machine, Holes(network, masked), distillation)
         with distillation.watching(network) if distillation else nullcontext():
             return _run(training, task, machine, store, progress, placement)
+
+
+def _store_of(folder: Path | None, key: object, machine: Machine) -> Checkpoints | None:
+    """Where states are kept, cleared by the first process of what a kill left half written."""
+    if folder is None:
+        return None
+    store = Checkpoints(folder, digest_value(key))
+    if machine.rank == 0:
+        store.clear_remains()
+    return store
 
 
 def _key_of(task: Task, placement: Placement, networks: Sequence[nn.Module]) -> list[object]:

@@ -21,7 +21,7 @@ from pipeline.search.crew import LostError
 from pipeline.search.front import pareto_front, trial_name
 from pipeline.search.generations import Done, Measure, Search
 from pipeline.search.journal import open_journal
-from pipeline.search.objectives import costs_of, covered, read_objectives
+from pipeline.search.objectives import Objective, costs_of, covered, read_objectives
 from pipeline.search.propose import Proposer
 from pipeline.search.space import Space, search_space, uniform_points
 from pipeline.search.study import FORMAT, STUDY_FILE
@@ -99,27 +99,10 @@ def search_widths(
                 "Run the same command again: it goes on from there",
             ) from cause
     seconds = time.perf_counter() - started
-    costs = [costs_of(objectives, item.figures) for item in done]
-    front = set(pareto_front(costs))
-    figures = [item.figures for item in done]
-    volume = covered(objectives, figures, figures[0])
-    rows = [_row(space, number, item, number in front) for number, item in enumerate(done)]
-    write_json(
-        folder / STUDY_FILE,
-        {
-            "format": FORMAT,
-            "objectives": list(config.objectives),
-            "seed": inputs.seed,
-            "population": config.population,
-            "groups": [{"name": a.group, "width": a.width, "choices": list(a.choices)} for a in space.axes],
-            "hypervolume": volume,
-            "trials": rows,
-        },
-    )
+    told = _write_study(folder / STUDY_FILE, config, inputs, space, objectives, done)
     metrics = {
         "trials": total,
-        "front": len(front),
-        "hypervolume": volume,
+        **told,
         "objectives": list(config.objectives),
         "points": space.size if space.size < 2**53 else None,
         "validation_samples": len(setup.validation),
@@ -129,6 +112,31 @@ def search_widths(
         "trials_per_s": search.ran / seconds,
     }
     return StageResult(SearchArtifact(folder), metrics)
+
+
+def _write_study(
+    path: Path,
+    config: SearchConfig,
+    inputs: SearchInputs,
+    space: Space,
+    objectives: Sequence[Objective],
+    done: Sequence[Done],
+) -> dict[str, float | None]:
+    """Every trial, and which of them nothing beats; returns how many those are, and the hypervolume."""
+    figures = [item.figures for item in done]
+    front = set(pareto_front([costs_of(objectives, row) for row in figures]))
+    volume = covered(objectives, figures, figures[0])
+    content = {
+        "format": FORMAT,
+        "objectives": list(config.objectives),
+        "seed": inputs.seed,
+        "population": config.population,
+        "groups": [{"name": a.group, "width": a.width, "choices": list(a.choices)} for a in space.axes],
+        "hypervolume": volume,
+        "trials": [_row(space, number, item, number in front) for number, item in enumerate(done)],
+    }
+    write_json(path, content)
+    return {"front": len(front), "hypervolume": volume}
 
 
 def _setup(config: SearchConfig, inputs: SearchInputs) -> TrialSetup:
