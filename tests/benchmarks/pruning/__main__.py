@@ -71,6 +71,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         duration_s=1.0,
         search_duration_s=0.5,
         bisections=1,
+        trials=4,
         question_images=256,
         folds=1,
     )

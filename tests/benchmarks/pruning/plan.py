@@ -43,6 +43,8 @@ class Plan:
     search_duration_s: float = 6.0
     """Time of a measurement that only guides the search for equal latency."""
     bisections: int = 7
+    trials: int = 72
+    """Of the genetic search."""
     question_images: int = 10_000
     """Training images of the question of scope and schedule."""
     question_epochs: int = 4
