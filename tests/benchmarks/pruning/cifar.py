@@ -24,6 +24,8 @@ BLOCKS = "ours, half the MACs by whole blocks"
 _WITHIN = 1.0
 _LEAST_SHARE = 0.15
 BATCH_SIZE, LEARNING_RATE = 128, 0.05
+# Of the networks that are to be as fast as another.
+_SCOPE = {"scope": "allocated"}
 Found = dict[str, Any]
 
 
@@ -100,7 +102,7 @@ def _ours(plan: Plan, results: Results, dense: Path, images: Path) -> dict[str, 
         def find(folder: Path = folder, other: Path = other) -> Found:
             return as_fast_as(plan, dense, other, folder)
 
-        settings = plan.ours(NAME, dense, folder).decides() | {
+        settings = plan.ours(NAME, dense, folder, **_SCOPE).decides() | {
             "as_fast_as": digest_file(other / WEIGHTS_FILE),
             "search": [plan.bisections, plan.search_duration_s],
         }
@@ -135,7 +137,7 @@ def as_fast_as(plan: Plan, dense: Path, other: Path, folder: Path) -> Found:
         """Our latency over the other's at this share of MACs; None where the share is out of reach."""
         place = search / f"{share:.4f}"
         try:
-            ours.prune(plan.ours(NAME, dense, place, target_macs=share))
+            ours.prune(plan.ours(NAME, dense, place, target_macs=share, **_SCOPE))
         except RecipeError:
             return None
         engines = {"other": reference, "ours": build_engine(NAME, place)}
@@ -146,7 +148,7 @@ def as_fast_as(plan: Plan, dense: Path, other: Path, folder: Path) -> Found:
     shutil.rmtree(search, ignore_errors=True)
     if best is None:
         raise SystemExit(f"ours is slower than {other.name} at every share of the MACs that was tried: {tried}")
-    return ours.prune(plan.ours(NAME, dense, folder, target_macs=best)) | {"share": best, "tried": tried}
+    return ours.prune(plan.ours(NAME, dense, folder, target_macs=best, **_SCOPE)) | {"share": best, "tried": tried}
 
 
 def _largest_within(ratio: Callable[[float], float | None], bisections: int) -> float | None:
