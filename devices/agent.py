@@ -11,11 +11,18 @@ from typing import Any
 
 from devices.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EspalierError
 
+_CACHE = "~/.cache/espalier"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `espalier-agent`; returns the exit code."""
     options = _parser().parse_args(arguments)
+    # ONNX Runtime writes to the user's folders and sends, from 1.32 on and on Linux too, unless it is told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
+        if options.command in ("serve", "stage"):
+            code: int = options.call(options)
+            return code
         result = options.call(options)
         _print(json.dumps(result, indent=2) if options.json else options.as_text(result))
     except EspalierError as error:
@@ -49,19 +56,49 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="espalier-agent", description="Measure shipped engines on this device.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    detect = commands.add_parser("detect", help="say what this device is")
+    detect.set_defaults(call=_detect, as_text=agent_text.detect_text)
+    build = commands.add_parser("build", help="build an engine for this device from an ONNX file")
+    build.add_argument("onnx", type=Path, metavar="ONNX", help="ONNX file")
+    build.add_argument("out", type=Path, metavar="DIR", help="folder for the engine")
+    build.set_defaults(call=_build, as_text=agent_text.build_text)
     bench = commands.add_parser("bench", help="verify a deploy bundle and measure its engine here")
     bench.add_argument("--seconds", type=_seconds, default=4.0, metavar="S", help="time to measure latency (4)")
     bench.set_defaults(call=_bench, as_text=agent_text.bench_text)
     attack = commands.add_parser("attack", help="replay the evaluation sets of an evidence bundle through the engine")
     attack.set_defaults(call=_attack, as_text=agent_text.attack_text)
-    detect = commands.add_parser("detect", help="say what this device is")
-    detect.set_defaults(call=_detect, as_text=agent_text.detect_text)
     for command in (bench, attack):
         command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a deploy bundle")
         command.add_argument("--allow-unsigned", action="store_true", help="use a bundle that nobody signed")
     attack.add_argument("evidence", type=Path, metavar="EVIDENCE", help="folder of its evidence bundle")
-    for command in (bench, attack, detect):
+    calibrate = commands.add_parser("calibrate", help="time every ONNX file of a folder on this device")
+    calibrate.add_argument("probes", type=Path, metavar="DIR", help="folder of ONNX files, such as layers by channels")
+    calibrate.add_argument("--seconds", type=_seconds, default=10.0, metavar="S", help="time for all together (10)")
+    calibrate.set_defaults(call=_calibrate, as_text=agent_text.calibrate_text)
+    for command in (build, calibrate):
+        command.add_argument(
+            "--device", metavar="NAME", help="device profile, or the file of one (what this device is)"
+        )
+        command.add_argument("--force", action="store_true", help="go on even if this is another device")
+        command.add_argument(
+            "--precision",
+            choices=("fp32", "fp16", "bf16", "int8", "fp8"),
+            default="fp32",
+            help="what the graph computes in; TensorRT has to know (fp32)",
+        )
+    clean = commands.add_parser("clean", help="remove the folder in which work for other hosts is kept")
+    clean.set_defaults(call=_clean, as_text=agent_text.clean_text)
+    stage = commands.add_parser("stage", help="run the job in a folder (for programs)")
+    stage.add_argument("folder", type=Path, metavar="JOB_DIR", help="folder with job.json; takes out/ and result.json")
+    stage.set_defaults(call=_stage)
+    serve = commands.add_parser("serve", help="answer a host over standard input and output (for programs)")
+    serve.add_argument("--who", default="somebody", metavar="NAME", help="whom others see at work here")
+    serve.set_defaults(call=_serve)
+    for command in (clean, serve):
+        command.add_argument("--cache", default=_CACHE, metavar="DIR", help=f"the folder ({_CACHE})")
+    for command in (detect, build, bench, attack, calibrate, clean):
         command.add_argument("--json", action="store_true", help="print JSON")
+    for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -76,107 +113,82 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _bench(options: argparse.Namespace) -> dict[str, object]:
-    import tempfile
-
-    import numpy as np
-
-    from devices.bundle import open_bundle
-    from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, load_verified, read_engine_info
-    from devices.detect import detect_host
-    from devices.engine_files import ENGINE_FILE, INFO_FILE
-    from devices.files import write_atomic
-    from devices.footprint import measure_footprint
-    from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
-
-    bundle = open_bundle(options.bundle, "deploy", options.allow_unsigned)
-    host = detect_host()
-    with tempfile.TemporaryDirectory(prefix="espalier-agent-") as scratch:
-        # The verified bytes are what the fresh process loads, not the bundle's files again.
-        write_atomic(Path(scratch, ENGINE_FILE), bundle.read(ENGINE_PATH))
-        write_atomic(Path(scratch, INFO_FILE), bundle.read(ENGINE_INFO_PATH))
-        with measuring_alone(_say_busy), pinned(read_engine_info(bundle).threads) as cpus:
-            engine = load_verified(bundle, host).engine
-            image = np.random.default_rng(0).random((1, *engine.info.input_shape), dtype=np.float32)
-            queries = {"engine": engine.bind(image)}
-            samples = measure_interleaved(queries, LatencyConfig(duration_s=options.seconds))
-            footprint = measure_footprint(Path(scratch), repeats=3)
-        size_bytes = Path(scratch, ENGINE_FILE).stat().st_size
-    return {
-        **_origin(bundle),
-        "engine": engine.info.as_dict(),
-        "host": host.as_dict(),
-        "pinned_cpus": list(cpus),
-        "latency": summarize(samples["engine"]).as_dict(),
-        "footprint": footprint.as_dict(),
-        "size_bytes": size_bytes,
-    }
-
-
-def _require_same_engine(bundle: Any, evidence: Any) -> None:
-    """Evidence of another network has other samples, or other classes, and its figures would mean nothing."""
-    from devices.errors import BundleError
-
-    node = f"engine {bundle.manifest.get('engine')}"
-    built, judged = (manifest.get("stages", {}).get(node) for manifest in (bundle.manifest, evidence.manifest))
-    if built != judged:
-        raise BundleError(
-            str(evidence.folder),
-            f"is not the evidence of the engine in {bundle.folder}",
-            "Give the one of the same run",
-        )
-
-
-def _say_busy() -> None:
-    print("espalier-agent: another measurement has the machine; waiting for it", file=sys.stderr)
-
-
-def _attack(options: argparse.Namespace) -> dict[str, object]:
-    from devices.attack import set_rows
-    from devices.bundle import open_bundle
-    from devices.classifier import load_verified
-    from devices.detect import detect_host
-    from devices.robustness import INDEX_FILE, accuracy, mean_iou_of, read_sets, replay, require_fit
-    from devices.scoring import scorer_of
-
-    bundle = open_bundle(options.bundle, "deploy", options.allow_unsigned)
-    evidence = open_bundle(options.evidence, "evidence", options.allow_unsigned)
-    _require_same_engine(bundle, evidence)
-    index = f"sets/{INDEX_FILE}"
-    place = str(evidence.folder / index)
-    sets = read_sets(evidence.read_json(index), lambda name: evidence.read(f"sets/{name}"), place)
-    scorer_of(sets.scoring)
-    host = detect_host()
-    engine = load_verified(bundle, host).engine
-    require_fit(sets, engine.info)
-    found = replay(engine.run_all, sets)
-    iou = mean_iou_of(found, "clean")
-    return {
-        **_origin(bundle),
-        "evidence": str(evidence.folder),
-        "engine": engine.info.as_dict(),
-        "host": host.as_dict(),
-        "samples": len(sets.labels),
-        "task": sets.scoring.kind,
-        "clean": accuracy(found.scores["clean"]).as_dict(),
-        "worst_case": accuracy(found.worst_case).as_dict() if found.has_attacks else None,
-        **({"mean_iou": iou.as_dict()} if iou else {}),
-        "sets": set_rows(found),
-    }
-
-
-def _detect(_: argparse.Namespace) -> dict[str, object]:
+def _detect(options: argparse.Namespace) -> dict[str, object]:
     from devices.detect import detect_host, matches
     from devices.profile import load_profile, profile_names
 
     host = detect_host()
+    if not options.json:
+        # The text looks for them itself, and to read all profiles twice is half the time.
+        return {"host": host.as_dict()}
     names = [name for name in profile_names() if matches(load_profile(name), host)]
     return {"profiles": names, "host": host.as_dict()}
 
 
-def _origin(bundle: Any) -> dict[str, object]:
-    manifest = bundle.manifest
-    return {"bundle": str(bundle.folder), "name": manifest.get("name"), "device": manifest.get("device")}
+def _build(options: argparse.Namespace) -> dict[str, object]:
+    from devices.agent_build import BuildJob, build_here
+
+    config = BuildJob(precision=options.precision)
+    return build_here(options.onnx, options.out, options.device, options.force, config)
+
+
+def _bench(options: argparse.Namespace) -> dict[str, object]:
+    from devices.agent_bench import bench_bundle
+
+    return bench_bundle(options.bundle, options.allow_unsigned, options.seconds, _say_busy)
+
+
+def _attack(options: argparse.Namespace) -> dict[str, object]:
+    from devices.agent_bench import attack_bundle
+
+    return attack_bundle(options.bundle, options.evidence, options.allow_unsigned)
+
+
+def _calibrate(options: argparse.Namespace) -> dict[str, object]:
+    from devices.agent_calibrate import CalibrateJob, calibrate_here
+
+    config = CalibrateJob(seconds=options.seconds, precision=options.precision)
+    return calibrate_here(options.probes, options.device, options.force, config, _say_busy)
+
+
+def _clean(options: argparse.Namespace) -> dict[str, object]:
+    from devices.agent_lock import clean
+
+    return clean(options.cache)
+
+
+def _stage(options: argparse.Namespace) -> int:
+    """Events and the error as JSON lines on standard output, which libraries cannot write to meanwhile."""
+    from devices.agent_errors import error_content
+    from devices.agent_process import die_with_parent
+    from devices.agent_stage import run_stage, throttled
+
+    die_with_parent()
+    sys.dont_write_bytecode = True
+    with os.fdopen(os.dup(1), "w") as output:
+        os.dup2(2, 1)
+
+        def tell(content: dict[str, Any]) -> None:
+            print(json.dumps(content), file=output, flush=True)
+
+        try:
+            run_stage(options.folder, throttled(tell))
+        except Exception as error:
+            tell({"error": error_content(error)})
+            raise
+    return EXIT_OK
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from devices.agent_lock import session
+    from devices.agent_serve import serve
+
+    with session(options.cache) as opened:
+        return serve(opened, options.who)
+
+
+def _say_busy() -> None:
+    print("espalier-agent: another measurement has the machine; waiting for it", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from devices.agent_config import decode
 from devices.describe import host_lines
 from devices.detect import Host
-from devices.scoring import Scoring, kind_of
 
 
 def bench_text(result: dict[str, Any]) -> str:
@@ -26,7 +26,11 @@ def bench_text(result: dict[str, Any]) -> str:
 
 
 def attack_text(result: dict[str, Any]) -> str:
-    """Accuracy by set, clean and in the worst case, each with its 95 % interval; of segmentation, mean IoU too."""
+    """Accuracy by set, clean and in the worst case, each with its 95 % interval; of segmentation mean IoU,
+    of detection mean average precision."""
+    # Here, because it loads numpy, and `detect` has no use for that.
+    from devices.scoring import Scoring, kind_of
+
     noun = Scoring(kind=kind_of(result.get("task"))).noun
     rows = [("clean", result["clean"], "")]
     rows += [(row["name"], row, _origin_of(row)) for row in result["sets"] if row["kind"] != "clean"]
@@ -34,8 +38,9 @@ def attack_text(result: dict[str, Any]) -> str:
     width = max(width, len("worst case") + 2)
     lines = [_title(result), f"  {result['samples']} samples; {noun} in %, with its 95 % interval"]
     lines += [f"  {name:{width}}{_percent(share)}  {origin}".rstrip() for name, share, origin in rows]
-    if result.get("mean_iou"):
-        lines.append(f"  {'mean IoU':{width}}{_percent(result['mean_iou'])}  of the clean images, over classes")
+    for key, name in (("mean_iou", "mean IoU"), ("mean_ap", "mean AP")):
+        if result.get(key):
+            lines.append(f"  {name:{width}}{_percent(result[key])}  of the clean images, over classes")
     if result["worst_case"] is None:
         return "\n".join([*lines, f"  {'worst case':{width}}unknown: the evidence holds no adversarial set"])
     meaning = "right on the clean image and on every adversarial one"
@@ -46,7 +51,31 @@ def attack_text(result: dict[str, Any]) -> str:
 
 def detect_text(result: dict[str, Any]) -> str:
     """The host and the profiles that match it."""
-    return "\n".join(host_lines(Host(**result["host"])))
+    return "\n".join(host_lines(decode(Host, result["host"], "host")))
+
+
+def build_text(result: dict[str, Any]) -> str:
+    """What was built, for what, and where it lies."""
+    engine = result["engine"]
+    built = f"{engine['runtime']} {engine['runtime_version']}"
+    return f"{result['folder']}: {result['size_bytes']} bytes for {_plain(result['device'])}, built by {built}"
+
+
+def calibrate_text(result: dict[str, Any]) -> str:
+    """Time of every probe, with its 95 % interval."""
+    rows = result["probes"]
+    width = max(map(len, rows)) + 2
+    lines = [f"{len(rows)} probes as {_plain(result['device'])}, one image each; median in ms, with its 95 % interval"]
+    for name, row in rows.items():
+        figure = row["p50_ms"]
+        shown = f"{figure['value']:.4f}  ({figure['low']:.4f} to {figure['high']:.4f})"
+        lines.append(f"  {_plain(name):{width}}{shown}")
+    return "\n".join(lines)
+
+
+def clean_text(result: dict[str, Any]) -> str:
+    """What was removed."""
+    return f"{result['cache']}: {result['removed_bytes']} bytes removed"
 
 
 def _title(result: dict[str, Any]) -> str:

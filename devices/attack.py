@@ -14,7 +14,16 @@ from devices.detect import Host
 from devices.engine_files import read_engine
 from devices.engines import onnxruntime
 from devices.files import write_json
-from devices.robustness import EvaluationSets, Replay, accuracy, difference, mean_iou_of, replay, require_fit
+from devices.robustness import (
+    EvaluationSets,
+    Replay,
+    accuracy,
+    difference,
+    mean_ap_of,
+    mean_iou_of,
+    replay,
+    require_fit,
+)
 from devices.scoring import Scorer
 from devices.stage import Progress, StageResult
 
@@ -66,7 +75,7 @@ def _outcomes(scores: NDArray[Any]) -> str | list[float]:
 def summarize_replay(found: Replay, baseline: Replay) -> dict[str, object]:
     """Accuracy by set, clean and worst case, each with its interval; no robust accuracy when nothing was attacked.
 
-    Of segmentation, mean intersection over union of the clean images too.
+    Of segmentation mean intersection over union, of detection mean average precision, of the clean images too.
     """
     robust: dict[str, object] | None = None
     if found.has_attacks:
@@ -76,16 +85,18 @@ def summarize_replay(found: Replay, baseline: Replay) -> dict[str, object]:
     clean = accuracy(found.scores["clean"]).as_dict() | {
         "difference": difference(baseline.scores["clean"], found.scores["clean"]).as_dict()
     }
-    iou = mean_iou_of(found, "clean")
-    overlap = {"mean_iou": iou.as_dict()} if iou else {}
-    return {"clean": clean, "robust": robust, **overlap, "sets": set_rows(found)}
+    return {"clean": clean, "robust": robust, **of_the_whole_set(found, "clean"), "sets": set_rows(found)}
+
+
+def of_the_whole_set(found: Replay, name: str) -> dict[str, object]:
+    """Figures that are no mean of images: mean IoU of segmentation, mean average precision of detection."""
+    figures = {"mean_iou": mean_iou_of(found, name), "mean_ap": mean_ap_of(found, name)}
+    return {key: figure.as_dict() for key, figure in figures.items() if figure is not None}
 
 
 def set_rows(found: Replay) -> list[dict[str, object]]:
-    """What each set is, and the accuracy on it with its interval; of segmentation, mean IoU too."""
-    rows = []
-    for info in found.infos:
-        iou = mean_iou_of(found, info.name)
-        overlap = {"mean_iou": iou.as_dict()} if iou else {}
-        rows.append(asdict(info) | accuracy(found.scores[info.name]).as_dict() | overlap)
-    return rows
+    """What each set is, and the accuracy on it with its interval; with what is of the whole set."""
+    return [
+        asdict(info) | accuracy(found.scores[info.name]).as_dict() | of_the_whole_set(found, info.name)
+        for info in found.infos
+    ]

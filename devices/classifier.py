@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from devices.bundle import MANIFEST, Bundle, open_bundle
 from devices.detect import Host, detect_host
+from devices.detector import Detector
 from devices.engines import onnxruntime
 from devices.engines.base import Engine, EngineInfo
 from devices.errors import BundleError, DeviceError
@@ -57,16 +58,16 @@ class Classifier:
         return Prediction(self.labels[index], index, float(shares[index] / shares.sum()))
 
 
-def load(bundle: str | Path, *, allow_unsigned: bool = False) -> Classifier | Segmenter | RawNetwork:
+def load(bundle: str | Path, *, allow_unsigned: bool = False) -> Classifier | Segmenter | Detector | RawNetwork:
     """Verify a deploy bundle and load its engine, as a function of one frame.
 
-    What it returns is by the bundle's task: a label, a class map, or the outputs as they are. Raises `BundleError` when
-    it is damaged or unsigned, `DeviceError` when the engine does not fit this host.
+    What it returns is by the bundle's task: a label, a class map, boxes, or the outputs as they are. Raises
+    `BundleError` when it is damaged or unsigned, `DeviceError` when the engine does not fit this host.
     """
     return load_verified(open_bundle(Path(bundle), "deploy", allow_unsigned), detect_host())
 
 
-def load_verified(bundle: Bundle, host: Host) -> Classifier | Segmenter | RawNetwork:
+def load_verified(bundle: Bundle, host: Host) -> Classifier | Segmenter | Detector | RawNetwork:
     """Load the engine of a bundle that was verified. Raises as `load` does."""
     scoring = Scoring.from_dict(bundle.manifest.get("task"), f"{bundle.folder / MANIFEST}: task")
     info = read_engine_info(bundle)
@@ -81,19 +82,23 @@ def load_verified(bundle: Bundle, host: Host) -> Classifier | Segmenter | RawNet
     if scoring.kind != "custom":
         _require_classes(info, scoring, len(labels), str(bundle.folder))
     engine = onnxruntime.open_engine(bundle.read(ENGINE_PATH), info, host)
-    if scoring.kind == "classification":
-        return Classifier(engine, preprocess, tuple(labels))
-    kind = Segmenter if scoring.kind == "segmentation" else RawNetwork
-    return kind(engine, preprocess, tuple(labels))
+    kinds: dict[str, type[Classifier | Segmenter | Detector | RawNetwork]] = {
+        "classification": Classifier,
+        "segmentation": Segmenter,
+        "detection": Detector,
+        "custom": RawNetwork,
+    }
+    return kinds[scoring.kind](engine, preprocess, tuple(labels))
 
 
 def _require_classes(info: EngineInfo, scoring: Scoring, labels: int, folder: str) -> None:
-    axes = 1 if scoring.kind == "classification" else 3
-    if [len(shape) for _, shape in info.ports] != [axes]:
+    axes = {"classification": [1], "segmentation": [3], "detection": [2, 2]}[scoring.kind]
+    if [len(shape) for _, shape in info.ports] != axes:
         what = f"has outputs {info.ports}, which is no {scoring.kind}"
         raise BundleError(f"{folder}/{ENGINE_INFO_PATH}", what, _MAKE_AGAIN)
-    if labels != info.classes:
-        raise BundleError(f"{folder}/{LABELS_PATH}", f"has {labels} labels for {info.classes} classes", _MAKE_AGAIN)
+    classes = info.ports[0][1][1] if scoring.kind == "detection" else info.classes
+    if labels != classes:
+        raise BundleError(f"{folder}/{LABELS_PATH}", f"has {labels} labels for {classes} classes", _MAKE_AGAIN)
 
 
 def read_engine_info(bundle: Bundle) -> EngineInfo:

@@ -1,4 +1,4 @@
-"""An engine on disk: `engine.onnx` beside `engine.json`, which says what it needs."""
+"""An engine on disk: `engine.onnx` or `engine.plan`, beside `engine.json`, which says what it needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from devices.errors import BundleError
 from devices.files import read_json, write_json
 
 ENGINE_FILE = "engine.onnx"
+"""ONNX Runtime's."""
+PLAN_FILE = "engine.plan"
+"""TensorRT's and TensorRT-RTX's."""
 INFO_FILE = "engine.json"
+
+
+def engine_name(info: EngineInfo) -> str:
+    """Name of the file that holds the engine's bytes."""
+    return ENGINE_FILE if info.runtime == "onnxruntime" else PLAN_FILE
 
 
 def write_info(folder: Path, info: EngineInfo) -> None:
@@ -17,10 +25,16 @@ def write_info(folder: Path, info: EngineInfo) -> None:
     write_json(folder / INFO_FILE, info.as_dict())
 
 
+def read_info(folder: Path) -> EngineInfo:
+    """What the engine needs. Raises `BundleError` when it is missing or malformed."""
+    return EngineInfo.from_dict(read_json(folder / INFO_FILE, BundleError), str(folder / INFO_FILE))
+
+
 def read_engine(folder: Path) -> tuple[bytes, EngineInfo]:
     """The engine's bytes and what it needs. Raises `BundleError` when either is missing or malformed."""
-    info = EngineInfo.from_dict(read_json(folder / INFO_FILE, BundleError), str(folder / INFO_FILE))
+    info = read_info(folder)
+    path = folder / engine_name(info)
     try:
-        return (folder / ENGINE_FILE).read_bytes(), info
+        return path.read_bytes(), info
     except OSError as cause:
-        raise BundleError(str(folder / ENGINE_FILE), f"cannot be read ({cause.strerror})") from cause
+        raise BundleError(str(path), f"cannot be read ({cause.strerror})") from cause

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from devices.agent_process import die_with_parent, python_command
 from devices.detect import detect_host
 from devices.engine_files import read_engine
 from devices.engines import onnxruntime
@@ -49,9 +50,7 @@ def measure_footprint(engine_folder: Path, repeats: int) -> Footprint:
 
 
 def _in_fresh_process(engine_folder: Path) -> dict[str, float]:
-    # The same import path as here: `-m` would take what the current folder holds, and not find a zipapp.
-    code = "import sys; sys.path[:] = sys.argv[2:]; from devices.footprint import main; main()"
-    command = [sys.executable, "-c", code, str(engine_folder), *sys.path]
+    command = python_command("from devices.footprint import main; main()", str(engine_folder))
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
@@ -78,6 +77,7 @@ def _peak_bytes() -> int:
 
 def main() -> None:
     """Load the engine in the folder named on the command line and print its footprint as JSON."""
+    die_with_parent()
     try:
         print(json.dumps(_measure_here(Path(sys.argv[1])).as_dict()))
     except EspalierError as error:

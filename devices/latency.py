@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from devices.stage import Progress, no_progress
 from devices.statistics import Interval, bootstrap_percentile
+from devices.warmup import WarmUp, warm_up
 
 _LOCK_NAME = "espalier-measure.lock"
 _SETTLE_QUERIES = 2
 _MIN_ROUNDS = 40
 _MAX_ROUNDS = 400
-_VISIT_NS = 1_000_000
+_VISIT_NS = 3_000_000
 _MAX_QUERIES = 50
 _RESAMPLES = 400
 
@@ -34,9 +35,22 @@ class LatencyConfig:
     duration_s: float = 4.0
     """Time for all engines together; 40 rounds are run however long they take, and 400 at most."""
     warmup_s: float = 0.2
-    """Time each engine runs before anything counts."""
+    """Time each engine runs, at least, before anything counts."""
+    warmup_limit_s: float | None = None
+    """Where it is not steady by then, it runs on for so long at most. None: five times `warmup_s`."""
     seed: int = 0
     """Order of the engines within each round, and the bootstrap."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """One engine's queries, in the order of time; spikes are kept."""
+
+    rounds_ns: NDArray[np.int64]
+    """(rounds, queries)."""
+    began_ns: NDArray[np.int64]
+    """(rounds, queries): when each began, from the start of the first round."""
+    warm_up: WarmUp
 
 
 @dataclass(frozen=True)
@@ -98,35 +112,51 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
         os.sched_setaffinity(0, before)
 
 
-def measure_interleaved(
-    queries: Mapping[str, Callable[[], None]], config: LatencyConfig, progress: Progress = no_progress
-) -> dict[str, NDArray[np.int64]]:
-    """Time every engine in every round. Returns (rounds, queries) in ns for each name; spikes are kept.
-
-    A round visits each engine once, in random order. A visit runs two queries that do not count (the engine before has
-    filled the caches with its weights) and then as many as fit a millisecond.
-    """
-    visit_queries = {name: _warm_up(query, config.warmup_s) for name, query in queries.items()}
-    names = list(queries)
-    rng = np.random.default_rng(config.seed)
-    rows: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keep the interpreter's own pauses out of what is timed."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        started = time.perf_counter()
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def measure_interleaved(
+    queries: Mapping[str, Callable[[], None]], config: LatencyConfig, progress: Progress = no_progress
+) -> dict[str, NDArray[np.int64]]:
+    """Time every engine in every round. Returns (rounds, queries) in ns for each name; spikes are kept."""
+    return {name: found.rounds_ns for name, found in time_interleaved(queries, config, progress).items()}
+
+
+def time_interleaved(
+    queries: Mapping[str, Callable[[], None]], config: LatencyConfig, progress: Progress = no_progress
+) -> dict[str, Timings]:
+    """Time every engine in every round.
+
+    A round visits each engine once, in random order. A visit runs two queries that do not count (the engine before has
+    filled the caches with its weights) and then as many as fit three milliseconds.
+    """
+    limit_s = 5 * config.warmup_s if config.warmup_limit_s is None else config.warmup_limit_s
+    warm = {name: warm_up(query, config.warmup_s, limit_s, time.perf_counter_ns) for name, query in queries.items()}
+    counts = {name: int(np.clip(_VISIT_NS // max(int(warm[name].last_ms * 1e6), 1), 1, _MAX_QUERIES)) for name in warm}
+    names = list(queries)
+    rng = np.random.default_rng(config.seed)
+    stamps: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
+    with no_garbage_collection():
+        started_ns = time.perf_counter_ns()
         for done in range(_MAX_ROUNDS):
-            spent = time.perf_counter() - started
+            spent = (time.perf_counter_ns() - started_ns) / 1e9
             if done >= _MIN_ROUNDS and spent > config.duration_s:
                 break
             for index in rng.permutation(len(names)):
                 name = names[index]
-                rows[name].append(_visit(queries[name], visit_queries[name]))
+                stamps[name].append(_visit(queries[name], counts[name]))
             share = max(done / _MAX_ROUNDS, min(spent / config.duration_s, done / _MIN_ROUNDS))
             progress(int(100 * min(share, 1.0)), 100, "rounds")
-    finally:
-        if collecting:
-            gc.enable()
-    return {name: np.stack(visits) for name, visits in rows.items()}
+    return {name: _timings(np.stack(stamps[name]), started_ns, warm[name]) for name in names}
 
 
 def summarize(rounds_ns: NDArray[np.int64], seed: int = 0) -> LatencySummary:
@@ -146,18 +176,12 @@ def summarize(rounds_ns: NDArray[np.int64], seed: int = 0) -> LatencySummary:
     )
 
 
-def _warm_up(query: Callable[[], None], warmup_s: float) -> int:
-    """Run until `warmup_s` has passed; returns how many queries fit one visit."""
-    times: list[int] = []
-    started = time.perf_counter()
-    while not times or time.perf_counter() - started < warmup_s:
-        before = time.perf_counter_ns()
-        query()
-        times.append(time.perf_counter_ns() - before)
-    return int(np.clip(_VISIT_NS // max(int(np.median(times)), 1), 1, _MAX_QUERIES))
+def _timings(stamps_ns: NDArray[np.int64], started_ns: int, warm: WarmUp) -> Timings:
+    return Timings(np.diff(stamps_ns, axis=1), stamps_ns[:, :-1] - started_ns, warm)
 
 
 def _visit(query: Callable[[], None], count: int) -> NDArray[np.int64]:
+    """Stamps (count + 1): each query begins where the one before ended."""
     for _ in range(_SETTLE_QUERIES):
         query()
     clock = time.perf_counter_ns
@@ -166,4 +190,4 @@ def _visit(query: Callable[[], None], count: int) -> NDArray[np.int64]:
     for i in range(1, count + 1):
         query()
         stamps[i] = clock()
-    return np.diff(stamps)
+    return stamps

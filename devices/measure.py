@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.detect import Host
-from devices.engine_files import ENGINE_FILE, read_engine
-from devices.engines import onnxruntime
+from devices.engine_files import engine_name, read_engine, read_info
 from devices.engines.base import Engine
+from devices.engines.select import open_engine
 from devices.files import write_atomic, write_json
 from devices.footprint import measure_footprint
-from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
+from devices.host_costs import measure_host_costs
+from devices.latency import (
+    LatencyConfig,
+    Timings,
+    measure_interleaved,
+    measuring_alone,
+    pinned,
+    summarize,
+    time_interleaved,
+)
+from devices.preprocess import Preprocess
+from devices.scenarios import ScenarioConfig
+from devices.scenarios_run import run_scenarios
+from devices.spikes import find_spikes
 from devices.stage import Progress, StageResult
 from devices.statistics import bootstrap_ratio
+from devices.telemetry.energy import EnergyConfig, measure_energy
+from devices.telemetry.memory import memory_in_use
+from devices.telemetry.sampler import SamplerConfig
+from devices.telemetry.sources import HERE
+from devices.telemetry.watch import WatchConfig, Watched, watching
 
 MEASUREMENTS_FILE = "measurements.json"
+TELEMETRY_FILE = "telemetry.json"
 _AGAIN = "{} again"
 _RESAMPLES = 2000
 _THROUGHPUT_SHARE = 0.1
@@ -48,6 +67,16 @@ class MeasurePlan:
     latency: LatencyConfig
     processes: int = 3
     """Fresh processes per engine that load time and memory are the medians of."""
+    power_mode: str | None = None
+    """Name of the power mode that the device should be in; another is said in the result, never switched."""
+    energy: EnergyConfig | None = field(default_factory=EnergyConfig)
+    """Takes no time on a device without a power sensor."""
+    scenarios: ScenarioConfig | None = None
+    """MLPerf's scenarios, of the shipped engine."""
+    preprocess: Preprocess | None = None
+    """What makes the input of a frame: timed on a frame of the network's own size, beside pure inference."""
+    telemetry_root: Path = HERE
+    """Where telemetry is read; elsewhere only for a recorded system."""
 
 
 def measure_engines(
@@ -55,30 +84,36 @@ def measure_engines(
 ) -> StageResult[MeasurementArtifact]:
     """Time all engines interleaved, with the baseline opened twice: the ratio of the two is the harness's own error.
 
-    Latency is of one image, input and output in place. Raises `DeviceError` when an engine does not fit the host.
+    Latency is of one image, input and output in place, while the device is watched. Raises `DeviceError` when an
+    engine does not fit the host.
     """
     load_average = os.getloadavg()[0]
     baseline, again = config.baseline, _AGAIN.format(config.baseline)
-    threads = read_engine(engines[baseline])[1].threads
+    threads = read_info(engines[baseline]).threads
     busy = partial(progress, 0, 100, "another measurement has the machine")
     with measuring_alone(busy), pinned(threads) as cpus:
-        opened = {name: onnxruntime.open_engine(*read_engine(place), host) for name, place in engines.items()}
-        opened[again] = onnxruntime.open_engine(*read_engine(engines[baseline]), host)
-        rng = np.random.default_rng(config.latency.seed)
-        samples = measure_interleaved(_bind_all(opened, 1, rng), config.latency, progress)
-        throughput = {
-            batch: _throughput(_bind_all(opened, batch, rng), batch, config.latency) for batch in config.batch_sizes
-        }
+        opened = {name: open_engine(*read_engine(place), host) for name, place in engines.items()}
+        opened[again] = open_engine(*read_engine(engines[baseline]), host)
+        watch = WatchConfig(root=config.telemetry_root, cpus=cpus, power_mode=config.power_mode)
+        with watching(watch) as watched:
+            timings = time_interleaved(_bind_all(opened, 1, config), config.latency, progress)
+            throughput = {batch: _throughput(opened, batch, config) for batch in _batches(opened, config.batch_sizes)}
+        del opened[again]
+        alone = _alone(opened, cpus, config, progress)
+        memory = memory_in_use(watched[0].series)
+        opened.clear()
         footprints = {name: measure_footprint(place, config.processes) for name, place in engines.items()}
     results = {
         name: {
-            "latency": summarize(samples[name], config.latency.seed).as_dict(),
+            **_latency(timings[name], config),
             "throughput": [{"batch": batch, "images_per_s": found[name]} for batch, found in throughput.items()],
             "footprint": footprints[name].as_dict(),
-            "size_bytes": (place / ENGINE_FILE).stat().st_size,
+            "size_bytes": (place / engine_name(read_info(place))).stat().st_size,
+            **alone[name],
         }
         for name, place in engines.items()
     }
+    samples = {name: found.rounds_ns for name, found in timings.items()}
     metrics = {
         "engines": results,
         "speedups": _speedups(samples, list(engines), config),
@@ -87,15 +122,59 @@ def measure_engines(
         "pinned_cpus": list(cpus),
         "governor": _governor(cpus[0]),
         "load_average_before": load_average,
+        "telemetry": watched[0].as_dict(),
+        "memory": memory,
     }
-    _write(folder, {name: samples[name] for name in engines}, metrics)
+    _write(folder, {name: samples[name] for name in engines}, watched[0], metrics)
     return StageResult(MeasurementArtifact(folder), metrics)
 
 
-def _bind_all(opened: Mapping[str, Engine], batch: int, rng: np.random.Generator) -> dict[str, Callable[[], None]]:
+def _latency(timings: Timings, config: MeasurePlan) -> dict[str, object]:
+    return {
+        "latency": summarize(timings.rounds_ns, config.latency.seed).as_dict(),
+        "spikes": find_spikes(timings.rounds_ns, timings.began_ns).as_dict(),
+        "warm_up": timings.warm_up.as_dict(),
+    }
+
+
+def _alone(
+    opened: Mapping[str, Engine], cpus: tuple[int, ...], config: MeasurePlan, progress: Progress
+) -> dict[str, dict[str, object]]:
+    """What is measured of one engine after the other: energy, the host's own work, and the scenarios."""
+    queries = _bind_all(opened, 1, config)
+    rows: dict[str, dict[str, object]] = {name: {} for name in opened}
+    if config.energy is not None:
+        progress(99, 100, "energy")
+        sampler = SamplerConfig(root=config.telemetry_root, cpus=cpus)
+        for name, energy in measure_energy(queries, config.energy, sampler).items():
+            rows[name]["energy"] = energy.as_dict()
+    engine = opened[config.shipped]
+    channels, height, width = engine.info.input_shape
+    frame = np.random.default_rng(config.latency.seed).integers(0, 256, (height, width, channels), np.uint8)
+    costs = measure_host_costs(engine, _short(config.latency), config.preprocess, frame)
+    rows[config.shipped]["host_costs"] = costs.as_dict()
+    if config.scenarios is not None:
+        most = engine.info.batches[-1] if engine.info.batches else None
+        images = np.random.default_rng(config.latency.seed)
+
+        def bind(batch: int) -> Callable[[], None]:
+            return engine.bind(images.random((batch, *engine.info.input_shape), dtype=np.float32))
+
+        found = run_scenarios(bind, config.scenarios, most, progress)
+        rows[config.shipped]["scenarios"] = [result.as_dict() for result in found]
+    return rows
+
+
+def _batches(opened: Mapping[str, Engine], wanted: tuple[int, ...]) -> list[int]:
+    """Batch sizes that every engine takes."""
+    ranges = [engine.info.batches for engine in opened.values() if engine.info.batches is not None]
+    return [batch for batch in wanted if all(least <= batch <= most for least, _, most in ranges)]
+
+
+def _bind_all(opened: Mapping[str, Engine], batch: int, config: MeasurePlan) -> dict[str, Callable[[], None]]:
     """The same random images, bound to every engine."""
     shape = next(iter(opened.values())).info.input_shape
-    images = rng.random((batch, *shape), dtype=np.float32)
+    images = np.random.default_rng(config.latency.seed).random((batch, *shape), dtype=np.float32)
     return {name: engine.bind(images) for name, engine in opened.items()}
 
 
@@ -115,13 +194,15 @@ def _ratio(samples: Mapping[str, NDArray[np.int64]], slow: str, fast: str, confi
     return bootstrap_ratio(samples[slow], samples[fast], _RESAMPLES, config.latency.seed).as_dict()
 
 
-def _throughput(queries: Mapping[str, Callable[[], None]], batch: int, latency: LatencyConfig) -> dict[str, float]:
+def _throughput(opened: Mapping[str, Engine], batch: int, config: MeasurePlan) -> dict[str, float]:
     """Images per second at this batch size, by the median time of a batch."""
-    short = replace(
-        latency, duration_s=_THROUGHPUT_SHARE * latency.duration_s, warmup_s=_THROUGHPUT_SHARE * latency.warmup_s
-    )
-    samples = measure_interleaved(queries, short)
+    samples = measure_interleaved(_bind_all(opened, batch, config), _short(config.latency))
     return {name: batch * 1e9 / float(np.median(rounds)) for name, rounds in samples.items()}
+
+
+def _short(latency: LatencyConfig) -> LatencyConfig:
+    warmup_s = _THROUGHPUT_SHARE * latency.warmup_s
+    return replace(latency, duration_s=_THROUGHPUT_SHARE * latency.duration_s, warmup_s=warmup_s, warmup_limit_s=None)
 
 
 def _governor(cpu: int) -> str | None:
@@ -131,9 +212,12 @@ def _governor(cpu: int) -> str | None:
         return None
 
 
-def _write(folder: Path, samples: Mapping[str, NDArray[np.int64]], metrics: Mapping[str, object]) -> None:
+def _write(
+    folder: Path, samples: Mapping[str, NDArray[np.int64]], watched: Watched, metrics: Mapping[str, object]
+) -> None:
     for name, rounds_ns in samples.items():
         buffer = io.BytesIO()
         np.save(buffer, rounds_ns, allow_pickle=False)
         write_atomic(folder / f"latency-{name}.npy", buffer.getvalue())
+    write_json(folder / TELEMETRY_FILE, watched.samples_as_dict())
     write_json(folder / MEASUREMENTS_FILE, metrics)

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.detection import mean_ap
 from devices.engines.base import EngineInfo, FloatArray, Outputs
 from devices.errors import BundleError, DataError
 from devices.scoring import CLASSIFICATION, Scorer, Scores, Scoring, as_tuple, predicted_classes, scorer_of
@@ -76,6 +77,8 @@ class Replay:
     infos: tuple[SetInfo, ...]
     overlap: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     """Of segmentation: pixels by sample and class, (N, 2, classes), as `devices.scoring.Scores` has them."""
+    boxes: dict[str, tuple[tuple[NDArray[np.float64], ...], NDArray[np.int64]]] = field(default_factory=dict)
+    """Of detection: what was found, image by image, and true boxes by class, likewise."""
 
     @property
     def worst_case(self) -> NDArray[Any]:
@@ -98,6 +101,9 @@ def require_fit(sets: EvaluationSets, info: EngineInfo) -> None:
         )
     if sets.scoring.kind == "custom":
         return
+    if sets.scoring.kind == "detection":
+        _require_boxes(sets, info)
+        return
     if sets.scoring.kind == "segmentation" and [len(shape) for _, shape in info.ports] != [3]:
         raise DataError("evaluation sets", f"hold masks, and the engine gives {info.ports}", _PAIR)
     labels = sets.labels
@@ -105,6 +111,15 @@ def require_fit(sets: EvaluationSets, info: EngineInfo) -> None:
         labels = labels[labels != sets.scoring.ignore_label]
     if labels.max(initial=0) >= info.classes:
         what = f"hold label {labels.max()}, and the engine tells {info.classes} classes apart"
+        raise DataError("evaluation sets", what, _PAIR)
+
+
+def _require_boxes(sets: EvaluationSets, info: EngineInfo) -> None:
+    shapes = [shape for _, shape in info.ports]
+    if len(shapes) != 2 or [len(shape) for shape in shapes] != [2, 2] or shapes[1] != (shapes[0][0], 4):
+        raise DataError("evaluation sets", f"hold boxes, and the engine gives {info.ports}", _PAIR)
+    if sets.labels[..., 0].max(initial=0) >= shapes[0][1]:
+        what = f"hold boxes of class {sets.labels[..., 0].max():g}, and the engine tells {shapes[0][1]} classes apart"
         raise DataError("evaluation sets", what, _PAIR)
 
 
@@ -124,7 +139,8 @@ def replay(run: Callable[[FloatArray], Outputs], sets: EvaluationSets, scorer: S
             images = clip_linf(images, clean, cast(float, info.epsilon))
         found[info.name] = _scored(run, images, sets.labels, score, batch)
     overlap = {name: scores.overlap for name, scores in found.items() if scores.overlap is not None}
-    return Replay({name: scores.values for name, scores in found.items()}, sets.infos, overlap)
+    boxes = {name: (scores.detections, scores.truths) for name, scores in found.items() if scores.truths is not None}
+    return Replay({name: scores.values for name, scores in found.items()}, sets.infos, overlap, boxes)
 
 
 def _batch_of(images_NCHW: FloatArray) -> int:
@@ -139,7 +155,13 @@ def _scored(
         outputs = as_tuple(run(np.ascontiguousarray(images_NCHW[start : start + batch])))
         parts.append(score(outputs, targets[start : start + batch]))
     overlap = [part.overlap for part in parts if part.overlap is not None]
-    return Scores(np.concatenate([part.values for part in parts]), np.concatenate(overlap) if overlap else None)
+    truths = [part.truths for part in parts if part.truths is not None]
+    return Scores(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate(overlap) if overlap else None,
+        tuple(rows for part in parts for rows in part.detections),
+        np.concatenate(truths) if truths else None,
+    )
 
 
 def clip_linf(images: FloatArray, clean: FloatArray, epsilon: float) -> FloatArray:
@@ -172,6 +194,11 @@ def difference(before: NDArray[Any], after: NDArray[Any]) -> Interval:
 def mean_iou_of(found: Replay, name: str) -> Interval | None:
     """Mean intersection over union on a set; None but for segmentation."""
     return mean_iou(found.overlap[name]) if name in found.overlap else None
+
+
+def mean_ap_of(found: Replay, name: str) -> Interval | None:
+    """Mean average precision on a set; None but for detection."""
+    return mean_ap(*found.boxes[name]) if name in found.boxes else None
 
 
 def sets_index(infos: Sequence[SetInfo], scoring: Scoring = CLASSIFICATION) -> dict[str, object]:
@@ -209,6 +236,9 @@ def read_sets(index: Any, read: Callable[[str], bytes], where: str) -> Evaluatio
 
 def _check_labels(labels: NDArray[Any], images: tuple[int, ...], scoring: Scoring, where: str) -> None:
     found = f"has shape {labels.shape} and type {labels.dtype}"
+    if scoring.kind == "detection":
+        check_boxes(labels, images[0], where)
+        return
     if scoring.kind == "custom":
         if labels.dtype.kind not in "biuf" or labels.ndim == 0 or len(labels) != images[0]:
             raise BundleError(where, f"{found}, not numbers for {images[0]} samples", _CRAFT_AGAIN)
@@ -217,6 +247,15 @@ def _check_labels(labels: NDArray[Any], images: tuple[int, ...], scoring: Scorin
     if labels.dtype.kind not in "iu" or labels.shape != wanted or labels.min() < 0:
         count = f"{images[0]}" if scoring.kind == "classification" else f"{wanted}"
         raise BundleError(where, f"{found}, not {count} whole numbers from 0", _CRAFT_AGAIN)
+
+
+def check_boxes(targets: NDArray[Any], count: int, where: str) -> None:
+    """Raise `BundleError` unless these are targets (N, M, 5) of so many images."""
+    if targets.ndim != 3 or targets.shape[2:] != (5,) or len(targets) != count or targets.dtype.kind not in "iuf":
+        what = f"has shape {targets.shape} and type {targets.dtype}, not ({count}, boxes, 5) numbers"
+        raise BundleError(where, what, _CRAFT_AGAIN)
+    if not np.isfinite(targets).all() or targets.min(initial=0) < 0 or targets[..., 1:].max(initial=0) > 1:
+        raise BundleError(where, "has boxes that are not within the image", _CRAFT_AGAIN)
 
 
 def _read_info(row: Any, where: str) -> SetInfo:

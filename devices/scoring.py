@@ -1,4 +1,4 @@
-"""What an engine's answers are worth: right or wrong by image, or the share of an image's labelled pixels."""
+"""What an engine's answers are worth: right or wrong by image, the share of its labelled pixels, or its boxes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.detection import decode, image_score, ranked, true_boxes
 from devices.engines.base import FloatArray, Outputs
 from devices.errors import BundleError, DataError
 
-TaskKind = Literal["classification", "segmentation", "custom"]
-_NOUNS = {"classification": "accuracy", "segmentation": "pixel accuracy", "custom": "score"}
+TaskKind = Literal["classification", "segmentation", "detection", "custom"]
+_NOUNS = {
+    "classification": "accuracy",
+    "segmentation": "pixel accuracy",
+    "detection": "average precision by image",
+    "custom": "score",
+}
 _MAKE_AGAIN = "Make the bundles again"
 _MAX_LABEL = 65_535
 NO_CLASS = -1
@@ -60,6 +66,10 @@ class Scores:
     """(N,): bool, right or wrong; or float64, 0 to 1."""
     overlap: NDArray[np.int64] | None = None
     """Of segmentation, (N, 2, classes): pixels where mask and answer are both of a class, and where one of them is."""
+    detections: tuple[NDArray[np.float64], ...] = ()
+    """Of detection, one an image: class, score and hit of each box, (D, 3)."""
+    truths: NDArray[np.int64] | None = None
+    """Of detection: true boxes by image and class, (N, K)."""
 
 
 Scorer = Callable[["tuple[FloatArray, ...]", "NDArray[Any]"], Scores]
@@ -77,6 +87,8 @@ def scorer_of(scoring: Scoring) -> Scorer:
         return score_classes
     if scoring.kind == "segmentation":
         return lambda outputs, masks: score_masks(outputs, masks, scoring.ignore_label)
+    if scoring.kind == "detection":
+        return score_boxes
     raise DataError(
         "evaluation sets",
         "are of a custom task, whose score is code that does not travel in a bundle",
@@ -114,6 +126,30 @@ def _overlap(mask: NDArray[Any], found: NDArray[np.int64], right: NDArray[np.boo
     labelled = np.bincount(mask, minlength=classes)[:classes]
     answered = np.bincount(found[found != NO_CLASS], minlength=classes)[:classes]
     return np.stack([both, labelled + answered - both])
+
+
+def score_boxes(outputs: tuple[FloatArray, ...], targets: NDArray[Any]) -> Scores:
+    """Average precision within each image, of probabilities (N, A, K) and boxes (N, A, 4), and targets (N, M, 5)."""
+    scores, corners = outputs
+    truths = np.stack([np.bincount(row[:, 0].astype(np.int64), minlength=scores.shape[2]) for row in targets])
+    truths[:, 0] = 0
+    rows = tuple(
+        ranked(decode(scores[index], corners[index]), true_boxes(target)) for index, target in enumerate(targets)
+    )
+    values = np.array([image_score(found, truth) for found, truth in zip(rows, truths, strict=True)])
+    return Scores(values, detections=rows, truths=truths)
+
+
+def same_boxes(reference: Outputs, candidate: Outputs) -> float:
+    """Mean average precision of the candidate's boxes where the reference's surer than 0.5 are the truth."""
+    before, after = as_tuple(reference), as_tuple(candidate)
+    values = []
+    for index in range(len(before[0])):
+        sure = decode(before[0][index], before[1][index], 0.5)
+        target = np.column_stack([sure.classes, sure.corners]).reshape(-1, 5)
+        found = score_boxes((after[0][index : index + 1], after[1][index : index + 1]), target[None])
+        values.append(float(found.values[0]))
+    return float(np.mean(values))
 
 
 def class_map(logits_KHW: FloatArray, size: tuple[int, int]) -> NDArray[np.int64]:

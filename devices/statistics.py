@@ -186,6 +186,28 @@ def bootstrap_percentile(rounds_ns: NDArray[np.int64], percentile: float, resamp
     return Interval(float(np.percentile(rounds_ns, percentile)), float(low), float(high))
 
 
+def percentile_interval(blocks: NDArray[np.int64], percentile: float) -> Interval:
+    """Percentile (0 to 100) of all queries (blocks, queries), which stand in the order of time; unit as given.
+
+    Woodruff's interval (1952): the share of queries below the percentile has a standard error, taken over blocks
+    because neighbours share the machine's mood, and never less than the binomial one; the interval's ends are the
+    percentiles at the ends of that share's. Where few blocks differ much, far percentiles are held somewhat less often
+    (the 99th of 50 such blocks in 88 of 100 simulated cases). One sort, so millions of queries take seconds.
+    """
+    if blocks.ndim != 2 or blocks.shape[0] < 2 or not blocks.size:
+        raise ValueError(f"blocks of shape {blocks.shape}")
+    value, share = float(np.percentile(blocks, percentile)), percentile / 100
+    # A query that equals the percentile is half below it, or clocks that tick coarsely would show no spread.
+    below = ((blocks < value).mean(axis=1) + (blocks <= value).mean(axis=1)) / 2
+    error = max(
+        float(below.std(ddof=1)) / math.sqrt(blocks.shape[0]) * t_quantile_95(blocks.shape[0] - 1),
+        math.sqrt(share * (1 - share) / blocks.size) * Z_95,
+    )
+    ends = [100 * min(max(share - error, 0.0), 1.0), 100 * min(max(share + error, 0.0), 1.0)]
+    low, high = np.percentile(blocks, ends)
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
 def bootstrap_ratio(
     numerator_ns: NDArray[np.int64], denominator_ns: NDArray[np.int64], resamples: int, seed: int
 ) -> Interval:

@@ -53,7 +53,7 @@ class Dataset:
 def load_dataset(config: DataConfig, task: TaskConfig = CLASSIFICATION) -> Dataset:
     """Call the data factory and check what it returns. Raises `DataError` or `RecipeError`.
 
-    Labels come as int64; masks stay uint8 when they are, and targets of a custom task stay as they are.
+    Labels come as int64, boxes as float32; masks stay uint8 when they are, and targets of a custom task as they are.
     """
     factory = load_factory(config.factory, "data.factory")
     dataset = call_factory(factory, config.args, "data.factory", DataError)
@@ -70,6 +70,8 @@ def load_dataset(config: DataConfig, task: TaskConfig = CLASSIFICATION) -> Datas
         _check_targets(f"data: {part}", split, len(names), task)
     if task.kind == "custom":
         return Dataset(dataset.train, dataset.test, tuple(names))
+    if task.kind == "detection":
+        return Dataset(_with_float_boxes(dataset.train), _with_float_boxes(dataset.test), tuple(names))
     seen = set(np.unique(dataset.train.labels).tolist()) | (
         {task.ignore_label} if task.kind == "segmentation" else set()
     )
@@ -93,6 +95,10 @@ def _with_plain_labels(split: Split) -> Split:
     # Masks are large: bytes stay bytes.
     dtype = np.uint8 if split.labels.ndim == 3 and split.labels.dtype == np.uint8 else np.int64
     return Split(split.images, np.ascontiguousarray(split.labels, dtype=dtype))
+
+
+def _with_float_boxes(split: Split) -> Split:
+    return Split(split.images, np.ascontiguousarray(split.labels, dtype=np.float32))
 
 
 def _check_split(part: str, split: object, dataset: Dataset) -> None:
@@ -127,6 +133,9 @@ def _check_targets(where: str, split: Split, classes: int, task: TaskConfig) -> 
         if not np.isfinite(labels).all():
             raise DataError(where, "labels hold values that are not finite", "Clean the data")
         return
+    if task.kind == "detection":
+        _check_boxes(where, labels, count, classes)
+        return
     masks = task.kind == "segmentation"
     wanted = (count, *split.images.shape[2:]) if masks else (count,)
     if labels.shape != wanted or labels.dtype.kind not in "iu":
@@ -142,6 +151,19 @@ def _check_targets(where: str, split: Split, classes: int, task: TaskConfig) -> 
     empty = np.flatnonzero(~counted.reshape(count, -1).any(axis=1))
     if empty.size:
         raise DataError(where, f"the mask of sample {int(empty[0])} has no labelled pixel", "Take the image out")
+
+
+def _check_boxes(where: str, targets: NDArray[Any], count: int, classes: int) -> None:
+    if targets.ndim != 3 or targets.shape[::2] != (count, 5) or targets.dtype.kind not in "iuf":
+        found = f"labels have shape {targets.shape} and type {targets.dtype}"
+        raise DataError(where, found, f"Give boxes ({count}, M, 5): class, left, top, right, bottom; class 0 is none")
+    own = targets[..., 0]
+    if not np.isfinite(targets).all() or (own != np.round(own)).any() or own.min() < 0 or own.max() >= classes:
+        raise DataError(where, "has boxes of no class", f"Classes go from 1 to {classes - 1}; 0 is no box")
+    corners = targets[own > 0][:, 1:]
+    if corners.size and not (corners.min() >= 0 and corners.max() <= 1 and (corners[:, 2:] > corners[:, :2]).all()):
+        what = "has boxes outside of the image, or turned round"
+        raise DataError(where, what, "Give left, top, right, bottom as shares of the image, 0 to 1")
 
 
 def seeded_choice(count: int, wanted: int, seed: int, after: int = 0) -> NDArray[np.int64]:

@@ -62,6 +62,7 @@ def judge(
         ("max_accuracy_drop", f"clean {noun} lost against dense FP32", "points", _drop(clean, shipped)),
         ("min_accuracy", f"clean {noun}", "%", _percent(clean)),
         ("min_mean_iou", "mean IoU of the clean images", "%", _percent(accuracy.get("mean_iou"))),
+        ("min_mean_ap", "mean average precision, clean", "%", _percent(accuracy.get("mean_ap"))),
         ("max_robust_accuracy_drop", f"robust {noun} lost against dense FP32", "points", _drop(robust, shipped)),
         ("min_robust_accuracy", f"robust {noun}, worst case of all attacks", "%", _percent(robust)),
         ("max_p99_ms", "99th percentile of latency", "ms", _p99(engine["latency"])),

@@ -115,7 +115,8 @@ def check_network(
 ) -> None:
     """Try the network on two blank images. Raises `ModelError` unless it answers as its task needs.
 
-    That is (2, classes) in classification, (2, classes, h, w) in segmentation, and tensors (2, ...) in a custom task.
+    That is (2, classes) in classification, (2, classes, h, w) in segmentation, (2, A, classes) and (2, A, 4) in
+    detection, and tensors (2, ...) in a custom task.
     """
     channels = input_shape[0]
     if isinstance(network, NormalizedNetwork) and network.channels not in (1, channels):
@@ -133,6 +134,8 @@ def check_network(
         raise ModelError("model", what, "Match model.args to the data") from cause
     if task.kind == "custom":
         _check_custom(outputs)
+    elif task.kind == "detection":
+        _check_boxes(outputs, classes)
     elif not isinstance(outputs, torch.Tensor):
         several = f" of {len(outputs)} outputs" if isinstance(outputs, tuple) else ""
         raise ModelError(
@@ -152,6 +155,18 @@ def _check_logits(logits: torch.Tensor, classes: int, task: TaskConfig) -> None:
             "model",
             f"returns shape {tuple(logits.shape)} for two images and {classes} classes",
             f"It must return {wanted}; match model.args and task.kind to the data",
+        )
+
+
+def _check_boxes(outputs: object, classes: int) -> None:
+    parts = outputs if isinstance(outputs, tuple) else (outputs,)
+    shapes = [tuple(part.shape) if isinstance(part, torch.Tensor) else type(part).__name__ for part in parts]
+    anchors = shapes[0][1] if len(shapes[0]) == 3 else None
+    if shapes != [(2, anchors, classes), (2, anchors, 4)]:
+        raise ModelError(
+            "model",
+            f"returns {shapes} for two images and {classes} classes",
+            f"It must return probabilities (N, A, {classes}) and boxes (N, A, 4); set task.outputs to choose and order",
         )
 
 

@@ -24,6 +24,8 @@ _MAX_CLASSES = 1 << 24
 _MAX_OUTPUTS = 256
 _MAX_VALUES = 1 << 31
 _MAX_AXES = 8
+_MAX_SETTINGS = 256
+_OPTIONAL = ("outputs", "settings", "compute_capability", "batches")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,12 @@ class EngineInfo:
     """Digest of the ONNX file that the engine was built from."""
     outputs: tuple[Port, ...] = ()
     """All outputs, unless there is one alone and it is one row of classes."""
+    settings: tuple[tuple[str, str], ...] = ()
+    """Options of the build or the session that are not the default: name and value."""
+    compute_capability: str = ""
+    """Of the GPU that the engine was built for, such as '8.9'; empty on a CPU."""
+    batches: tuple[int, int, int] | None = None
+    """Least, best and most images of a query. None: any number."""
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -54,23 +62,18 @@ class EngineInfo:
         return self.outputs or ((self.output_name, (self.classes,)),)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON; without `outputs` where there is nothing to say, as readers of before there were any expect."""
+        """For JSON; without the optional fields that say nothing, as readers of before there were any expect."""
         content = asdict(self)
-        if not self.outputs:
-            del content["outputs"]
-        return content
+        return {name: value for name, value in content.items() if value or name not in _OPTIONAL}
 
     @staticmethod
     def from_dict(raw: Any, where: str) -> EngineInfo:
         """Read back; raises `BundleError` on a missing, unknown or mistyped key, or a count out of range."""
         declared = {field.name: str(field.type) for field in fields(EngineInfo)}
-        if not isinstance(raw, dict) or set(raw) | {"outputs"} != set(declared):
+        if not isinstance(raw, dict) or set(raw) | set(_OPTIONAL) != set(declared):
             raise BundleError(where, f"must have exactly the keys {', '.join(declared)}", _MAKE_AGAIN)
-        values = dict(raw)
-        shape = values["input_shape"]
-        if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
-            raise BundleError(f"{where}: input_shape", "must be three positive whole numbers", _MAKE_AGAIN)
-        values["input_shape"] = tuple(shape)
+        values = {"compute_capability": "", **raw}
+        values["input_shape"] = _read_counts(raw["input_shape"], f"{where}: input_shape")
         for name, annotation in declared.items():
             wanted = {"str": str, "int": int}.get(annotation)
             if wanted and type(values[name]) is not wanted:
@@ -79,10 +82,37 @@ class EngineInfo:
             if not 1 <= values[name] <= highest:
                 raise BundleError(f"{where}: {name}", f"must be from 1 to {highest}", _MAKE_AGAIN)
         values["outputs"] = _read_ports(raw.get("outputs", []), f"{where}: outputs")
+        values["settings"] = _read_settings(raw.get("settings", []), f"{where}: settings")
+        values["batches"] = _read_batches(raw.get("batches"), f"{where}: batches")
         info = EngineInfo(**values)
         if info.outputs and (info.outputs[0][0], info.outputs[0][1][:1]) != (info.output_name, (info.classes,)):
             raise BundleError(f"{where}: outputs", "does not begin with output_name and classes", _MAKE_AGAIN)
         return info
+
+
+def _read_counts(raw: Any, where: str) -> tuple[int, int, int]:
+    if not isinstance(raw, list) or len(raw) != 3 or not all(type(n) is int and n > 0 for n in raw):
+        raise BundleError(where, "must be three positive whole numbers", _MAKE_AGAIN)
+    first, second, third = raw
+    return first, second, third
+
+
+def _read_batches(raw: Any, where: str) -> tuple[int, int, int] | None:
+    if raw is None:
+        return None
+    batches = _read_counts(raw, where)
+    if list(batches) != sorted(batches) or batches[-1] > _MAX_VALUES:
+        raise BundleError(where, f"must be ascending and at most {_MAX_VALUES}", _MAKE_AGAIN)
+    return batches
+
+
+def _read_settings(raw: Any, where: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(raw, list) or len(raw) > _MAX_SETTINGS:
+        raise BundleError(where, f"must be a list of at most {_MAX_SETTINGS}", _MAKE_AGAIN)
+    for entry in raw:
+        if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(text, str) for text in entry):
+            raise BundleError(where, "must hold pairs of name and value, both texts", _MAKE_AGAIN)
+    return tuple((name, value) for name, value in raw)
 
 
 def _read_ports(raw: Any, where: str) -> tuple[Port, ...]:

@@ -100,11 +100,12 @@ class Recipe(Section):
     def _fits_the_task(self) -> Recipe:
         if self.gate.min_mean_iou is not None and self.task.kind != "segmentation":
             raise ValueError("gate.min_mean_iou needs task.kind = 'segmentation'")
+        if self.gate.min_mean_ap is not None and self.task.kind != "detection":
+            raise ValueError("gate.min_mean_ap needs task.kind = 'detection'")
         moved = any(fit is not None and fit.augment == "crop_flip" for fit in (self.train, self.finetune))
-        if moved and self.task.kind == "custom":
-            raise ValueError(
-                "augment 'crop_flip' moves masks along with the images, and not the targets of a custom task"
-            )
+        if moved and self.task.kind in ("custom", "detection"):
+            what = "boxes" if self.task.kind == "detection" else "the targets of a custom task"
+            raise ValueError(f"augment 'crop_flip' moves masks along with the images, and not {what}")
         return self
 
 

@@ -129,6 +129,8 @@ class GateConfig(Section):
     """Percent of clean test images that the shipped engine must get right."""
     min_mean_iou: Annotated[float, Field(ge=0, le=100)] | None = None
     """Of segmentation: percent of mean intersection over union on clean test images, at least."""
+    min_mean_ap: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Of detection: percent of mean average precision (overlap 0.5) on clean test images, at least."""
     max_robust_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     """Points of robust accuracy that the shipped engine may lose against dense FP32."""
     min_robust_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None

@@ -14,14 +14,16 @@ CALLABLES = ("loss", "score", "compare")
 class TaskConfig(Section):
     """Classification, unless it says otherwise."""
 
-    kind: Literal["classification", "segmentation", "custom"] = "classification"
+    kind: Literal["classification", "segmentation", "detection", "custom"] = "classification"
     """`classification`: logits (N, classes), a label an image. `segmentation`: logits (N, classes, h, w), a mask
-    (H, W) of labels an image. `custom`: outputs and targets of any form, with callables of your own."""
+    (H, W) of labels an image. `detection`: probabilities (N, A, K), class 0 being background, and boxes (N, A, 4) as
+    left, top, right, bottom in shares of the image; targets (N, M, 5) of class and box, class 0 for none. `custom`:
+    outputs and targets of any form, with callables of your own."""
     ignore_label: Annotated[int, Field(ge=0, le=65_535)] = 255
     """Of `segmentation`: pixels with this label count nowhere."""
     outputs: tuple[str, ...] = ()
-    """Of `custom`: the outputs to keep, in this order, by name, of a network that returns them by name. Without it all
-    tensors are kept, in the network's order."""
+    """Of `detection` and `custom`: the outputs to keep, in this order, by name, of a network that returns them by name.
+    Without it all tensors are kept, in the network's order."""
     loss: str | None = None
     """Of `custom`: `package.module:callable` or `path/to/file.py:callable`. Torch outputs and targets of a batch to
     their mean loss. Outputs are one tensor, or a tuple where the network has several."""
@@ -38,7 +40,8 @@ class TaskConfig(Section):
             if missing:
                 raise ValueError(f"task.kind 'custom' needs task.{missing[0]}")
         else:
-            given = [name for name in ("outputs", *CALLABLES) if getattr(self, name) not in (None, ())]
+            own = CALLABLES if self.kind == "detection" else ("outputs", *CALLABLES)
+            given = [name for name in own if getattr(self, name) not in (None, ())]
             if given:
                 raise ValueError(f"task.{given[0]} is of kind 'custom', not '{self.kind}'")
         if self.kind != "segmentation" and self.ignore_label != 255:

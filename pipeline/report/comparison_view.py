@@ -22,6 +22,8 @@ from pipeline.report.verdict_view import title_of
 from pipeline.report.words import words_of
 
 BASELINE = "dense-fp32"
+WHOLE_SET = {"mean_iou": "mean IoU", "mean_ap": "mean average precision"}
+"""Figures of a whole set of images, where the task has them."""
 _Figures = Mapping[str, Any]
 
 
@@ -87,7 +89,7 @@ def tiles(report: _Figures) -> list[Tile]:
         Tile("latency, p99", p99(shipped), _within(shipped["latency"]["p99_ms"], significant), compared(p99)),
         Tile("engine size", size(shipped["size_bytes"]), "", compared(lambda engine: size(engine["size_bytes"]))),
         accuracy(f"clean {noun}", "clean"),
-        *([accuracy("mean IoU, clean", "mean_iou")] if shipped.get("mean_iou") else []),
+        *(accuracy(f"{title}, clean", key) for key, title in WHOLE_SET.items() if shipped.get(key)),
         accuracy(f"robust {noun}, worst case", "robust"),
     ]
 
@@ -118,11 +120,15 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
         )
 
     words = words_of(report)
-    overlap = row("clean, mean IoU", lambda engine: accuracy_cell(engine.get("mean_iou"), samples))
+    whole = [
+        row(f"clean, {title}", lambda engine, key=key: accuracy_cell(engine.get(key), samples))  # type: ignore[misc]
+        for key, title in WHOLE_SET.items()
+        if any(engine.get(key) for engine in report["engines"])
+    ]
     accuracy = (
         row(f"clean {words.noun}", lambda engine: accuracy_cell(engine["clean"], samples)),
         row("clean, against dense FP32", lambda engine: _change(engine, "clean")),
-        *([overlap] if words.kind == "segmentation" else []),
+        *whole,
         row(f"robust {words.noun}, worst case", lambda engine: accuracy_cell(engine["robust"], samples)),
         row("robust, against dense FP32", lambda engine: _change(engine, "robust")),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.report.comparison_plots import accuracy_row
-from pipeline.report.comparison_view import Cell, TableRow, accuracy_cell, table_engines
+from pipeline.report.comparison_view import WHOLE_SET, Cell, TableRow, accuracy_cell, table_engines
 from pipeline.report.figures import plural, share
 from pipeline.report.plot_rows import Group, plot_rows
 from pipeline.report.plot_strength import accuracy_axis, from_what
@@ -65,7 +65,7 @@ def title_of_set(report: _Figures, name: str) -> str:
 def accuracy_table(report: _Figures) -> list[TableRow]:
     """Clean, each attack, and the worst case, by engine."""
     rows = [*_set_rows(report, "clean"), *_set_rows(report, "adversarial")]
-    rows += [*_iou_rows(report, "clean"), *_iou_rows(report, "adversarial")]
+    rows += [*_whole_set_rows(report, "clean"), *_whole_set_rows(report, "adversarial")]
     worst = tuple(accuracy_cell(engine["robust"], report["samples"]) for engine in table_engines(report))
     return [*rows, TableRow("worst case per image", worst)]
 
@@ -90,17 +90,20 @@ def _set_rows(report: _Figures, kind: str) -> list[TableRow]:
     ]
 
 
-def _iou_rows(report: _Figures, kind: str) -> list[TableRow]:
-    """Mean IoU on each set, where the task has it."""
-    found = [{row["name"]: row.get("mean_iou") for row in engine["sets"]} for engine in table_engines(report)]
-    return [
-        TableRow(
-            f"mean IoU, {set_title(row)}",
-            tuple(accuracy_cell(sets.get(row["name"]), report["samples"]) for sets in found),
-        )
-        for row in _rows(report, kind)
-        if any(sets.get(row["name"]) for sets in found)
-    ]
+def _whole_set_rows(report: _Figures, kind: str) -> list[TableRow]:
+    """Mean IoU, or mean average precision, on each set, where the task has it."""
+    rows = []
+    for key, title in WHOLE_SET.items():
+        found = [{row["name"]: row.get(key) for row in engine["sets"]} for engine in table_engines(report)]
+        rows += [
+            TableRow(
+                f"{title}, {set_title(row)}",
+                tuple(accuracy_cell(sets.get(row["name"]), report["samples"]) for sets in found),
+            )
+            for row in _rows(report, kind)
+            if any(sets.get(row["name"]) for sets in found)
+        ]
+    return rows
 
 
 def set_title(row: _Figures) -> str:

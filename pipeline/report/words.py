@@ -54,6 +54,15 @@ _WORDS: dict[str, dict[str, str]] = {
         "agreement": "Pixels of the same class",
         "difference": "Largest difference of a logit",
     },
+    "detection": {
+        "axis": "average precision within an image, mean of images",
+        "method": "Student's t over images; of mean average precision a bootstrap over images",
+        "intervals": "of average precision by image by Student's t over images, of mean average precision by a "
+        "bootstrap over images",
+        "worst": _BY_SCORE,
+        "agreement": "Same boxes",
+        "difference": "Largest difference of an output",
+    },
     "custom": {
         "axis": "mean score",
         "method": "Student's t over images",

@@ -20,6 +20,7 @@ from devices.engines.onnxruntime import OnnxRuntimeEngine, open_engine
 from devices.files import write_json
 from devices.robustness import EvaluationSets
 from tests.devices.parts import CLASSES, SIZE, build_engine, build_onnx, build_sets, write_sets
+from tests.devices.pythons import find_python, make_board_python
 
 
 @pytest.fixture(scope="session")
@@ -125,3 +126,12 @@ def _affinity() -> Iterator[None]:
     after = os.sched_getaffinity(0)
     os.sched_setaffinity(0, before)
     assert after == before
+
+
+@pytest.fixture(scope="session")
+def python310(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python 3.10 with numpy and ONNX Runtime alone."""
+    found = find_python("3.10")
+    if found is None:
+        pytest.skip("no Python 3.10 here")
+    return make_board_python(tmp_path_factory.mktemp("python310") / "venv", found)

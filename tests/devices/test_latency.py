@@ -14,7 +14,7 @@ import pytest
 
 from devices import latency
 from devices.engines.onnxruntime import OnnxRuntimeEngine
-from devices.latency import LatencyConfig, measure_interleaved, pinned, summarize
+from devices.latency import LatencyConfig, measure_interleaved, pinned, summarize, time_interleaved
 from devices.statistics import bootstrap_ratio
 from tests.devices.parts import SIZE
 
@@ -42,20 +42,20 @@ def test_every_query_that_counts_is_timed_exactly(monkeypatch: pytest.MonkeyPatc
     clock = Clock(monkeypatch)
     queries = {"slow": clock.query("slow", lambda _: 400_000), "fast": clock.query("fast", lambda _: 100_000)}
     samples = measure_interleaved(queries, LatencyConfig(duration_s=0.001, warmup_s=0.001))
-    # 40 rounds at least, and as many queries as fit a millisecond.
-    assert samples["slow"].shape == (40, 2)
-    assert samples["fast"].shape == (40, 10)
+    # 40 rounds at least, and as many queries as fit three milliseconds.
+    assert samples["slow"].shape == (40, 7)
+    assert samples["fast"].shape == (40, 30)
     assert np.unique(samples["slow"]).tolist() == [400_000]
     assert np.unique(samples["fast"]).tolist() == [100_000]
 
 
 def test_each_round_visits_each_engine_once_in_an_order_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    queries = {name: clock.query(name, lambda _: 500_000) for name in "abc"}
-    measure_interleaved(queries, LatencyConfig(duration_s=0.001, warmup_s=0.0005, seed=3))
-    # One warm-up query each, then visits of two queries that do not count and two that do.
-    assert clock.calls[:3] == ["a", "b", "c"]
-    visits = [clock.calls[start : start + 4] for start in range(3, len(clock.calls), 4)]
+    queries = {name: clock.query(name, lambda _: 1_500_000) for name in "abc"}
+    measure_interleaved(queries, LatencyConfig(duration_s=0.001, warmup_s=0.0015, seed=3))
+    # Three warm-up queries each, then visits of two queries that do not count and two that do.
+    assert "".join(clock.calls[:9]) == "aaabbbccc"
+    visits = [clock.calls[start : start + 4] for start in range(9, len(clock.calls), 4)]
     assert all(len(set(visit)) == 1 for visit in visits)
     rounds = ["".join(visit[0] for visit in visits[start : start + 3]) for start in range(0, len(visits), 3)]
     assert len(rounds) == 40
@@ -71,7 +71,7 @@ def test_rows_of_one_round_lie_side_by_side_and_spikes_are_kept(monkeypatch: pyt
         state["round"] += 1
 
     # The machine slows from round to round: rows that were measured together agree, whatever the order within.
-    queries = {name: clock.query(name, lambda _: 2_000_000 + 1000 * state["round"]) for name in "ab"}
+    queries = {name: clock.query(name, lambda _: 3_000_000 + 1000 * state["round"]) for name in "ab"}
     spiky = queries["b"]
 
     def with_spike() -> None:
@@ -81,16 +81,16 @@ def test_rows_of_one_round_lie_side_by_side_and_spikes_are_kept(monkeypatch: pyt
     samples = measure_interleaved(
         queries | {"b": with_spike}, LatencyConfig(duration_s=0.001, warmup_s=0.001), progress
     )
-    expected = 2_000_000 + 1000 * np.arange(40)[:, None]
+    expected = 3_000_000 + 1000 * np.arange(40)[:, None]
     np.testing.assert_array_equal(samples["a"], expected)
     np.testing.assert_array_equal(samples["b"] - samples["a"], np.where(np.arange(40) == 17, 10**9, 0)[:, None])
 
 
 def test_time_ends_a_measurement_after_40_rounds_and_400_rounds_always(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    query = clock.query("a", lambda _: 1_000_000)
+    query = clock.query("a", lambda _: 4_000_000)
     # A round is three queries: two to settle and one that counts.
-    assert len(measure_interleaved({"a": query}, LatencyConfig(duration_s=0.3, warmup_s=0.001))["a"]) == 101
+    assert len(measure_interleaved({"a": query}, LatencyConfig(duration_s=1.2, warmup_s=0.001))["a"]) == 101
     assert len(measure_interleaved({"a": query}, LatencyConfig(duration_s=60, warmup_s=0.001))["a"]) == 400
 
 
@@ -189,3 +189,24 @@ def test_pinned_takes_all_cpus_where_there_are_fewer_and_lets_go_after_a_fault()
 def test_pinned_refuses_no_threads(threads: int) -> None:
     with pytest.raises(ValueError, match="threads"), pinned(threads):
         pass
+
+
+def test_times_of_the_queries_and_the_warm_up_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    queries = {name: clock.query(name, lambda _: 1_000_000) for name in "ab"}
+    found = time_interleaved(queries, LatencyConfig(duration_s=0.001, warmup_s=0.003))
+    began = np.sort(np.concatenate([timings.began_ns.ravel() for timings in found.values()]))
+    # Two queries to settle before the first that counts, and every round is ten queries of both engines.
+    assert began[0] == 2_000_000
+    assert began[-1] == 40 * 10_000_000 - 1_000_000
+    assert all((np.diff(timings.began_ns, axis=1) == 1_000_000).all() for timings in found.values())
+    assert {timings.warm_up.queries for timings in found.values()} == {3}
+    assert all(timings.warm_up.steady for timings in found.values())
+
+
+def test_an_engine_that_is_not_steady_is_warmed_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    query = clock.query("a", lambda n: 1_000_000 + 50_000 * n)
+    found = time_interleaved({"a": query}, LatencyConfig(duration_s=0.001, warmup_s=0.01, warmup_limit_s=0.03))
+    assert not found["a"].warm_up.steady
+    assert 0.03 <= found["a"].warm_up.duration_s < 0.04

@@ -17,11 +17,16 @@ from devices.detect import Host
 from devices.engine_files import ENGINE_FILE
 from devices.errors import DeviceError
 from devices.latency import LatencyConfig
-from devices.measure import MEASUREMENTS_FILE, MeasurePlan, measure_engines
+from devices.measure import MEASUREMENTS_FILE, TELEMETRY_FILE, MeasurePlan, measure_engines
+from devices.preprocess import Preprocess
+from devices.scenarios import ScenarioConfig
 from devices.stage import no_progress
-from tests.devices.parts import build_engine
+from devices.telemetry.energy import EnergyConfig
+from tests.devices.parts import SIZE, build_engine
+from tests.devices.telemetry.trees import expand
 
 LATENCY = LatencyConfig(duration_s=0.05, warmup_s=0.01, seed=0)
+PREPROCESS = Preprocess(channels=1, height=SIZE, width=SIZE)
 
 
 def deep_onnx(path: Path) -> Path:
@@ -51,7 +56,9 @@ def measured(
     base = tmp_path_factory.mktemp("measured")
     build_engine(base / "dense", deep_onnx(base / "deep.onnx"), host)
     engines = {"dense": base / "dense", "small": engine_folder}
-    config = MeasurePlan(baseline="dense", shipped="small", batch_sizes=(1, 3), latency=LATENCY, processes=1)
+    config = MeasurePlan(
+        baseline="dense", shipped="small", batch_sizes=(1, 3), latency=LATENCY, processes=1, preprocess=PREPROCESS
+    )
     result = measure_engines(engines, config, host, base / "out", no_progress)
     assert result.artifact.folder == base / "out"
     return base, result.metrics
@@ -89,7 +96,12 @@ def test_raw_latencies_are_kept_round_by_round(measured: tuple[Path, Mapping[str
         assert np.median(raw) / 1e6 == pytest.approx(latency["p50_ms"]["value"])
         rounds[name] = raw.shape[0]
     assert rounds["dense"] == rounds["small"]
-    assert len(list((base / "out").iterdir())) == 3
+    assert {path.name for path in (base / "out").iterdir()} == {
+        "latency-dense.npy",
+        "latency-small.npy",
+        MEASUREMENTS_FILE,
+        TELEMETRY_FILE,
+    }
 
 
 def test_throughput_size_and_footprint_are_of_each_engine(measured: tuple[Path, Mapping[str, Any]]) -> None:
@@ -116,7 +128,54 @@ def test_conditions_are_recorded_and_the_process_is_free_again(measured: tuple[P
         "pinned_cpus",
         "governor",
         "load_average_before",
+        "telemetry",
+        "memory",
     }
+    assert metrics["memory"]["process_peak_bytes"] > 10e6
+
+
+def test_spikes_and_warm_up_are_told_of_each_engine(measured: tuple[Path, Mapping[str, Any]]) -> None:
+    _, metrics = measured
+    for found in metrics["engines"].values():
+        assert found["spikes"]["threshold_ms"] == pytest.approx(2 * found["latency"]["p50_ms"]["value"], rel=0.01)
+        assert 0 <= found["spikes"]["share"] <= 0.5
+        assert found["warm_up"]["queries"] >= 3
+    assert metrics["engines"]["small"]["host_costs"]["preprocess"]["p50_ms"]["value"] > 0
+    assert "host_costs" not in metrics["engines"]["dense"]
+
+
+def test_on_a_board_energy_scenarios_and_its_state_are_in_the_result(
+    tmp_path: Path, engine_folder: Path, host: Host
+) -> None:
+    """The engine is this machine's; what telemetry reads is an Orin Nano's."""
+    config = MeasurePlan(
+        baseline="dense",
+        shipped="dense",
+        batch_sizes=(1,),
+        latency=LATENCY,
+        processes=1,
+        power_mode="MAXN_SUPER",
+        energy=EnergyConfig(idle_s=0.5, run_s=0.7, settle_s=0.05),
+        scenarios=ScenarioConfig(scenarios=("single_stream",), min_duration_s=0.05),
+        telemetry_root=expand("orin-nano", tmp_path / "board"),
+    )
+    metrics: Any = measure_engines({"dense": engine_folder}, config, host, tmp_path / "out", no_progress).metrics
+    assert [finding["kind"] for finding in metrics["telemetry"]["findings"]] == [
+        "power_mode",
+        "capped",
+        "unlocked",
+        "governor",
+    ]
+    assert metrics["telemetry"]["figures"]["power.VDD_IN"]["mean"] == pytest.approx(6.117, abs=1e-3)
+    row = metrics["engines"]["dense"]
+    # The recorded board draws the same at work as at rest.
+    assert row["energy"]["idle_w"] == pytest.approx(row["energy"]["power_w"])
+    assert row["energy"]["is_resolved"] is False
+    assert row["energy"]["of"] == ["power.VDD_IN"]
+    assert row["scenarios"][0]["valid"]
+    samples = json.loads((tmp_path / "out" / TELEMETRY_FILE).read_text())
+    assert "clock.gpu" in [channel["name"] for channel in samples["channels"]]
+    assert json.loads((tmp_path / "out" / MEASUREMENTS_FILE).read_text())["engines"]["dense"]["energy"]
 
 
 def test_an_engine_for_elsewhere_stops_the_stage(tmp_path: Path, engine_folder: Path, jetson: Host) -> None:

@@ -134,7 +134,7 @@ def test_scoring_is_read_back_and_nothing_is_classification() -> None:
         [],
         "classification",
         {"kind": "segmentation"},
-        {"kind": "detection", "ignore_label": 255},
+        {"kind": "tracking", "ignore_label": 255},
         {"kind": ["custom"], "ignore_label": 255},
         {"kind": "segmentation", "ignore_label": -1},
         {"kind": "segmentation", "ignore_label": True},

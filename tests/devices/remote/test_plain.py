@@ -1,0 +1,146 @@
+"""A board by its shell alone: commands, files by digest, and nothing left running."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from devices.errors import DeviceError, StorageError
+from devices.fleet import BoardConfig
+from devices.remote.plain import PlainBoard
+from devices.remote.ssh import LostError
+from tests.devices.remote.conftest import random_file
+from tests.devices.remote.sshd import Server
+
+
+@pytest.fixture
+def board(board_config: BoardConfig) -> PlainBoard:
+    return PlainBoard(board_config)
+
+
+def running(word: str) -> list[int]:
+    """Processes that have this word in their command, ours and ssh's aside."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0] == b"sleep" and word.encode() in words:
+            found.append(int(folder.name))
+    return found
+
+
+def wait_for(word: str, count: int) -> bool:
+    until = time.monotonic() + 10
+    while len(running(word)) != count and time.monotonic() < until:
+        time.sleep(0.05)
+    return len(running(word)) == count
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["echo", "a  'quoted' \"word\" $HOME"], (0, "a  'quoted' \"word\" $HOME\n")),
+        (["sh", "-c", "echo out; echo err >&2; exit 7"], (7, "out\nerr\n")),
+        (["cat"], (0, "")),
+        (["false"], (1, "")),
+    ],
+)
+def test_a_command_gives_code_and_words(board: PlainBoard, command: list[str], expected: tuple[int, str]) -> None:
+    assert board.run(command) == expected
+
+
+def test_a_command_at_its_limit_is_ended(board: PlainBoard) -> None:
+    short = PlainBoard(replace(board.config, limit_s=2.0))
+    with pytest.raises(DeviceError, match=r"took longer than its limit of 2 s"):
+        short.run(["sh", "-c", "sleep 61.25; true"])
+    assert wait_for("61.25", 0)
+
+
+def test_a_command_does_not_outlive_the_connection(board: PlainBoard, server: Server) -> None:
+    def cut() -> None:
+        if wait_for("62.25", 1):
+            server.cut()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    with pytest.raises(LostError):
+        board.run(["sh", "-c", "sleep 62.25; true"])
+    cutter.join()
+    assert wait_for("62.25", 0)
+
+
+def test_it_waits_for_the_boards_place(board: PlainBoard) -> None:
+    board.run(["true"])
+    handle = os.open(Path(board.config.cache) / "measure.lock", os.O_RDWR)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    threading.Timer(1.0, os.close, [handle]).start()
+    started = time.monotonic()
+    assert board.run(["true"]) == (0, "")
+    assert time.monotonic() - started > 0.8
+
+
+def test_files_go_and_come_whole(board: PlainBoard, tmp_path: Path) -> None:
+    path = random_file(tmp_path / "model.onnx", 3_000_000)
+    place = board.send(path)
+    assert Path(place).read_bytes() == path.read_bytes()
+    inode = Path(place).stat().st_ino
+    assert board.send(path) == place
+    assert Path(place).stat().st_ino == inode
+    board.fetch(place, tmp_path / "back" / "model.onnx")
+    assert (tmp_path / "back" / "model.onnx").read_bytes() == path.read_bytes()
+    assert [item.name for item in (tmp_path / "back").iterdir()] == ["model.onnx"]
+    board.clean()
+    assert list(Path(board.config.cache).parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_file_goes_on_where_it_stopped(board: PlainBoard, tmp_path: Path, spoilt: bool) -> None:
+    path = random_file(tmp_path / "model.onnx", 2_000_000)
+    place = Path(board.send(path))
+    content = place.read_bytes()
+    place.unlink()
+    partial = Path(f"{place}.partial")
+    partial.write_bytes((b"?" if spoilt else content[:1]) + content[1:1_500_000])
+    inode = partial.stat().st_ino
+    assert board.send(path) == str(place)
+    assert place.read_bytes() == content
+    # The kept start was built upon, unless it was spoilt.
+    assert (place.stat().st_ino == inode) is not spoilt
+
+
+def test_a_fetch_goes_on_and_a_damaged_one_is_thrown_away(board: PlainBoard, tmp_path: Path) -> None:
+    path = random_file(tmp_path / "engine.plan", 1_000_000)
+    place = board.send(path)
+    partial = tmp_path / f".back.{Path(place).name[:16]}"
+    partial.write_bytes(path.read_bytes()[:600_000])
+    board.fetch(place, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+    partial.write_bytes(b"spoilt")
+    with pytest.raises(DeviceError, match="arrived damaged"):
+        board.fetch(place, tmp_path / "back")
+    assert not partial.exists()
+
+
+def test_a_folder_of_the_users_is_no_cache(board: PlainBoard, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    plain = PlainBoard(replace(board.config, cache=str(tmp_path / "home")))
+    for call in (plain.clean, lambda: plain.run(["true"])):
+        with pytest.raises(StorageError, match="holds files and is not a cache of Espalier"):
+            call()
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
+
+
+def test_what_is_not_there_is_said(board: PlainBoard, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        board.fetch("/no/such/file", tmp_path / "back")
+    with pytest.raises(DeviceError, match="does not let us in"):
+        PlainBoard(replace(board.config, host="wrong-key")).run(["true"])
