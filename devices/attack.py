@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from devices.detect import Host
 from devices.engine_files import read_engine
-from devices.engines import onnxruntime
+from devices.engines.select import open_engine
 from devices.files import write_json
 from devices.robustness import (
     EvaluationSets,
@@ -54,7 +54,7 @@ def attack_engines(
     replays: dict[str, Replay] = {}
     for done, (name, place) in enumerate(engines.items()):
         progress(done, len(engines), name)
-        engine = onnxruntime.open_engine(*read_engine(place), host)
+        engine = open_engine(*read_engine(place), host)
         require_fit(sets, engine.info)
         replays[name] = replay(engine.run_all, sets, scorer)
     results = {name: summarize_replay(found, replays[baseline]) for name, found in replays.items()}

@@ -211,7 +211,7 @@ def test_one_measures_at_a_time_and_the_other_waits(board_config: BoardConfig, d
 def test_the_time_limit_ends_a_stage_and_all_below_it(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
     config = replace(board_config, limit_s=0.2)
     with Board(config, CPU) as board:
-        with pytest.raises(DeviceError, match="board 'bench': job: took longer than its limit of 0.2 s"):
+        with pytest.raises(DeviceError, match=r"board 'bench': job: took longer than its limit of 0\.2 s"):
             board.bench(deploy, tmp_path / "out", 3600.0, True)
         assert board.detect().matches
     assert list((Path(board_config.cache) / "jobs").iterdir()) == []
