@@ -18,7 +18,14 @@ from devices.engines.onnxruntime import open_reference
 from devices.errors import ModelError, RecipeError
 from devices.files import write_atomic
 from devices.scoring import same_classes
-from exporters.half_check import LARGEST, Overflow, find_overflows, flushed_share, rounded_answers
+from exporters.half_check import (
+    LARGEST,
+    Overflow,
+    find_overflows,
+    flushed_share,
+    rounded_graph,
+    run_unoptimized,
+)
 from exporters.half_graph import HALF_TYPES, float_values, half_graph, half_nodes, takes_half
 from exporters.onnx_read import opset_of
 from exporters.parity import Agreement, Parity, ParityLimits, compare, require
@@ -104,8 +111,11 @@ def convert_half(
     limits: ParityLimits,
     threads: int,
     agreement: Agreement | None = same_classes,
+    stand_in: Path | None = None,
 ) -> HalfConversion:
     """Write the graph in FP16 or BF16 and prove parity with `source`, which is in FP32 or quantized (QDQ).
+
+    To `stand_in` goes a graph of the same answers that a CPU computes, when it is run unoptimized.
 
     What overflows is found by running the FP32 graph on the samples. Raises `DataError` for unfit samples,
     `ModelError` when the graph cannot be converted, or overflows and that is to be refused; `ParityError` when the
@@ -127,11 +137,14 @@ def convert_half(
     content = portable_bytes(converted)
     _require_types(content, where)
     expected = open_reference(source, threads)(samples_NCHW)
-    answered = rounded_answers(converted, halves, kind, samples_NCHW, threads)
+    rounded = rounded_graph(converted, halves, kind)
+    answered = run_unoptimized(rounded, samples_NCHW, threads)
     border = f"FP32 to {options.precision.upper()}"
     parity = compare(border, expected, answered, agreement)
     require(parity, limits, "Keep more operators in FP32, or set quantize.precision = 'fp32'")
     write_atomic(target, content)
+    if stand_in is not None:
+        write_atomic(stand_in, portable_bytes(rounded))
     return HalfConversion(
         parity=parity,
         in_half=len(chosen),

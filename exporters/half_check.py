@@ -67,13 +67,11 @@ def flushed_share(model: onnx.ModelProto, kind: int) -> float:
     return lost / there if there else 0.0
 
 
-def rounded_answers(
-    model: onnx.ModelProto, halves: Collection[str], kind: int, images_NCHW: NDArray[np.float32], threads: int
-) -> tuple[NDArray[np.float32], ...]:
-    """Outputs of a graph in 16 bits, each (N, ...): every node computed in FP32 and its result rounded.
+def rounded_graph(model: onnx.ModelProto, halves: Collection[str], kind: int) -> onnx.ModelProto:
+    """A graph in 16 bits as one that a CPU computes: every node in FP32, and its result rounded.
 
-    So does a GPU that sums in FP32. ONNX Runtime on a CPU has few operators in FP16 and none in BF16, and runs of
-    casts between them may be left out, so that its own answers would hide an overflow.
+    So does a GPU that sums in FP32. ONNX Runtime on a CPU has few operators in FP16 and none in BF16. Run it without
+    optimization: casts that cancel out would go, and with them an overflow.
     """
     rounded = onnx.ModelProto()
     rounded.CopyFrom(model)
@@ -97,10 +95,13 @@ def rounded_answers(
                 nodes.append(helper.make_node("Cast", [f"{name}:exact"], [name], to=kind))
     del graph.node[:]
     graph.node.extend(nodes)
-    return _run(rounded, images_NCHW, threads)
+    return rounded
 
 
-def _run(model: onnx.ModelProto, images_NCHW: NDArray[np.float32], threads: int) -> tuple[NDArray[np.float32], ...]:
+def run_unoptimized(
+    model: onnx.ModelProto, images_NCHW: NDArray[np.float32], threads: int
+) -> tuple[NDArray[np.float32], ...]:
+    """Outputs, each (N, ...), of every node computed as it is written."""
     options = onnxruntime.SessionOptions()
     # Optimized, casts between two nodes would go.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -29,6 +29,7 @@ from devices.detect import detect_host
 from devices.engines import onnxruntime
 from devices.engines.base import Outputs
 from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned
+from devices.ship import decide_precision, ship_lines
 from devices.statistics import Interval, bootstrap_ratio, paired_difference
 from exporters.fp8 import convert_fp8
 from exporters.half import HalfOptions, convert_half
@@ -38,7 +39,6 @@ from exporters.onnx_export import export_onnx
 from exporters.parity import ParityLimits
 from exporters.quantize import convert_int8
 from exporters.quantize_options import QuantizeOptions
-from exporters.quantize_ship import decide_precision, ship_lines
 from exporters.simplify import simplify_onnx
 from pipeline.data import seeded_choice
 from pipeline.datasets.digits import digits

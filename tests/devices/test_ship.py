@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.errors import RecipeError
+from devices.ship import decide_precision, ship_lines
 from devices.statistics import Interval
-from exporters.quantize_ship import decide_precision, ship_lines
 
 FASTER, SAME, SLOWER = Interval(1.8, 1.7, 1.9), Interval(1.02, 0.97, 1.07), Interval(0.8, 0.75, 0.85)
 
