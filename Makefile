@@ -13,6 +13,9 @@ TORCH_INDEX ?=
 PEER ?= .venv-peer
 # Rows of bench-pruning, such as "cifar" or "questions"; without it, all but the questions.
 ROWS ?=
+# Of bench: a deploy bundle, and the board to measure it on (this machine without it).
+BUNDLE ?=
+HOST ?=
 # More arguments for the command of the target, such as ARGS="--set seed=1".
 ARGS ?=
 
@@ -23,7 +26,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search clean
+.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -47,6 +50,10 @@ format: $(VENV)/.test ## format the code
 devices: $(VENV)/.compress ## list the devices
 	$(BIN)/espalier devices list
 
+bench: $(VENV)/.compress ## measure a bundle: BUNDLE=runs/digits-cpu/deploy, on a board with HOST=user@board DEVICE=name
+	@test -n "$(BUNDLE)" || { echo "Name a bundle: make bench BUNDLE=runs/digits-cpu/deploy HOST=user@board DEVICE=cpu"; exit 2; }
+	$(BIN)/espalier bench $(BUNDLE) --device $(DEVICE) --allow-unsigned $(if $(HOST),--host $(HOST)) $(ARGS)
+
 bench-digits: $(VENV)/.compress ## five folds of the digits recipe, pooled: the table in the docs (about five minutes)
 	$(BIN)/python tests/benchmarks/digits.py $(ARGS)
 
@@ -63,6 +70,9 @@ bench-architectures: $(PEER)/.peer ## prune networks of transformers to half the
 
 bench-search: $(VENV)/.search ## genetic search against random and uniform widths, and one worker against two
 	$(BIN)/python tests/benchmarks/search.py $(ARGS)
+
+bench-prediction: $(VENV)/.compress ## how far predictions are off on a device that was left out of the fit
+	$(BIN)/python -m tests.benchmarks.prediction $(ARGS)
 
 clean: ## remove the environment, results and runs
 	rm -rf $(VENV) $(PEER) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -66,7 +66,10 @@ class HardwareProfile:
     gpu_clock_mhz: float | None = None
     int8_tops: float | None = None
     fp16_tflops: float | None = None
+    fp32_tflops: float | None = None
+    fp8_tflops: float | None = None
     bandwidth_gb_s: float | None = None
+    l2_cache_mb: float | None = None
     memory_gb: float | None = None
     dla_cores: int | None = None
     compute_capability: str | None = None

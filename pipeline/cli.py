@@ -14,7 +14,9 @@ from devices.errors import (
     EXIT_OK,
     EspalierError,
 )
+from pipeline.commands import bench as commands_bench
 from pipeline.commands import devices as commands_devices
+from pipeline.commands import predict as commands_predict
 from pipeline.commands import report as commands_report
 from pipeline.commands import run as commands_run
 
@@ -71,18 +73,32 @@ def _parser() -> argparse.ArgumentParser:
     stages.set_defaults(call=commands_run.stages)
 
     devices = commands.add_parser("devices", help="list devices, show one, or say what this host is")
-    what = devices.add_subparsers(dest="what", metavar="list|show|detect")
+    what = devices.add_subparsers(dest="what", metavar="list|show|detect|calibrate")
     devices.set_defaults(call=commands_devices.list_profiles)
     what.add_parser("list", help="list the device profiles").set_defaults(call=commands_devices.list_profiles)
     show = what.add_parser("show", help="show one device profile")
     show.add_argument("name", metavar="NAME")
     show.set_defaults(call=commands_devices.show)
     what.add_parser("detect", help="say what this host is").set_defaults(call=commands_devices.detect)
+    calibrate = what.add_parser("calibrate", help="measure layers by channels here, and write a profile of one's own")
+    calibrate.add_argument("--device", default="cpu", metavar="NAME", help="profile to start from (cpu)")
+    calibrate.add_argument("--out", type=Path, required=True, metavar="FILE", help="profile to write, NAME.toml")
+    calibrate.add_argument("--precision", default="fp32", choices=("fp32", "fp16", "int8"), help="of the layers (fp32)")
+    calibrate.add_argument("--seconds", type=_seconds, default=15.0, metavar="S", help="time for all probes (15)")
+    calibrate.set_defaults(call=commands_predict.calibrate)
+
+    predict = commands.add_parser("predict", help="predict the latency of an ONNX network on a device not at hand")
+    predict.add_argument("onnx", type=Path, metavar="ONNX", help="network, quantized or not")
+    predict.add_argument("--device", required=True, metavar="NAME", help="device profile, or the file of one of yours")
+    predict.add_argument("--json", type=Path, metavar="FILE", help="write the prediction there too")
+    predict.set_defaults(call=commands_predict.predict)
+    bench = commands.add_parser("bench", help="measure a bundle's engine here, or on a board over ssh")
+    _add_bench(bench)
 
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")
     report.set_defaults(call=commands_report.report)
-    for command in (run, stages, devices, *what.choices.values(), report):
+    for command in (run, stages, devices, *what.choices.values(), predict, bench, report):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -96,6 +112,27 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="override a key of the recipe"
     )
     command.add_argument("--store", type=Path, default=_STORE, metavar="DIR", help=f"where results are kept ({_STORE})")
+
+
+def _add_bench(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="deploy bundle, such as runs/digits-cpu/deploy")
+    command.add_argument("--device", metavar="NAME", help="what the machine has to be: another is refused")
+    command.add_argument("--host", metavar="USER@BOARD", help="board to measure on, as ssh takes it")
+    command.add_argument("--fleet", type=Path, metavar="FILE", help="file of boards, instead of --host")
+    command.add_argument("--board", metavar="NAME", help="board of the fleet's file")
+    command.add_argument("--evidence", type=Path, metavar="DIR", help="replay this evidence bundle through it too")
+    command.add_argument("--seconds", type=_seconds, default=6.0, metavar="S", help="time of the measurement (6)")
+    command.add_argument("--allow-unsigned", action="store_true", help="take a bundle that nobody signed")
+    command.add_argument("--force", action="store_true", help="measure on another device too, and say so")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    command.set_defaults(call=commands_bench.bench)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 3600:
+        raise ValueError
+    return seconds
 
 
 def _version_or_help(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

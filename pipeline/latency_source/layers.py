@@ -43,6 +43,8 @@ class WeightLayer:
     input_positions: float
     output_positions: float
     """Values of a channel of the input, of the output."""
+    depthwise: bool = False
+    """Each channel is convolved by itself."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def layers_by_width(watched: Watched, trace: Trace, orders: Orders, value_bytes:
         np.array([row_of[layer.weight, getattr(layer, name)] for layer in layers], dtype=np.int64)
         for name in ("out_dim", "in_dim", "fed_dim")
     )
+    depthwise = np.array([layer.depthwise for layer in layers], dtype=np.float64)
     part, uses, fed_each, out_each, input_positions, output_positions = (
         np.array([getattr(layer, name) for layer in layers], dtype=np.float64)
         for name in ("part", "uses", "fed_each", "out_each", "input_positions", "output_positions")
@@ -101,6 +104,7 @@ def layers_by_width(watched: Watched, trace: Trace, orders: Orders, value_bytes:
             in_channels=np.append(now[in_row], 0),
             out_channels=np.append(outputs, 0),
             launches=np.append(np.ones(len(layers)), watched.others),
+            depthwise=np.append(depthwise, 0),
         )
 
     return at
@@ -159,6 +163,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             out_each=groups if transposed else 1,
             input_positions=math.prod(image.shape[2:]),
             output_positions=math.prod(output.shape[2:]),
+            depthwise=depthwise,
         )
 
     def _product(self, left: torch.Tensor, right: torch.Tensor, output: torch.Tensor) -> WeightLayer | None:

@@ -37,7 +37,7 @@ from pipeline.recipe.prune import LatencySource
 from tests.pipeline.prune.networks import NETWORKS, build, images
 
 HOST = detect_host()
-RATES = HardwareProfile(int8_tops=10, fp16_tflops=5, bandwidth_gb_s=50)
+RATES = HardwareProfile(int8_tops=10, fp16_tflops=5, bandwidth_gb_s=50, gpu_clock_mhz=1000)
 TABLE = LatencyTableProfile(precision="int8", channels=(4, 16), ms_per_gmac=(4, 2), overhead_ms_per_layer=0.01)
 NOTHING = np.zeros(0, dtype=np.int64)
 
@@ -125,6 +125,7 @@ def test_layers_by_hand() -> None:
     assert found.in_channels.tolist() == [3, 1, 128, 0]
     assert found.out_channels.tolist() == [8, 8, 5, 0]
     assert found.launches.tolist() == [1, 1, 1, 0]
+    assert found.depthwise.tolist() == [0, 1, 0, 0]
 
 
 class Halves(nn.Module):
@@ -184,7 +185,7 @@ def test_an_estimate_is_a_budget_like_any_other(source: Literal["table", "predic
     ranked = [
         Ranked(group, np.random.default_rng(0).random(group.width) + 0.1) for group in grouped(network, image).groups
     ]
-    slow = HardwareProfile(int8_tops=1e-4, bandwidth_gb_s=1)
+    slow = HardwareProfile(int8_tops=1e-4, bandwidth_gb_s=1, gpu_clock_mhz=1e5)
     profile = board(hardware=slow, latency_table=TABLE)
     budget = estimate(source, network, profile)
     least = budget.cost([unit for item in ranked for unit in item.lowest(item.group.width - 1)])
@@ -212,8 +213,13 @@ def test_the_best_source_there_is() -> None:
         ("measured", board(), "int8", "is 'measured', and it needs a TensorRT engine"),
         ("table", board(), "int8", "is 'table', and the profile has no [latency_table]"),
         ("table", board(latency_table=TABLE), "fp32", "[latency_table] is of int8, and fp32 ships"),
-        ("predicted", load_profile("cpu"), "int8", "lacks hardware.int8_tops and hardware.bandwidth_gb_s"),
-        ("predicted", board(), "fp32", "lacks a rate for fp32"),
+        (
+            "predicted",
+            load_profile("cpu"),
+            "int8",
+            "lacks hardware.int8_tops and hardware.bandwidth_gb_s and hardware.",
+        ),
+        ("predicted", board(hardware=RATES), "fp32", "lacks hardware.fp32_tflops"),
     ],
 )
 def test_a_source_that_is_not_there_says_what_it_lacks(
