@@ -13,6 +13,7 @@ import numpy as np
 
 from devices.detect import Host
 from devices.engines.base import EngineInfo, FloatArray, Outputs, Port
+from devices.engines.ort_names import settle_names
 from devices.errors import DataError, DeviceError, EspalierError, ModelError
 from devices.files import digest_bytes, storage_errors, write_atomic
 
@@ -59,7 +60,7 @@ def build(onnx_path: Path, engine_path: Path, options: OrtOptions, host: Host) -
     try:
         session = _open_session(ort, onnx_bytes, session_options, options.provider, str(onnx_path), ModelError)
         ports = _ports(session, str(onnx_path))
-        write_atomic(engine_path, partial.read_bytes())
+        write_atomic(engine_path, settle_names(partial.read_bytes()))
     finally:
         partial.unlink(missing_ok=True)
     (image,) = session.get_inputs()
