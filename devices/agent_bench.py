@@ -21,9 +21,9 @@ def bench_bundle(
     import numpy as np
 
     from devices.bundle import open_bundle
-    from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, load_verified, read_engine_info
+    from devices.classifier import ENGINE_INFO_PATH, engine_path, load_verified, read_engine_info
     from devices.detect import detect_host
-    from devices.engine_files import ENGINE_FILE, INFO_FILE
+    from devices.engine_files import INFO_FILE, engine_name
     from devices.files import write_atomic
     from devices.footprint import measure_footprint
     from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
@@ -32,15 +32,16 @@ def bench_bundle(
     host = detect_host()
     with tempfile.TemporaryDirectory(prefix="espalier-agent-") as scratch:
         # The verified bytes are what the fresh process loads, not the bundle's files again.
-        write_atomic(Path(scratch, ENGINE_FILE), bundle.read(ENGINE_PATH))
+        info = read_engine_info(bundle)
+        write_atomic(Path(scratch, engine_name(info)), bundle.read(engine_path(info)))
         write_atomic(Path(scratch, INFO_FILE), bundle.read(ENGINE_INFO_PATH))
-        with measuring_alone(waiting), pinned(read_engine_info(bundle).threads) as cpus:
+        with measuring_alone(waiting), pinned(info.threads) as cpus:
             engine = load_verified(bundle, host).engine
             image = np.random.default_rng(0).random((1, *engine.info.input_shape), dtype=np.float32)
             queries = {"engine": engine.bind(image)}
             samples = measure_interleaved(queries, LatencyConfig(duration_s=seconds), progress)
             footprint = measure_footprint(Path(scratch), repeats=3)
-        size_bytes = Path(scratch, ENGINE_FILE).stat().st_size
+        size_bytes = Path(scratch, engine_name(info)).stat().st_size
     return {
         **_origin(bundle),
         "engine": engine.info.as_dict(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from devices.detect import Host
 from devices.engine_files import read_engine
+from devices.engines.base import EngineInfo, FloatArray
 from devices.engines.select import open_engine
 from devices.files import write_json
 from devices.robustness import (
@@ -28,6 +29,15 @@ from devices.scoring import Scorer
 from devices.stage import Progress, StageResult
 
 REPLAY_FILE = "replay.json"
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Something that answers images, and what it takes."""
+
+    info: EngineInfo
+    run_all: Callable[[FloatArray], tuple[FloatArray, ...]]
+    """Images (N, C, H, W) to every output, each (N, ...)."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +61,33 @@ def attack_engines(
     `scorer` is that of a custom task; the others have their own. Raises `DeviceError` when an engine does not fit the
     host, `DataError` when the sets do not fit an engine.
     """
+
+    def opening(place: Path) -> Callable[[], Answering]:
+        def load() -> Answering:
+            engine = open_engine(*read_engine(place), host)
+            return Answering(engine.info, engine.run_all)
+
+        return load
+
+    loaders = {name: opening(place) for name, place in engines.items()}
+    return replay_answers(loaders, baseline, sets, folder, progress, scorer)
+
+
+def replay_answers(
+    loaders: Mapping[str, Callable[[], Answering]],
+    baseline: str,
+    sets: EvaluationSets,
+    folder: Path,
+    progress: Progress,
+    scorer: Scorer | None = None,
+) -> StageResult[ReplayArtifact]:
+    """The same of whatever answers; each is loaded when its turn comes, and let go after."""
     replays: dict[str, Replay] = {}
-    for done, (name, place) in enumerate(engines.items()):
-        progress(done, len(engines), name)
-        engine = open_engine(*read_engine(place), host)
-        require_fit(sets, engine.info)
-        replays[name] = replay(engine.run_all, sets, scorer)
+    for done, (name, load) in enumerate(loaders.items()):
+        progress(done, len(loaders), name)
+        answering = load()
+        require_fit(sets, answering.info)
+        replays[name] = replay(answering.run_all, sets, scorer)
     results = {name: summarize_replay(found, replays[baseline]) for name, found in replays.items()}
     metrics: dict[str, object] = {"samples": len(sets.labels), "task": sets.scoring.kind, "engines": results}
     outcomes = {

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from devices.bundle import MANIFEST, Bundle, open_bundle
 from devices.detect import Host, detect_host
 from devices.detector import Detector
-from devices.engines import onnxruntime
+from devices.engine_files import engine_name
 from devices.engines.base import Engine, EngineInfo
+from devices.engines.select import open_engine
 from devices.errors import BundleError, DeviceError
 from devices.preprocess import Preprocess
 from devices.scoring import Scoring
 from devices.segmenter import RawNetwork, Segmenter
 
 ENGINE_PATH = "engine/engine.onnx"
+"""Of an engine of ONNX Runtime; `engine_path` gives it of any."""
 ENGINE_INFO_PATH = "engine/engine.json"
 ONNX_PATH = "model.onnx"
 PREPROCESS_PATH = "preprocess.json"
@@ -81,7 +83,7 @@ def load_verified(bundle: Bundle, host: Host) -> Classifier | Segmenter | Detect
         raise BundleError(place, "must be a list of texts", _MAKE_AGAIN)
     if scoring.kind != "custom":
         _require_classes(info, scoring, len(labels), str(bundle.folder))
-    engine = onnxruntime.open_engine(bundle.read(ENGINE_PATH), info, host)
+    engine = open_engine(bundle.read(engine_path(info)), info, host)
     kinds: dict[str, type[Classifier | Segmenter | Detector | RawNetwork]] = {
         "classification": Classifier,
         "segmentation": Segmenter,
@@ -99,6 +101,11 @@ def _require_classes(info: EngineInfo, scoring: Scoring, labels: int, folder: st
     classes = info.ports[0][1][1] if scoring.kind == "detection" else info.classes
     if labels != classes:
         raise BundleError(f"{folder}/{LABELS_PATH}", f"has {labels} labels for {classes} classes", _MAKE_AGAIN)
+
+
+def engine_path(info: EngineInfo) -> str:
+    """Path of the engine's bytes in a deploy bundle."""
+    return f"engine/{engine_name(info)}"
 
 
 def read_engine_info(bundle: Bundle) -> EngineInfo:

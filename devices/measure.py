@@ -62,6 +62,8 @@ class MeasurePlan:
     """Engine that every other is compared with; it is opened twice."""
     shipped: str
     """Engine that is compared with every other."""
+    may_ship: tuple[str, ...] = ()
+    """Engines that ship in its place where it is not faster: compared with every other too."""
     batch_sizes: tuple[int, ...]
     """Batch sizes of the throughput table."""
     latency: LatencyConfig
@@ -181,12 +183,13 @@ def _bind_all(opened: Mapping[str, Engine], batch: int, config: MeasurePlan) -> 
 def _speedups(
     samples: Mapping[str, NDArray[np.int64]], names: list[str], config: MeasurePlan
 ) -> list[dict[str, object]]:
-    """The shipped engine against every other, and every other against the baseline."""
+    """Engines that may ship against every other, and every other against the baseline."""
+    compared = {config.shipped, *config.may_ship}
     return [
         {"engine": name, "than": other, **_ratio(samples, other, name, config)}
         for other in names
         for name in names
-        if name != other and (name == config.shipped or other == config.baseline)
+        if name != other and (name in compared or other == config.baseline)
     ]
 
 

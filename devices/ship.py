@@ -9,7 +9,7 @@ from typing import Literal
 from devices.errors import RecipeError
 from devices.statistics import Interval
 
-Verdict = Literal["faster", "slower", "no significant gain"]
+Verdict = Literal["faster", "slower", "no significant gain", "not measured", "only one"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devices.bundle import write_manifest
-from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, LABELS_PATH, ONNX_PATH, PREPROCESS_PATH
-from devices.engine_files import ENGINE_FILE, INFO_FILE
+from devices.classifier import ENGINE_INFO_PATH, LABELS_PATH, ONNX_PATH, PREPROCESS_PATH, engine_path
+from devices.engine_files import INFO_FILE, engine_name, read_info
 from devices.files import storage_errors, write_json
 from devices.preprocess import Preprocess
 
@@ -22,7 +22,8 @@ def assemble_deploy(
     manifest: dict[str, object],
 ) -> None:
     """Write the bundle that ships: engine, ONNX, preprocessing, labels, manifest. No test image is in it."""
-    copy_file(engine_folder / ENGINE_FILE, folder / ENGINE_PATH)
+    info = read_info(engine_folder)
+    copy_file(engine_folder / engine_name(info), folder / engine_path(info))
     copy_file(engine_folder / INFO_FILE, folder / ENGINE_INFO_PATH)
     copy_file(onnx_path, folder / ONNX_PATH)
     write_json(folder / PREPROCESS_PATH, preprocess.as_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 
@@ -65,6 +66,11 @@ def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
         )
         for node, names in zip(products, members, strict=True)
     )
+
+
+def has_attention(path: Path) -> bool:
+    """Whether a graph has a product of two values that are computed, as attention has."""
+    return any(not layer.weighted for layer in layers_of(with_named_nodes(onnx.load(path))))
 
 
 def require_layers(layers: tuple[Layer, ...], keep: Collection[str], where: str) -> None:

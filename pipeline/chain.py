@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from devices.errors import DeviceError
 from devices.files import digest_value
 from devices.stage import Progress
 from pipeline.fingerprint import data_fingerprint, model_fingerprint
 from pipeline.node import Node
 from pipeline.nodes import chain_of
+from pipeline.possible import require_possible
 from pipeline.source_digest import code_digest, our_module
 from pipeline.store import Store, Stored
 from pipeline.tasks.fingerprint import task_fingerprint
@@ -55,19 +55,9 @@ class Outcome:
 
 
 def plan_chain(work: Work, store: Store) -> tuple[Node, ...]:
-    """The steps of this recipe on this device. Raises what a missing or wrong input of the recipe raises."""
-    if work.recipe.quantize.precision not in work.profile.engine.precisions:
-        raise DeviceError(
-            f"device '{work.profile.name}'",
-            f"computes in {', '.join(work.profile.engine.precisions)}, not in {work.recipe.quantize.precision}",
-            "Change quantize.precision",
-        )
-    if work.recipe.quantize.precision == "int8" and work.profile.engine.int8_activations is None:
-        raise DeviceError(
-            f"device '{work.profile.name}': engine.int8_activations",
-            "is missing; INT8 needs it",
-            "Add it to the profile",
-        )
+    """The steps of this recipe on this device. Raises what a missing or wrong input of the recipe raises, and what the
+    device's profile says that it cannot do."""
+    require_possible(work)
     model = model_fingerprint(work.recipe.model, store.root)
     data = data_fingerprint(work.recipe.data, store.root)
     return chain_of(work, model, data, task_fingerprint(work.recipe.task))
@@ -91,7 +81,7 @@ def run_chain(work: Work, store: Store, observer: Observer) -> Outcome:
             stored = store.make(
                 node.stage,
                 key,
-                _maker(node, work, needed, progress, store.partial_folder(node.stage, key)),
+                _maker(node, work, needed, progress, store.partial_folder(node.stage, key), store.kept_folder),
                 lambda node=node: observer.waiting(node),  # type: ignore[misc]
             )
             step_s += stored.seconds if not stored.reused else 0.0
@@ -112,8 +102,8 @@ def stored_steps(work: Work, store: Store) -> Iterator[tuple[Node, Stored | None
         yield node, stored
 
 
-def _maker(node: Node, work: Work, needed: Mapping[str, Stored], progress: Progress, partial: Path) -> Any:
-    return lambda folder: node.load()(StepInputs(work, needed, folder, progress, node.config, partial))
+def _maker(node: Node, work: Work, needed: Mapping[str, Stored], progress: Progress, partial: Path, kept: Path) -> Any:
+    return lambda folder: node.load()(StepInputs(work, needed, folder, progress, node.config, partial, kept))
 
 
 def _key(node: Node, results: Mapping[str, Stored]) -> str:

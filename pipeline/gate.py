@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from devices.scoring import Scoring, kind_of
+from pipeline.engine_plan import engine_title
 from pipeline.recipe import GateConfig
 
 _Figure = tuple[float, float, float] | None
@@ -47,28 +48,37 @@ class Verdict:
 
 
 def judge(
-    config: GateConfig, measurements: Mapping[str, Any], replays: Mapping[str, Any] | None, shipped: str
+    config: GateConfig,
+    measurements: Mapping[str, Any],
+    replays: Mapping[str, Any] | None,
+    shipped: str,
+    baseline: str = "dense-fp32",
 ) -> Verdict:
     """Judge the shipped engine. `measurements` and `replays` are the metrics of the stages measure and attack.
 
-    What was not measured is not met: without attacks, robustness is not proven and a budget on it refuses.
+    What was not measured is not met: without attacks, robustness is not proven and a budget on it refuses. Neither is
+    what the graph of an engine answers of the engine itself.
     """
     engine = measurements["engines"][shipped]
-    accuracy = replays["engines"][shipped] if replays else {"clean": None, "robust": None}
+    of_engines = replays is not None and replays.get("of") != "graph"
+    accuracy = replays["engines"][shipped] if replays and of_engines else {"clean": None, "robust": None}
     noun = Scoring(kind=kind_of(replays.get("task") if replays else None)).noun
     clean, robust = accuracy["clean"], accuracy["robust"]
+    against = engine_title(baseline).replace(",", "")
+    lost = f"lost against {against}"
     size = float(engine["size_bytes"])
     figures: tuple[tuple[str, str, str, _Figure], ...] = (
-        ("max_accuracy_drop", f"clean {noun} lost against dense FP32", "points", _drop(clean, shipped)),
+        ("max_accuracy_drop", f"clean {noun} {lost}", "points", _drop(clean, shipped, baseline)),
         ("min_accuracy", f"clean {noun}", "%", _percent(clean)),
         ("min_mean_iou", "mean IoU of the clean images", "%", _percent(accuracy.get("mean_iou"))),
         ("min_mean_ap", "mean average precision, clean", "%", _percent(accuracy.get("mean_ap"))),
-        ("max_robust_accuracy_drop", f"robust {noun} lost against dense FP32", "points", _drop(robust, shipped)),
+        ("max_robust_accuracy_drop", f"robust {noun} {lost}", "points", _drop(robust, shipped, baseline)),
         ("min_robust_accuracy", f"robust {noun}, worst case of all attacks", "%", _percent(robust)),
         ("max_p99_ms", "99th percentile of latency", "ms", _p99(engine["latency"])),
         ("max_size_bytes", "size of the engine", "bytes", (size, size, size)),
-        ("min_speedup_dense_fp32", "times faster than dense FP32", "x", _speedup(measurements, shipped, "fp32")),
-        ("min_speedup_dense_int8", "times faster than dense INT8", "x", _speedup(measurements, shipped, "int8")),
+        ("min_speedup_dense", f"times faster than {against}", "x", _speedup(measurements, shipped, baseline)),
+        ("min_speedup_dense_fp32", "times faster than dense FP32", "x", _speedup(measurements, shipped, "dense-fp32")),
+        ("min_speedup_dense_int8", "times faster than dense INT8", "x", _speedup(measurements, shipped, "dense-int8")),
     )
     limits = config.model_dump(exclude_none=True)
     return Verdict(
@@ -90,26 +100,29 @@ def _percent(interval: Mapping[str, float] | None) -> _Figure:
     return (100 * interval["value"], 100 * interval["low"], 100 * interval["high"]) if interval else None
 
 
-def _p99(latency: Mapping[str, Any]) -> _Figure:
+def _p99(latency: Mapping[str, Any] | None) -> _Figure:
     """Known only when so many queries ran that one was slower than the true percentile (but for 2.5 %)."""
+    if latency is None:
+        return None
     return _figure(latency["p99_ms"]) if 0.99 ** latency["queries"] <= 0.025 else None
 
 
-def _drop(accuracy: Mapping[str, Any] | None, shipped: str) -> _Figure:
-    """Points lost against dense FP32; the interval turns round with the sign."""
+def _drop(accuracy: Mapping[str, Any] | None, shipped: str, baseline: str) -> _Figure:
+    """Points lost against the baseline; the interval turns round with the sign."""
     if not accuracy:
         return None
-    if shipped == "dense-fp32":
+    if shipped == baseline:
         return 0.0, 0.0, 0.0
     gained = accuracy["difference"]
     # `0.0 -` and not `-`: nothing lost is 0, not -0.
     return 0.0 - 100 * gained["value"], 0.0 - 100 * gained["high"], 0.0 - 100 * gained["low"]
 
 
-def _speedup(measurements: Mapping[str, Any], shipped: str, precision: str) -> _Figure:
-    if shipped == f"dense-{precision}":
+def _speedup(measurements: Mapping[str, Any], shipped: str, than: str) -> _Figure:
+    # Known without measuring, but of an engine that was not measured nothing is said.
+    if shipped == than and measurements["engines"][shipped]["latency"] is not None:
         return 1.0, 1.0, 1.0
     for ratio in measurements["speedups"]:
-        if (ratio["engine"], ratio["than"]) == (shipped, f"dense-{precision}"):
+        if (ratio["engine"], ratio["than"]) == (shipped, than):
             return _figure(ratio)
     return None

@@ -13,6 +13,7 @@ from pipeline.work import StepInputs
 DATA = ("numpy", "pillow", "scikit-learn")
 TORCH = ("torch", *DATA)
 ORT = ("onnxruntime", "onnxruntime-gpu", *DATA)
+TENSORRT = ("tensorrt", "tensorrt-rtx")
 ONNX = ("torch", "onnx", "onnxscript", *ORT)
 
 

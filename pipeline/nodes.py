@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from pipeline.engine_plan import graph_of
+from pipeline.graph_nodes import ENGINE_PREFIX, graph_nodes
 from pipeline.network_nodes import network_nodes
-from pipeline.node import DATA, ONNX, ORT, TORCH, Node, make_node
-from pipeline.opset import choose_opset
-from pipeline.recipe import Recipe, section_of
+from pipeline.node import DATA, ORT, TENSORRT, TORCH, Node, make_node
+from pipeline.recipe import section_of
+from pipeline.results import DECISION, GRAPH_REPLAYS, MEASUREMENTS, PREDICTIONS, REBUILDS, REPLAYS, STARTS
+from pipeline.steps.build_job import build_job
 from pipeline.work import Work
 
 
@@ -28,49 +32,12 @@ def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict
         forms["compressed"] = nodes[-1].name
     attacked = tuple(dict.fromkeys(("dense", nodes[-1].name))) if nodes else ()
     for form, network in forms.items():
-        nodes += _convert_nodes(work, form, network, model, data)
+        nodes += graph_nodes(work, form, network, model, data)
     nodes.append(_craft_node(work, attacked, model, data))
-    return (*nodes, *_judge_nodes(work, nodes, data, task))
-
-
-def _convert_nodes(
-    work: Work, form: str, network: str | None, model: dict[str, Any], data: dict[str, Any]
-) -> list[Node]:
-    """From the torch network of that name to engines; without one, from the recipe's ONNX file."""
-    recipe = work.recipe
-    shared = {"data": data, "parity": _parity(recipe), "seed": recipe.seed, "threads": recipe.threads}
-    sparse = form == "compressed" and recipe.prune is not None and recipe.prune.granularity == "2:4"
-    shared |= {"task": model["task"], "two_of_four": sparse}
-    opset = choose_opset(recipe.export, work.profile)
-    written = shared | {"model": model, "opset": opset}
-    if network is None:
-        exported = make_node(f"imported {form}", "import", "take_in:take_in", (), written, ONNX)
-    else:
-        exported = make_node(f"exported {form}", "export", "convert:export", (network,), written, ONNX)
-    simplified = make_node(
-        f"simplified {form}", "simplify", "convert:simplify", (exported.name,), shared, (*ONNX, "onnxsim")
-    )
-    nodes = [exported, simplified, _build_node(work, f"{form}-fp32", simplified.name, shared)]
-    if recipe.quantize.precision == "int8":
-        config = shared | {
-            "quantize": section_of(recipe.quantize),
-            "activations": work.profile.engine.int8_activations,
-            "weight_bits": work.weight_bits,
-        }
-        quantized = make_node(f"quantized {form}", "quantize", "convert:quantize", (simplified.name,), config, ONNX)
-        nodes += [quantized, _build_node(work, f"{form}-int8", quantized.name, shared)]
-    return nodes
-
-
-def _parity(recipe: Recipe) -> dict[str, Any]:
-    """What borders are held to; the images are those after the ones of the calibration."""
-    return section_of(recipe.parity) | {"after": recipe.quantize.calibration_samples}
-
-
-def _build_node(work: Work, engine: str, source: str, shared: dict[str, Any]) -> Node:
-    options = {"provider": work.profile.engine.provider, "threads": work.profile.engine.threads}
-    config = shared | {"engine": options, "host_class": work.host.engine_class}
-    return make_node(f"engine {engine}", "build", "convert:build", (source,), config, ORT)
+    engines = tuple(node.name for node in nodes if node.stage == "build")
+    nodes += _figure_nodes(work, engines, task) if work.measured else _ahead_nodes(work, engines, task)
+    nodes += _device_nodes(work, engines)
+    return (*nodes, *_judge_nodes(work, nodes, data))
 
 
 def _craft_node(work: Work, networks: tuple[str, ...], model: dict[str, Any], data: dict[str, Any]) -> Node:
@@ -85,24 +52,62 @@ def _craft_node(work: Work, networks: tuple[str, ...], model: dict[str, Any], da
     return make_node("sets", "craft", "craft:craft", networks, config, (*TORCH, "scipy"))
 
 
-def _judge_nodes(work: Work, nodes: list[Node], data: dict[str, Any], task: dict[str, Any]) -> list[Node]:
+def _figure_nodes(work: Work, engines: tuple[str, ...], task: dict[str, Any]) -> list[Node]:
+    """Engines measured and attacked on the device that runs them."""
     recipe = work.recipe
-    engines = [node.name for node in nodes if node.stage == "build"]
-    shipped = {"shipped": work.shipped}
+    compared = {"baseline": work.baseline, "candidate": work.candidate, "rivals": list(work.rivals)}
     batches = {"batch_sizes": list(work.profile.measure.batch_sizes)}
     host = {"host": work.host.fingerprint}
-    runtime = ORT
-    measure_config = shipped | batches | host | {"measure": section_of(recipe.measure), "seed": recipe.seed}
-    measure = make_node("measurements", "measure", "engine:measure", tuple(engines), measure_config, runtime)
-    attack_config = {"host_class": work.host.engine_class, "task": task}
-    attack = make_node("replays", "attack", "engine:attack", (*engines, "sets"), attack_config, runtime)
-    judged = ("measurements", "replays")
-    gate_config = shipped | {"gate": section_of(recipe.gate)}
-    gate = make_node("verdict", "gate", "publish:gate", judged, gate_config, ())
-    whole = {"recipe": section_of(recipe), "profile": work.profile.name, "data": data} | host
+    config = compared | batches | host | {"measure": section_of(recipe.measure), "seed": recipe.seed}
+    measure = make_node(MEASUREMENTS, "measure", "engine:measure", engines, config, (*ORT, *TENSORRT))
+    config = {"host_class": work.host.engine_class, "task": task, "baseline": work.baseline}
+    attack = make_node(REPLAYS, "attack", "engine:attack", (*engines, "sets"), config, (*ORT, *TENSORRT))
+    return [measure, attack]
+
+
+def _ahead_nodes(work: Work, engines: tuple[str, ...], task: dict[str, Any]) -> list[Node]:
+    """What can be said of engines that do not run here: a prediction, and what their graphs answer."""
+    graphs = {engine: graph_of(engine.removeprefix(ENGINE_PREFIX), work.engines) for engine in engines}
+    needs = (*engines, *dict.fromkeys(graphs.values()))
+    config: dict[str, Any] = {"graphs": graphs, "profile": asdict(work.profile)}
+    predict = make_node(PREDICTIONS, "predict", "ahead:predict", needs, config, ORT)
+    config = {"graphs": graphs, "task": task, "baseline": work.baseline, "threads": work.recipe.threads}
+    replay = make_node(GRAPH_REPLAYS, "replay", "ahead:replay_graphs", (*needs, "sets"), config, ORT)
+    return [predict, replay]
+
+
+def _device_nodes(work: Work, engines: tuple[str, ...]) -> list[Node]:
+    """What ships, by what was measured; rebuilds and starts of TensorRT engines."""
+    recipe, runtime = work.recipe, work.profile.engine.runtime
+    figures = MEASUREMENTS if work.measured else PREDICTIONS
+    config = {
+        "candidate": work.candidate,
+        "rivals": list(work.rivals),
+        "only_if_faster": recipe.quantize.only_if_faster,
+    }
+    nodes = [make_node(DECISION, "decide", "decide:decide", (figures,), config, ())]
+    host = {"host": work.host.fingerprint}
+    if runtime != "onnxruntime" and recipe.measure.rebuilds is not None:
+        graph = graph_of(work.candidate, work.engines)
+        job = build_job(work, work.engines.candidate, work.sparse)
+        config = host | {"measure": section_of(recipe.measure), "build": job, "seed": recipe.seed}
+        nodes.append(make_node(REBUILDS, "rebuild", "runtime:rebuild", (graph,), config, TENSORRT))
+    if runtime == "tensorrt_rtx" and work.measured:
+        nodes.append(make_node(STARTS, "start", "runtime:start", (*engines, DECISION), host, TENSORRT))
+    return nodes
+
+
+def _judge_nodes(work: Work, nodes: list[Node], data: dict[str, Any]) -> list[Node]:
+    """From figures to verdict, report and bundles."""
+    recipe = work.recipe
+    before = tuple(node.name for node in nodes)
+    judged = tuple(name for name in before if name in (MEASUREMENTS, PREDICTIONS, REPLAYS, GRAPH_REPLAYS, DECISION))
+    config = {"gate": section_of(recipe.gate), "baseline": work.baseline}
+    gate = make_node("verdict", "gate", "publish:gate", judged, config, ())
+    whole = {"recipe": section_of(recipe), "profile": work.profile.name, "data": data, "host": work.host.fingerprint}
     written = whole | {"command": work.command}
-    everything = (*(node.name for node in nodes), *judged, "verdict")
+    everything = (*before, "verdict")
     bundle = make_node("deploy", "bundle", "publish:deploy", everything, whole, DATA)
     report = make_node("report", "report", "publish:report", everything, written, ("jinja2", "pillow"))
     evidence = make_node("evidence", "evidence", "publish:evidence", (*everything, "report"), whole, ())
-    return [measure, attack, gate, bundle, report, evidence]
+    return [gate, bundle, report, evidence]

@@ -97,6 +97,11 @@ class Store:
         """Where a step keeps what it can go on from when it was killed: it may make this folder; `make` removes it."""
         return self.root / "partial" / f"{stage}-{key}"
 
+    @property
+    def kept_folder(self) -> Path:
+        """Where libraries keep what makes them faster and decides no result that is stored already."""
+        return self.root / "kept"
+
     def _finish(self, scratch: Path, stage: str, key: str, metrics: Metrics, seconds: float) -> None:
         paths = sorted(path for path in scratch.rglob("*") if path.is_file())
         files = {path.relative_to(scratch).as_posix(): digest_file(path) for path in paths}

@@ -8,36 +8,98 @@ from typing import Any
 
 
 def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
-    """Before and after, then the gate, then where to look."""
+    """Before and after, then what ships and why, then the gate, then where to look."""
     lines = [
         "",
         f"{report['name']} on {report['device']['title']}; {report['samples']} test images, attacks within "
         f"ε = {report['epsilon']:.4g}",
-        f"{'':20} {'MACs':>11} {'size':>9} {'p50':>10} {'p99':>10} {'clean':>7} {'robust':>7}",
+        *(_measured_lines(report) if is_measured(report) else _ahead_lines(report)),
+        *(line for found in report.get("notes", {}).values() for line in found),
+        "",
     ]
-    for engine in report["engines"]:
-        latency = engine["latency"]
-        robust = f"{100 * engine['robust']['value']:6.1f}%" if engine["robust"] else "not proven"
-        lines.append(
-            f"{engine['title']:20} {engine['macs']:11,} {engine['size_bytes'] / 1e3:6.0f} kB "
-            f"{latency['p50_ms']['value']:7.4f} ms {latency['p99_ms']['value']:7.4f} ms "
-            f"{100 * engine['clean']['value']:6.1f}% {robust:>7}"
-        )
-    for ratio in report["speedups"]:
-        if ratio["engine"] == report["shipped"]:
-            lines.append(_speed(ratio))
-    lines.append("")
     for budget in report["verdict"]["budgets"]:
         lines.append(f"{'met    ' if budget['met'] else 'MISSED '} {budget_text(budget)}")
     passed = report["verdict"]["passed"]
     asked = bool(report["verdict"]["budgets"])
+    lines += decision_lines(report)
     lines.append(
         f"gate: {'passed' if passed else 'REFUSED'}" if asked else "gate: nothing was asked (no budget is set)"
     )
     if passed:
         lines.append(f"ships:    {report['shipped']}, in {folder / 'deploy'}")
-    lines += [f"evidence: {folder / 'evidence'}", f"report:   {folder / 'report.html'}"]
-    return lines
+    if not is_measured(report):
+        lines.append(_where_to_measure(report, folder / "deploy" if passed else None))
+    return [*lines, f"evidence: {folder / 'evidence'}", f"report:   {folder / 'report.html'}"]
+
+
+def is_measured(report: Mapping[str, Any]) -> bool:
+    """Whether engines were run for this report; before there were others, all were."""
+    return bool(report.get("measured", True))
+
+
+def decision_lines(report: Mapping[str, Any]) -> list[str]:
+    """Why another precision ships than was asked for, or that the one asked for is not proven to be faster."""
+    decision = report.get("decision")
+    if decision is None or decision["verdict"] in ("faster", "only one"):
+        return []
+    return [f"asked:    {decision['asked']}; {decision['reason']}"]
+
+
+def _measured_lines(report: Mapping[str, Any]) -> list[str]:
+    lines = [f"{'':20} {'MACs':>11} {'size':>9} {'p50':>10} {'p99':>10} {'clean':>7} {'robust':>7}"]
+    for engine in report["engines"]:
+        latency = engine["latency"]
+        lines.append(
+            f"{engine['title']:20} {engine['macs']:11,} {engine['size_bytes'] / 1e3:6.0f} kB "
+            f"{latency['p50_ms']['value']:7.4f} ms {latency['p99_ms']['value']:7.4f} ms {_accuracies(engine)}"
+        )
+    return lines + [_speed(ratio) for ratio in report["speedups"] if ratio["engine"] == report["shipped"]]
+
+
+def _ahead_lines(report: Mapping[str, Any]) -> list[str]:
+    """Of engines that were built and not run: nothing here is a measurement of them but their size."""
+    lines = [f"{'':20} {'MACs':>11} {'size':>9} {'built in':>9} {'predicted p50':>24} {'clean*':>7} {'robust*':>7}"]
+    for engine in report["engines"]:
+        lines.append(
+            f"{engine['title']:20} {engine['macs']:11,} {engine['size_bytes'] / 1e3:6.0f} kB "
+            f"{engine['build_s']:7.2f} s {predicted_text(engine['predicted']):>24} {_accuracies(engine)}"
+        )
+    return [
+        *lines,
+        "* of the graph, in ONNX Runtime on this machine: of the engine itself it is not proven here",
+        *prediction_notes(report),
+    ]
+
+
+def predicted_text(predicted: Mapping[str, Any]) -> str:
+    """Predicted milliseconds with their bounds."""
+    if predicted["latency_ms"] is None:
+        return "not predicted"
+    if predicted["low_ms"] is None:
+        return f"{predicted['latency_ms']:.3g} ms, error unknown"
+    return f"{predicted['latency_ms']:.3g} ms ({predicted['low_ms']:.2g} to {predicted['high_ms']:.2g})"
+
+
+def prediction_notes(report: Mapping[str, Any]) -> list[str]:
+    """What the predictions assume and how far they may be off, or why there are none."""
+    predicted = report["engines"][-1]["predicted"]
+    if predicted["latency_ms"] is None:
+        return [f"not predicted: {predicted['why']}"]
+    return [f"predicted: {text}" for text in predicted["assumptions"]]
+
+
+def _accuracies(engine: Mapping[str, Any]) -> str:
+    robust = f"{100 * engine['robust']['value']:6.1f}%" if engine["robust"] else "not proven"
+    return f"{100 * engine['clean']['value']:6.1f}% {robust:>7}"
+
+
+def _where_to_measure(report: Mapping[str, Any], deploy: Path | None) -> str:
+    """What proves on the device what is not proven here."""
+    device = report["device"]
+    if deploy is not None:
+        command = f"espalier bench {deploy} --device {device['name']} --host USER@MACHINE --allow-unsigned"
+        return f"measure:  {command}"
+    return f"to prove it, run this where there is a {device['title']}: {report['commands'][0]['command']}"
 
 
 def budget_text(budget: Mapping[str, Any]) -> str:

@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.detect import Host
+from devices.engines.select import runs_here
 from devices.profile import Profile
 from devices.stage import Progress
+from pipeline.engine_plan import EnginePlan, plan_engines
+from pipeline.opset import choose_opset
 from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,11 +56,45 @@ class Work:
         """Bits of a quantized weight: 7 where the engine runs here and this CPU would overflow with 8."""
         return 7 if self.profile.kind == "cpu" and self.host.saturates_int8 else 8
 
+    @cached_property
+    def opset(self) -> int:
+        """ONNX opset of the run. Raises `RecipeError` for one that the device does not take."""
+        return choose_opset(self.recipe.export, self.profile, self.recipe.quantize.precision)
+
+    @cached_property
+    def engines(self) -> EnginePlan:
+        """Which engines are built. Raises `DeviceError` or `RecipeError` for what the device cannot do."""
+        return plan_engines(self.recipe.quantize, self.profile, self.opset)
+
     @property
-    def shipped(self) -> str:
-        """Name of the engine that ships."""
-        form = "compressed" if self.recipe.prune else "dense"
-        return f"{form}-{self.recipe.quantize.precision}"
+    def measured(self) -> bool:
+        """Whether engines are run and measured. TensorRT-RTX builds them ahead of time where they cannot be."""
+        return self.profile.engine.runtime != "tensorrt_rtx" or runs_here(self.profile, self.host)
+
+    @property
+    def form(self) -> str:
+        """Form of the network that ships."""
+        return "compressed" if self.recipe.prune else "dense"
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the weights of the network that ships are 2:4."""
+        return self.recipe.prune is not None and self.recipe.prune.granularity == "2:4"
+
+    @property
+    def candidate(self) -> str:
+        """Name of the engine that is asked for; what ships is decided by measuring."""
+        return f"{self.form}-{self.engines.candidate}"
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Names of the engines that ship instead where the candidate is not faster."""
+        return tuple(f"{self.form}-{precision}" for precision in self.engines.rivals)
+
+    @property
+    def baseline(self) -> str:
+        """Name of the engine that all others are compared with."""
+        return f"dense-{self.engines.baseline}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +109,8 @@ class StepInputs:
     """The step's own config, as in its key."""
     partial: Path | None = None
     """Folder that outlives a killed step, for what it can go on from; removed when the step ends well."""
+    kept: Path | None = None
+    """Folder that runs share, for times of TensorRT's kernels."""
 
     def path(self, node: str) -> Path:
         """Folder of a result that this step needs."""

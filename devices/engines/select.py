@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from devices.detect import Host, matches
 from devices.engines import onnxruntime
 from devices.engines.base import Engine, EngineInfo
-from devices.engines.tensorrt_options import TensorRtOptions, is_tensorrt, require_precision
+from devices.engines.tensorrt_options import INSTALL, TITLES, TensorRtOptions, is_tensorrt, require_precision
 from devices.errors import DeviceError
 from devices.profile import Precision, Profile
 
-_RUNTIME_TITLES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+_RUNTIME_TITLES = {"onnxruntime": "ONNX Runtime", **TITLES}
+_ELSEWHERE = (
+    "Run the same command there, or `--device cpu` here; `espalier stages`, `espalier predict` and "
+    "`espalier devices show` work for every device"
+)
 
 
 def open_engine(content: bytes, info: EngineInfo, host: Host) -> Engine:
@@ -35,8 +41,8 @@ def tensorrt_options(
     runtime = profile.engine.runtime
     if runtime == "onnxruntime":
         raise DeviceError(f"device '{profile.name}'", "runs ONNX Runtime, not TensorRT", "Choose another device")
+    require_precision_of(profile, precision)
     capability = profile.hardware.compute_capability or ""
-    require_precision(_RUNTIME_TITLES[runtime], precision, profile.engine.precisions, capability)
     cores = profile.hardware.dla_cores or 0
     if dla_core is not None and dla_core >= cores:
         raise DeviceError(
@@ -54,6 +60,12 @@ def tensorrt_options(
     )
 
 
+def require_precision_of(profile: Profile, precision: Precision) -> None:
+    """Raise `DeviceError` for a precision that the device does not compute in, by its profile."""
+    runtime, capability = profile.engine.runtime, profile.hardware.compute_capability or ""
+    require_precision(_RUNTIME_TITLES[runtime], precision, profile.engine.precisions, capability, profile.name)
+
+
 def ort_options(profile: Profile) -> onnxruntime.OrtOptions:
     """Session options of an ONNX Runtime profile. Raises `DeviceError` when the profile lacks them."""
     engine = profile.engine
@@ -63,19 +75,32 @@ def ort_options(profile: Profile) -> onnxruntime.OrtOptions:
     return onnxruntime.OrtOptions(provider=engine.provider, threads=engine.threads)
 
 
+def runs_here(profile: Profile, host: Host) -> bool:
+    """Whether this host is the device: an engine for it can be run, and measured."""
+    return matches(profile, host)
+
+
 def require_buildable(profile: Profile, host: Host) -> None:
+    """Raise `DeviceError` unless an engine for this profile can be built on this host.
+
+    ONNX Runtime and TensorRT build for the machine that they are on; TensorRT-RTX builds ahead of time, on any.
+    """
+    runtime, where = profile.engine.runtime, f"device '{profile.name}'"
+    if runtime == "onnxruntime":
+        ort_options(profile)
+        onnxruntime.load_module()
+    elif find_spec(runtime) is None and (runtime == "tensorrt_rtx" or matches(profile, host)):
+        title = _RUNTIME_TITLES[runtime]
+        raise DeviceError(where, f"needs {title}, which is not installed here ({runtime})", INSTALL[runtime])
+    if runtime != "tensorrt_rtx" and not matches(profile, host):
+        machine = host.device_tree_model or host.machine
+        what = f"its engine is built on the device itself by {_RUNTIME_TITLES[runtime]}, and this host ({machine}) is "
+        raise DeviceError(where, f"{what}not a {profile.title}", f"{_ELSEWHERE}")
+
+
+def require_measurable(profile: Profile, host: Host) -> None:
     """Raise `DeviceError` unless an engine for this profile can be built and measured on this host."""
-    title = _RUNTIME_TITLES[profile.engine.runtime]
-    instead = (
-        "Use `--device cpu` to run the whole chain here; `espalier stages` and `espalier devices show` work for "
-        "every device"
-    )
-    if profile.engine.runtime != "onnxruntime":
-        reasons = [f"it needs a {title} engine, and this version builds ONNX Runtime engines only"]
-        if not matches(profile, host):
-            reasons.append(f"and this host is not a {profile.title}, so nothing could be measured")
-        raise DeviceError(f"device '{profile.name}'", ", ".join(reasons), instead)
-    ort_options(profile)
-    onnxruntime.load_module()
-    if not matches(profile, host):
-        raise DeviceError(f"device '{profile.name}'", f"this host ({host.machine}) is not a {profile.title}", instead)
+    require_buildable(profile, host)
+    if not runs_here(profile, host):
+        what = f"its engines can be built here and not measured: this host is not a {profile.title}"
+        raise DeviceError(f"device '{profile.name}'", what, _ELSEWHERE)

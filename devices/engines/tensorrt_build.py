@@ -29,15 +29,11 @@ from devices.engines.tensorrt_network import (
     require_parsed,
     require_precisions,
 )
-from devices.engines.tensorrt_options import TITLES, Dialect, Module, TensorRtOptions, dialect_of, provider
+from devices.engines.tensorrt_options import INSTALL, TITLES, Dialect, Module, TensorRtOptions, dialect_of, provider
 from devices.errors import DeviceError, EspalierError
 from devices.files import digest_bytes, write_atomic
 
 _MIB = 1 << 20
-_INSTALL = {
-    "tensorrt": "Install it (pip install tensorrt; on a Jetson, JetPack brings it for the system's Python)",
-    "tensorrt_rtx": "Install it: pip install tensorrt-rtx",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +47,8 @@ class BuildReport:
     parse_s: float
     build_s: float
     """In the library's build call alone."""
+    products: dict[str, int]
+    """Convolutions and matrix products by what they compute in, as the parser took them."""
     gpu_layers: tuple[str, ...]
     """Layers that the DLA left to the GPU; empty without a DLA."""
     warnings: tuple[str, ...]
@@ -78,10 +76,14 @@ class ParseReport:
     @property
     def by_precision(self) -> dict[str, int]:
         """Convolutions and matrix products by what they compute in."""
-        found: dict[str, int] = {}
-        for product in self.products:
-            found[product.precision] = found.get(product.precision, 0) + 1
-        return found
+        return _counts(self.products)
+
+
+def _counts(products: tuple[Product, ...]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for product in products:
+        found[product.precision] = found.get(product.precision, 0) + 1
+    return found
 
 
 def load_module(module: Module) -> Any:
@@ -92,7 +94,7 @@ def load_module(module: Module) -> Any:
             return importlib.import_module(module)
     # A library of it that does not load raises OSError, or RuntimeError in some versions.
     except (ImportError, OSError, RuntimeError) as cause:
-        raise DeviceError("engine runtime", f"{TITLES[module]} does not load ({cause})", _INSTALL[module]) from cause
+        raise DeviceError("engine runtime", f"{TITLES[module]} does not load ({cause})", INSTALL[module]) from cause
 
 
 def build_here(trt: Any, onnx_path: Path, folder: Path, options: TensorRtOptions, cache: Path | None) -> BuildReport:
@@ -107,7 +109,8 @@ def build_here(trt: Any, onnx_path: Path, folder: Path, options: TensorRtOptions
     network, _ = _parsed(trt, builder, dialect, content, log, where)
     ports = ports_of(network, where)
     require_batches(ports, options, where)
-    require_precisions(products_of(network), options, dialect, where)
+    products = products_of(network)
+    require_precisions(products, options, dialect, where)
     config = builder.create_builder_config()
     configure(trt, builder, network, config, options, dialect)
     left_to_gpu = _place_on_dla(trt, builder, network, config, options)
@@ -134,6 +137,7 @@ def build_here(trt: Any, onnx_path: Path, folder: Path, options: TensorRtOptions
         sha256=digest_bytes(plan_bytes),
         parse_s=parsed - started,
         build_s=built - parsed,
+        products=_counts(products),
         gpu_layers=tuple(dict.fromkeys((*left_to_gpu, *logs.on_gpu_instead(log)))),
         warnings=logs.warnings_of(log),
     )

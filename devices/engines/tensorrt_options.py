@@ -13,6 +13,10 @@ from devices.profile import Precision
 Module = Literal["tensorrt", "tensorrt_rtx"]
 
 TITLES: dict[str, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+INSTALL: dict[str, str] = {
+    "tensorrt": "Install it (pip install tensorrt; on a Jetson, JetPack brings it for the system's Python)",
+    "tensorrt_rtx": "Install it: pip install tensorrt-rtx",
+}
 _STRONGLY_TYPED_SINCE = 10
 _LAST_DLA_OF_10 = (10, 7)
 _DLA_AGAIN = (11, 4, 1)
@@ -114,13 +118,16 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in found.group().split(".")[:3])
 
 
-def require_precision(title: str, precision: Precision, allowed: tuple[Precision, ...], capability: str) -> None:
+def require_precision(
+    title: str, precision: Precision, allowed: tuple[Precision, ...], capability: str, device: str = ""
+) -> None:
     """Raise `DeviceError` for a precision that the device's profile does not have, before anything is built."""
     if precision in allowed:
         return
     of_gpu = f" (compute capability {capability})" if capability else ""
     what = f"{title} computes no {precision.upper()} there{of_gpu}; it has {', '.join(allowed).upper()}"
-    raise DeviceError("precision", what, f"Choose {' or '.join(allowed)}")
+    where, fix = (f"device '{device}'", "Set quantize.precision to") if device else ("precision", "Choose")
+    raise DeviceError(where, what, f"{fix} {' or '.join(allowed)}")
 
 
 def provider(options: TensorRtOptions) -> str:

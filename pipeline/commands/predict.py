@@ -36,7 +36,7 @@ def calibrate(options: argparse.Namespace) -> int:
     from devices.calibrate import calibrate as measure
     from devices.calibrate import calibration_lines, write_calibrated
     from devices.detect import detect_host
-    from devices.engines.select import require_buildable
+    from devices.engines.select import require_measurable
     from devices.profile import load_profile
     from exporters.probes import make_probes, probe_plan
 
@@ -46,7 +46,7 @@ def calibrate(options: argparse.Namespace) -> int:
     if out.exists():
         raise DeviceError("--out", f"'{out}' is there already", "Name another file, or remove it")
     profile, host = load_profile(options.device), detect_host()
-    require_buildable(profile, host)
+    require_measurable(profile, host)
     job = CalibrateJob(seconds=options.seconds, precision=options.precision)
     with tempfile.TemporaryDirectory(prefix="espalier-probes-") as probes:
         made = make_probes(probe_plan(profile, options.precision), Path(probes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devices.detect import Host
-from devices.engines.select import require_buildable
+from devices.engines.select import require_measurable
 from devices.errors import DeviceError, RecipeError
 from devices.profile import Profile
 from devices.roofline import missing_rates
@@ -41,9 +41,11 @@ def _lacks(source: Source, profile: Profile, host: Host, precision: str) -> str 
     """What this source has not got; None when it has everything."""
     if source == "measured":
         try:
-            require_buildable(profile, host)
+            require_measurable(profile, host)
         except DeviceError as reason:
             return reason.what
+        if profile.engine.runtime != "onnxruntime":
+            return "pruning measures engines of ONNX Runtime alone"
         return None
     if source == "predicted":
         missing = missing_rates(profile.hardware, precision)

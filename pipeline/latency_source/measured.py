@@ -50,7 +50,8 @@ class ConversionConfig:
     activations: Activations | None
     """INT8 flavour; None ships FP32."""
     weight_bits: int
-    options: onnxruntime.OrtOptions
+    options: onnxruntime.OrtOptions | None
+    """Of the session; None where ONNX Runtime is not what runs the engine, and none can be made here."""
     threads: int
     """CPU threads of the comparison runs."""
 
@@ -68,6 +69,7 @@ class EngineMaker:
     def __call__(self, removed: Sequence[Unit], folder: Path) -> None:
         """Write engine and description into `folder`. Raises `ModelError` when a step cannot take the network."""
         network, config, images = copy_network(self.network), self.config, self.images
+        assert config.options is not None
         apply_plan(network, plan_for(network, removed))
         exported, simplified, quantized = (folder / f"{name}.onnx" for name in ("exported", "simplified", "quantized"))
         export_onnx(network, images, config.opset, exported, _ANY_ANSWER, config.threads)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
+from devices.profile import Precision
 from pipeline.prune.groups import Unit
 from pipeline.prune.macs import macs_counter
 from pipeline.prune.trace import Trace
@@ -17,7 +18,7 @@ from pipeline.prune.widths import IntArray, Orders, ProductSum, WidthCost, macs_
 
 Source = Literal["measured", "table", "predicted"]
 _ROUNDING = 1e-6
-_FP32_BYTES, _INT8_BYTES = 4, 1
+_FP32_BYTES, _HALF_BYTES, _INT8_BYTES = 4, 2, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,15 +117,16 @@ def parameters_budget(network: nn.Module, share: float, dense: float | None = No
     )
 
 
-def size_budget(network: nn.Module, limit_bytes: int, precision: Literal["fp32", "int8"]) -> Budget:
+def size_budget(network: nn.Module, limit_bytes: int, precision: Precision) -> Budget:
     """So many bytes may the parameters take in the precision that ships.
 
-    FP32: 4 bytes each. INT8: 1 byte for each weight of a convolution or linear layer, 4 for the rest (biases, norms,
-    tables); scales are not counted. An engine's file adds its graph.
+    FP32: 4 bytes each; FP16 and BF16: 2. INT8 and FP8: 1 byte for each weight of a convolution or linear layer, 4 for
+    the rest (biases, norms, tables); scales are not counted. An engine's file adds its graph.
     """
     shapes = _shapes(network)
-    quantized = _quantized(network) if precision == "int8" else frozenset()
-    factors = {name: _INT8_BYTES if name in quantized else _FP32_BYTES for name in shapes}
+    quantized = _quantized(network) if precision in ("int8", "fp8") else frozenset()
+    whole = _HALF_BYTES if precision in ("fp16", "bf16") else _FP32_BYTES
+    factors = {name: _INT8_BYTES if name in quantized else whole for name in shapes}
     return Budget(
         key="prune.target_size_bytes",
         unit="bytes",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from devices.profile import Precision
 from pipeline.prune.criteria.base import Loss
 from pipeline.prune.plan import PruningPlan
 
@@ -36,7 +37,7 @@ class Pruning:
     """Training images and targets, for criteria that look at data."""
     loss: Loss | None = None
     seed: int = 0
-    precision: Literal["fp32", "int8"] = "int8"
+    precision: Precision = "int8"
     """Of the engine that ships."""
     latency: LatencySetting | None = None
     """Of a target in milliseconds."""

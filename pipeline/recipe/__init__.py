@@ -16,6 +16,7 @@ from pipeline.recipe.errors import readable
 from pipeline.recipe.fit import DistillConfig, FitConfig, RecalibrateConfig
 from pipeline.recipe.paths import with_absolute_paths
 from pipeline.recipe.prune import PruneConfig
+from pipeline.recipe.quantize import MixedConfig, QuantizeConfig
 from pipeline.recipe.search import SearchConfig
 from pipeline.recipe.sections import (
     DataConfig,
@@ -25,7 +26,6 @@ from pipeline.recipe.sections import (
     ModelConfig,
     ObjectiveConfig,
     ParityConfig,
-    QuantizeConfig,
     RobustnessConfig,
 )
 from pipeline.recipe.task import TaskConfig
@@ -37,6 +37,7 @@ __all__ = [
     "FitConfig",
     "GateConfig",
     "MeasureConfig",
+    "MixedConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "ParityConfig",

@@ -63,14 +63,6 @@ class ExportConfig(Section):
     """ONNX opset; without it, the highest that both exporter and device take."""
 
 
-class QuantizeConfig(Section):
-    """Precision of the shipped engine."""
-
-    precision: Literal["int8", "fp32"] = "int8"
-    calibration_samples: Count = 256
-    """Training images whose ranges set the scales."""
-
-
 class ParityConfig(Section):
     """What a border between two forms of the network may cost."""
 
@@ -80,11 +72,14 @@ class ParityConfig(Section):
     """Export, simplify, and an FP32 engine: signal to noise of the logits, at least."""
     float_agreement: Unit = 0.99
     """The same: share of samples with the same answer, at least."""
+    half_sqnr_db: float = 30.0
+    """A graph in FP16 or BF16, and its engine: signal to noise of the logits, at least."""
+    half_agreement: Unit = 0.97
     int8_sqnr_db: float = 10.0
-    """Quantize: signal to noise of the logits, at least."""
+    """Quantize, to INT8 or FP8: signal to noise of the logits, at least."""
     int8_agreement: Unit = 0.9
     int8_engine_sqnr_db: float = 25.0
-    """An INT8 engine against its own quantized graph: only rounding may differ."""
+    """A quantized engine against its own graph: only rounding may differ."""
     int8_engine_agreement: Unit = 0.97
 
 
@@ -97,6 +92,8 @@ class MeasureConfig(Section):
     """Time each engine runs before anything counts."""
     processes: Annotated[int, Field(ge=1, le=100)] = 3
     """Fresh processes per engine that load time and memory are the medians of."""
+    rebuilds: Annotated[int, Field(ge=2, le=20)] | None = None
+    """Builds of the candidate by TensorRT that are compared; without it, none."""
 
 
 class RobustnessConfig(Section):
@@ -124,7 +121,8 @@ class GateConfig(Section):
     """What the shipped engine must reach. Each budget is judged on the bad end of its 95 % interval."""
 
     max_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Points of clean accuracy that the shipped engine may lose against dense FP32."""
+    """Points of clean accuracy that the shipped engine may lose against the dense baseline, which is FP32 where the
+    device has it."""
     min_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
     """Percent of clean test images that the shipped engine must get right."""
     min_mean_iou: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -132,12 +130,14 @@ class GateConfig(Section):
     min_mean_ap: Annotated[float, Field(ge=0, le=100)] | None = None
     """Of detection: percent of mean average precision (overlap 0.5) on clean test images, at least."""
     max_robust_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Points of robust accuracy that the shipped engine may lose against dense FP32."""
+    """The same of robust accuracy."""
     min_robust_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
     """Percent of test images that the shipped engine must get right under every attack."""
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
     max_size_bytes: Count | None = None
     """Size of the engine file."""
+    min_speedup_dense: Annotated[float, Field(gt=0)] | None = None
+    """Median latency of the dense baseline over that of the shipped engine."""
     min_speedup_dense_fp32: Annotated[float, Field(gt=0)] | None = None
     """Median latency of the dense FP32 engine over that of the shipped one."""
     min_speedup_dense_int8: Annotated[float, Field(gt=0)] | None = None

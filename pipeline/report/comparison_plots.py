@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.report.comparison_view import BASELINE
+from pipeline.report.comparison_view import baseline_of
 from pipeline.report.engine_style import engine_class
 from pipeline.report.figures import NOT_PROVEN, TIMES, milliseconds, scaled, share, size, times
 from pipeline.report.plot_rows import Group, Row, plot_rows
@@ -15,9 +15,17 @@ from pipeline.report.verdict_view import title_of
 from pipeline.report.words import words_of
 
 _Figures = Mapping[str, Any]
-_COSTS: tuple[tuple[str, Callable[[_Figures], float], Callable[[float], str]], ...] = (
+_Cost = tuple[str, Callable[[_Figures], float], Callable[[float], str]]
+_LATENCIES: tuple[_Cost, ...] = (
     ("latency, p50", lambda engine: float(engine["latency"]["p50_ms"]["value"]), milliseconds),
     ("latency, p99", lambda engine: float(engine["latency"]["p99_ms"]["value"]), milliseconds),
+)
+_PREDICTED: _Cost = (
+    "latency, PREDICTED",
+    lambda engine: float(engine["predicted"]["latency_ms"]),
+    milliseconds,
+)
+_COSTS: tuple[_Cost, ...] = (
     ("engine size", lambda engine: float(engine["size_bytes"]), size),
     ("MACs per image", lambda engine: float(engine["macs"]), scaled),
     ("parameters", lambda engine: float(engine["parameters"]), scaled),
@@ -32,15 +40,24 @@ def comparison_plots(report: _Figures) -> list[Plot]:
 
 def _cost_plot(report: _Figures) -> Plot:
     engines = report["engines"]
-    base = next((engine for engine in engines if engine["name"] == BASELINE), engines[0])
+    base = next((engine for engine in engines if engine["name"] == baseline_of(report)), engines[0])
 
     def row(engine: _Figures, read: Callable[[_Figures], float], write: Callable[[float], str]) -> Row:
         return engine_row(report, engine, 100 * read(engine) / max(read(base), 1e-12), write(read(engine)))
 
-    groups = [Group(title, tuple(row(engine, read, write) for engine in engines)) for title, read, write in _COSTS]
+    costs = (*_latencies(report), *_COSTS)
+    groups = [Group(title, tuple(row(engine, read, write) for engine in engines)) for title, read, write in costs]
     highest = max(row.value for group in groups for row in group.rows)
     axis = linear_axis(0, max(highest, 100))
     return plot_rows("bars", "Cost by engine", groups, axis, f"% of {base['title']} (less is better)")
+
+
+def _latencies(report: _Figures) -> tuple[_Cost, ...]:
+    """Measured ones, else predicted ones where there are any."""
+    if report.get("measured", True):
+        return _LATENCIES
+    known = all(engine["predicted"]["latency_ms"] is not None for engine in report["engines"])
+    return (_PREDICTED,) if known else ()
 
 
 def _accuracy_plot(report: _Figures) -> Plot:
@@ -54,7 +71,8 @@ def _accuracy_plot(report: _Figures) -> Plot:
     axis = accuracy_axis([engine[key] for _, key in kinds for engine in engines if engine[key]])
     words = words_of(report)
     note = "" if len(groups) > 1 else f"Robust {words.noun} is {NOT_PROVEN}: no attack was run."
-    title = f"{words.title} with 95 % intervals"
+    of = "" if report.get("measured", True) else " of the graph"
+    title = f"{words.title}{of} with 95 % intervals"
     return plot_rows("points", title, groups, axis, f"{words.axis}, %{from_what(axis)}", note)
 
 

@@ -21,7 +21,6 @@ from pipeline.report.figures import (
 from pipeline.report.verdict_view import title_of
 from pipeline.report.words import words_of
 
-BASELINE = "dense-fp32"
 WHOLE_SET = {"mean_iou": "mean IoU", "mean_ap": "mean average precision"}
 """Figures of a whole set of images, where the task has them."""
 _Figures = Mapping[str, Any]
@@ -53,6 +52,10 @@ class TableRow:
     cells: tuple[Cell, ...]
 
 
+_MakeRow = Callable[[str, Callable[[_Figures], Cell]], TableRow]
+"""A row by its label and what it says of an engine."""
+
+
 @dataclass(frozen=True)
 class TableGroup:
     """Rows that belong together."""
@@ -61,17 +64,19 @@ class TableGroup:
     rows: tuple[TableRow, ...]
 
 
+def baseline_of(report: _Figures) -> str:
+    """Name of the engine that all others are compared with; before there were others, it was FP32."""
+    return str(report.get("baseline", "dense-fp32"))
+
+
 def tiles(report: _Figures) -> list[Tile]:
-    """The engine that ships in a few figures, each beside that of the dense FP32 engine."""
+    """The engine that ships in a few figures, each beside that of the dense baseline."""
     engines = {engine["name"]: engine for engine in report["engines"]}
     shipped, samples, noun = engines[report["shipped"]], report["samples"], words_of(report).noun
-    before = engines.get(BASELINE) if report["shipped"] != BASELINE else None
+    before = engines.get(baseline_of(report)) if report["shipped"] != baseline_of(report) else None
 
     def compared(text: Callable[[_Figures], str]) -> str:
         return f"{before['title']}: {text(before)}" if before else ""
-
-    def p99(engine: _Figures) -> str:
-        return milliseconds(engine["latency"]["p99_ms"]["value"])
 
     def accuracy(label: str, key: str) -> Tile:
         if not shipped[key]:
@@ -86,12 +91,35 @@ def tiles(report: _Figures) -> list[Tile]:
 
     return [
         *_speed_tiles(report),
-        Tile("latency, p99", p99(shipped), _within(shipped["latency"]["p99_ms"], significant), compared(p99)),
+        _latency_tile(shipped, compared),
         Tile("engine size", size(shipped["size_bytes"]), "", compared(lambda engine: size(engine["size_bytes"]))),
         accuracy(f"clean {noun}", "clean"),
         *(accuracy(f"{title}, clean", key) for key, title in WHOLE_SET.items() if shipped.get(key)),
         accuracy(f"robust {noun}, worst case", "robust"),
     ]
+
+
+def _latency_tile(shipped: _Figures, compared: Callable[[Callable[[_Figures], str]], str]) -> Tile:
+    """The 99th percentile; of an engine that was not run, the prediction."""
+    if shipped["latency"] is None:
+
+        def predicted(engine: _Figures) -> str:
+            return milliseconds(engine["predicted"]["latency_ms"])
+
+        return Tile("latency, predicted", predicted(shipped), predicted_bounds(shipped), compared(predicted))
+
+    def p99(engine: _Figures) -> str:
+        return milliseconds(engine["latency"]["p99_ms"]["value"])
+
+    return Tile("latency, p99", p99(shipped), _within(shipped["latency"]["p99_ms"], significant), compared(p99))
+
+
+def predicted_bounds(engine: _Figures) -> str:
+    """How far a prediction may be off."""
+    predicted = engine["predicted"]
+    if predicted.get("low_ms") is None:
+        return "its error is not known"
+    return f"bounds: {significant(predicted['low_ms'])} to {significant(predicted['high_ms'])}"
 
 
 def _speed_tiles(report: _Figures) -> list[Tile]:
@@ -119,7 +147,8 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
             milliseconds(engine["latency"][key]["value"]), span(engine["latency"][key], significant)
         )
 
-    words = words_of(report)
+    words, baseline = words_of(report), baseline_of(report)
+    against = title_of(report, baseline)
     whole = [
         row(f"clean, {title}", lambda engine, key=key: accuracy_cell(engine.get(key), samples))  # type: ignore[misc]
         for key, title in WHOLE_SET.items()
@@ -127,11 +156,13 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
     ]
     accuracy = (
         row(f"clean {words.noun}", lambda engine: accuracy_cell(engine["clean"], samples)),
-        row("clean, against dense FP32", lambda engine: _change(engine, "clean")),
+        row(f"clean, against {against}", lambda engine: _change(engine, "clean", baseline)),
         *whole,
         row(f"robust {words.noun}, worst case", lambda engine: accuracy_cell(engine["robust"], samples)),
-        row("robust, against dense FP32", lambda engine: _change(engine, "robust")),
+        row(f"robust, against {against}", lambda engine: _change(engine, "robust", baseline)),
     )
+    if not report.get("measured", True):
+        return [TableGroup(f"{words.title} of the graph", accuracy), *_ahead_groups(row)]
     latency = (
         row("p50: half of the queries", percentile("p50_ms")),
         row("p90: 90 % of the queries", percentile("p90_ms")),
@@ -144,14 +175,40 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
         TableGroup("Latency of one image, within", latency),
         TableGroup("Speed: ratio of median latency", _speedup_rows(report)),
         TableGroup("Throughput", _throughput_rows(report)),
-        TableGroup("Cost", _cost_rows(row)),
+        TableGroup("Cost", _cost_rows(row, all("build_s" in engine for engine in report["engines"]))),
     ]
     return [group for group in groups if group.rows]
 
 
-def _cost_rows(row: Callable[[str, Callable[[_Figures], Cell]], TableRow]) -> tuple[TableRow, ...]:
+def _ahead_groups(row: _MakeRow) -> list[TableGroup]:
+    """Of engines that were built and not run."""
+    predicted = row(
+        "latency of one image",
+        lambda engine: Cell(milliseconds(engine["predicted"]["latency_ms"]), predicted_bounds(engine)),
+    )
+    cost = (
+        row("engine size", lambda engine: Cell(size(engine["size_bytes"]))),
+        _built_row(row),
+        row("convolutions and products", lambda engine: Cell(_products(engine))),
+        row("MACs per image", lambda engine: Cell(f"{engine['macs']:,}")),
+        row("parameters", lambda engine: Cell(f"{engine['parameters']:,}")),
+    )
+    return [TableGroup("Predicted, not measured", (predicted,)), TableGroup("Cost", cost)]
+
+
+def _built_row(row: _MakeRow) -> TableRow:
+    return row("built in", lambda engine: Cell(f"{significant(engine['build_s'])} s"))
+
+
+def _products(engine: _Figures) -> str:
+    """What the parser took them for."""
+    return ", ".join(f"{count} in {name.upper()}" for name, count in sorted(engine["products"].items()))
+
+
+def _cost_rows(row: _MakeRow, built: bool) -> tuple[TableRow, ...]:
     return (
         row("engine size", lambda engine: Cell(size(engine["size_bytes"]))),
+        *((_built_row(row),) if built else ()),
         row("load time", lambda engine: Cell(milliseconds(engine["footprint"]["load_ms"]))),
         row("first query", lambda engine: Cell(milliseconds(engine["footprint"]["first_query_ms"]))),
         row("memory of the engine", lambda engine: Cell(size(engine["footprint"]["engine_memory_bytes"]))),
@@ -219,10 +276,10 @@ def accuracy_cell(interval: _Figures | None, samples: int) -> Cell:
     return Cell(f"{share(interval['value'], samples)} %", span(interval, lambda value: share(value, samples)))
 
 
-def _change(engine: _Figures, key: str) -> Cell:
+def _change(engine: _Figures, key: str, baseline: str) -> Cell:
     if not engine[key]:
         return Cell(NOT_PROVEN)
-    if engine["name"] == BASELINE:
+    if engine["name"] == baseline:
         return Cell("reference")
     gained = engine[key]["difference"]
     return Cell(f"{points(gained['value'])} points", span(gained, points))

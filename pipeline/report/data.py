@@ -11,9 +11,22 @@ from devices.errors import BundleError, StorageError
 from devices.files import read_json
 from devices.robustness import INDEX_FILE, EvaluationSets, read_sets
 from devices.scoring import Scoring
+from pipeline.engine_plan import engine_title, in_order
+from pipeline.graph_nodes import ENGINE_PREFIX
 from pipeline.recipe import section_of
 from pipeline.recipe.paths import portable_recipe
 from pipeline.report.images import image_pairs
+from pipeline.results import (
+    DECISION,
+    GRAPH_REPLAYS,
+    REBUILDS,
+    REPLAYS,
+    STARTS,
+    figures_of,
+    is_measured,
+    replays_of,
+    shipped_of,
+)
 from pipeline.search.study import STUDY_FILE
 from pipeline.store import Stored
 from pipeline.versions import library_versions
@@ -21,21 +34,16 @@ from pipeline.work import StepInputs, Work
 
 FORMAT = "espalier-report/1"
 _BINS = 60
-_TITLES = {
-    "dense-fp32": "dense, FP32",
-    "dense-int8": "dense, INT8",
-    "compressed-fp32": "compressed, FP32",
-    "compressed-int8": "compressed, INT8",
-}
 
 
 def assemble_report(inputs: StepInputs) -> dict[str, Any]:
     """The content of `report.json`."""
     work, results = inputs.work, inputs.results
-    measured, attacked = results["measurements"].metrics, results["replays"].metrics
-    engines = [name for name in _TITLES if name in measured["engines"]]
+    measured, attacked, shipped = figures_of(results), replays_of(results), shipped_of(results)
+    engines = in_order(measured["engines"])
     sets = _sets(inputs)
-    replayed = read_json(inputs.path("replays") / "replay.json", BundleError)
+    replays = inputs.path(REPLAYS if is_measured(results) else GRAPH_REPLAYS)
+    replayed = read_json(replays / "replay.json", BundleError)
     outcomes = replayed["correct" if sets.scoring.kind == "classification" else "scores"]
     pruned = results["pruned"].metrics if "pruned" in results else None
     return {
@@ -43,13 +51,17 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "name": work.recipe.name,
         "device": {"name": work.profile.name, "title": work.profile.title},
         "task": sets.scoring.kind,
-        "shipped": work.shipped,
+        "measured": is_measured(results),
+        "baseline": work.baseline,
+        "shipped": shipped,
+        "decision": results[DECISION].metrics,
         "verdict": results["verdict"].metrics,
         "engines": [_engine(name, results, measured["engines"][name], attacked["engines"][name]) for name in engines],
         "speedups": measured["speedups"],
-        "same_engine_twice": measured["same_engine_twice"],
-        "conditions": {key: measured[key] for key in ("threads", "pinned_cpus", "governor", "load_average_before")},
-        "latency_histogram": _histogram(inputs, engines),
+        "same_engine_twice": measured.get("same_engine_twice"),
+        "conditions": {key: measured[key] for key in _CONDITIONS} if is_measured(results) else None,
+        "latency_histogram": _histogram(inputs, engines) if is_measured(results) else None,
+        "notes": {name: results[name].metrics["lines"] for name in (REBUILDS, STARTS) if name in results},
         "samples": attacked["samples"],
         "epsilon": work.recipe.robustness.epsilon,
         "surrogates": _surrogates(sets, results["sets"].metrics),
@@ -61,7 +73,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "parity": [
             {"step": name} | stored.metrics["parity"] for name, stored in results.items() if "parity" in stored.metrics
         ],
-        "images": image_pairs(sets, outcomes, work.shipped, work.dataset.class_names),
+        "images": image_pairs(sets, outcomes, shipped, work.dataset.class_names),
         "stages": [
             {"name": name, "stage": stored.folder.parent.name, "seconds": stored.seconds, "digest": stored.digest}
             for name, stored in results.items()
@@ -72,6 +84,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
     }
 
 
+_CONDITIONS = ("threads", "pinned_cpus", "governor", "load_average_before")
 _PRUNING_KEYS = (
     "macs_before",
     "macs_after",
@@ -131,7 +144,10 @@ def _engine(
     if form == "compressed":
         pruned = results["pruned"].metrics
         macs, parameters = pruned["macs_after"], pruned["parameters_after"]
-    return {"name": name, "title": _TITLES[name], "macs": macs, "parameters": parameters, **measured, **attacked}
+    build = results[f"{ENGINE_PREFIX}{name}"].metrics["build"]
+    told = {key: build[key] for key in ("build_s", "products") if key in build}
+    title = engine_title(name)
+    return {"name": name, "title": title, "macs": macs, "parameters": parameters, **told, **measured, **attacked}
 
 
 def _sets(inputs: StepInputs) -> EvaluationSets:

@@ -12,11 +12,12 @@ _SHAPES = {"dense": "M0-5A5 5 0 1 1 0 5A5 5 0 1 1 0-5Z", "compressed": "M0-6.5L6
 def engine_class(name: str) -> str:
     """CSS classes of an engine, from a fixed list whatever its name is."""
     form = "compressed" if name.startswith("compressed") else "dense"
-    return f"{form} {'full' if name.endswith('fp32') else 'reduced'}"
+    filling = "full" if name.endswith("fp32") else "half" if name.endswith(("fp16", "bf16")) else "reduced"
+    return f"{form} {filling}"
 
 
 def marker(style: str) -> Markup:
-    """The mark of an engine around the origin: circle (dense) or diamond, hollow (FP32) or filled."""
+    """The mark of an engine around the origin: circle (dense) or diamond, hollow (FP32), tinted (16 bits) or filled."""
     return element("path", d=_SHAPES[style.split()[0]], class_=f"mark {style}")
 
 

@@ -22,6 +22,7 @@ from pipeline.report.search_view import search_section
 from pipeline.report.toml_text import toml_text
 from pipeline.report.verdict_view import title_of, verdict_view
 from pipeline.report.words import words_of
+from pipeline.summary import decision_lines, is_measured, prediction_notes
 
 _FOLDER = Path(__file__).parent
 _LAYERS_SHOWN = 16
@@ -50,7 +51,7 @@ def _environment() -> Environment:
 
 
 def _content(report: dict[str, Any]) -> dict[str, Any]:
-    layers = report["layers"]
+    layers, measured = report["layers"], is_measured(report)
     return {
         "report": report,
         "words": words_of(report),
@@ -60,8 +61,12 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "tiles": comparison_view.tiles(report),
         "comparison": comparison_view.comparison_table(report),
         "comparison_plots": comparison_plots(report),
-        "same_engine_twice": comparison_view.same_engine_twice(report),
-        "latency_plot": plot_latency(report),
+        "measured": measured,
+        "same_engine_twice": comparison_view.same_engine_twice(report) if measured else "",
+        "latency_plot": plot_latency(report) if measured else None,
+        "prediction_notes": [] if measured else prediction_notes(report),
+        "decision": decision_lines(report),
+        "notes": [line for lines in report.get("notes", {}).values() for line in lines],
         "attacks": robustness_view.attacks(report),
         "attack_plot": robustness_view.attack_plot(report),
         "strength_plots": plot_strengths(report),
@@ -85,7 +90,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "stages_s": sum(stage["seconds"] for stage in report["stages"]),
         "host": record_view.host_facts(report),
         "versions": record_view.version_facts(report),
-        "conditions": record_view.condition_facts(report),
+        "conditions": record_view.condition_facts(report) if measured else [],
         "recipe_toml": toml_text(report["recipe"]),
     }
 

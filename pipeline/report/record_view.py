@@ -71,18 +71,27 @@ def parity_sentence(report: _Figures) -> str:
     asked = report["recipe"]["parity"]
     if all(row["agreement"] is None for row in report["parity"]):
         return (
-            f"Asked of a border between float forms: SQNR of at least {asked['float_sqnr_db']:g} dB; of quantization: "
+            f"Asked of a border between float forms: SQNR of at least {asked['float_sqnr_db']:g} dB"
+            f"{_half(asked, False)}; of quantization: "
             f"{asked['int8_sqnr_db']:g} dB; of an INT8 engine against its graph: {asked['int8_engine_sqnr_db']:g} dB. "
             "Of several outputs the worst counts. A border that breaks its limit stops the run."
         )
     unit = "pixels" if words_of(report).kind == "segmentation" else "samples"
     return (
         f"Asked of a border between float forms: SQNR of at least {asked['float_sqnr_db']:g} dB and the same "
-        f"answer for at least {100 * asked['float_agreement']:g} % of the {unit}; of quantization: "
+        f"answer for at least {100 * asked['float_agreement']:g} % of the {unit}{_half(asked, True)}; of quantization: "
         f"{asked['int8_sqnr_db']:g} dB and {100 * asked['int8_agreement']:g} %; of an INT8 engine against its graph: "
         f"{asked['int8_engine_sqnr_db']:g} dB and {100 * asked['int8_engine_agreement']:g} %. "
         "A border that breaks its limit stops the run."
     )
+
+
+def _half(asked: _Figures, agreement: bool) -> str:
+    """The same of FP16 and BF16, in recipes that know them."""
+    if "half_sqnr_db" not in asked:
+        return ""
+    also = f" and {100 * asked['half_agreement']:g} %" if agreement else ""
+    return f"; of FP16 and BF16: {asked['half_sqnr_db']:g} dB{also}"
 
 
 def stage_seconds(seconds: float) -> str:

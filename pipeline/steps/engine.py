@@ -22,8 +22,9 @@ def measure(inputs: StepInputs) -> Metrics:
     work = inputs.work
     wanted = work.recipe.measure
     config = MeasurePlan(
-        baseline="dense-fp32",
-        shipped=work.shipped,
+        baseline=work.baseline,
+        shipped=work.candidate,
+        may_ship=work.rivals,
         batch_sizes=work.profile.measure.batch_sizes,
         latency=LatencyConfig(duration_s=wanted.duration_s, warmup_s=wanted.warmup_s, seed=work.recipe.seed),
         processes=wanted.processes,
@@ -39,7 +40,7 @@ def attack(inputs: StepInputs) -> Metrics:
     sets = read_sets(read_json(index, BundleError), lambda name: (folder / name).read_bytes(), str(index))
     scorer = task_of(inputs.work.recipe.task).scores
     result = attack_engines(
-        _engines(inputs), "dense-fp32", sets, inputs.work.host, inputs.folder, inputs.progress, scorer
+        _engines(inputs), inputs.work.baseline, sets, inputs.work.host, inputs.folder, inputs.progress, scorer
     )
     return result.metrics
 

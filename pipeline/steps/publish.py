@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from devices.engine_files import read_engine
 from devices.files import write_atomic, write_json
@@ -10,11 +12,26 @@ from devices.preprocess import Preprocess
 from devices.robustness import INDEX_FILE
 from devices.stage import Metrics
 from exporters.package import assemble_deploy, assemble_evidence
+from pipeline.engine_plan import graph_of
 from pipeline.gate import judge
+from pipeline.graph_nodes import ENGINE_PREFIX
 from pipeline.recipe import section_of
 from pipeline.recipe.paths import portable_recipe
 from pipeline.report.data import assemble_report
 from pipeline.report.page import render_page
+from pipeline.results import (
+    DECISION,
+    GRAPH_REPLAYS,
+    MEASUREMENTS,
+    PREDICTIONS,
+    REBUILDS,
+    REPLAYS,
+    STARTS,
+    figures_of,
+    is_measured,
+    replays_of,
+    shipped_of,
+)
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.store import RESULT_FILE, Stored
 from pipeline.tasks.select import task_of
@@ -24,14 +41,15 @@ from pipeline.work import StepInputs
 VERDICT_FILE = "verdict.json"
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
+_EVIDENCE = (MEASUREMENTS, PREDICTIONS, REPLAYS, GRAPH_REPLAYS, DECISION, REBUILDS, STARTS, "verdict")
+"""Results whose files prove something."""
 
 
 def gate(inputs: StepInputs) -> Metrics:
     """Judge the shipped engine against the recipe's budgets."""
     work = inputs.work
-    verdict = judge(
-        work.recipe.gate, inputs.results["measurements"].metrics, inputs.results["replays"].metrics, work.shipped
-    )
+    figures, replays = figures_of(inputs.results), replays_of(inputs.results)
+    verdict = judge(work.recipe.gate, figures, replays, shipped_of(inputs.results), work.baseline)
     content = verdict.as_dict()
     write_json(inputs.folder / VERDICT_FILE, content)
     return content
@@ -40,13 +58,14 @@ def gate(inputs: StepInputs) -> Metrics:
 def deploy(inputs: StepInputs) -> Metrics:
     """The bundle that ships. Only reached when the gate passed."""
     work = inputs.work
-    engine = inputs.path(f"engine {work.shipped}")
+    shipped = shipped_of(inputs.results)
+    engine = inputs.path(f"{ENGINE_PREFIX}{shipped}")
     _, info = read_engine(engine)
     channels, height, width = info.input_shape
     assemble_deploy(
         inputs.folder,
         engine,
-        inputs.path(_onnx_node(inputs)) / ONNX_FILE,
+        inputs.path(graph_of(shipped, work.engines)) / ONNX_FILE,
         Preprocess(channels=channels, height=height, width=width),
         work.dataset.class_names,
         _manifest(inputs),
@@ -66,12 +85,8 @@ def report(inputs: StepInputs) -> Metrics:
 def evidence(inputs: StepInputs) -> Metrics:
     """The bundle that proves it: evaluation sets, results, report."""
     files: dict[str, Path] = {}
-    for node, prefix in (
-        ("sets", "sets/"),
-        ("measurements", "results/"),
-        ("replays", "results/"),
-        ("verdict", "results/"),
-    ):
+    for node in ("sets", *(name for name in _EVIDENCE if name in inputs.results)):
+        prefix = "sets/" if node == "sets" else "results/"
         for path in sorted(inputs.path(node).iterdir()):
             if path.name != RESULT_FILE:
                 files[prefix + path.name] = path
@@ -82,20 +97,16 @@ def evidence(inputs: StepInputs) -> Metrics:
     return {"files": len(files)}
 
 
-def _onnx_node(inputs: StepInputs) -> str:
-    form, precision = inputs.work.shipped.split("-")
-    return f"quantized {form}" if precision == "int8" else f"simplified {form}"
-
-
 def _manifest(inputs: StepInputs) -> dict[str, object]:
     work = inputs.work
     verdict = inputs.results["verdict"].metrics
-    shipped = inputs.results["measurements"].metrics["engines"][work.shipped]
-    replays = inputs.results["replays"].metrics["engines"][work.shipped]
+    name = shipped_of(inputs.results)
+    shipped, replays = figures_of(inputs.results)["engines"][name], replays_of(inputs.results)["engines"][name]
     return {
         "name": work.recipe.name,
         "device": work.profile.name,
-        "engine": work.shipped,
+        "engine": name,
+        "decision": inputs.results[DECISION].metrics,
         "task": task_of(work.recipe.task).scoring.as_dict(),
         "recipe": portable_recipe(section_of(work.recipe)),
         "versions": library_versions(),
@@ -104,11 +115,16 @@ def _manifest(inputs: StepInputs) -> dict[str, object]:
         "metrics": {
             "latency": shipped["latency"],
             "size_bytes": shipped["size_bytes"],
-            "clean_accuracy": replays["clean"],
-            "robust_accuracy": replays["robust"],
+            **_accuracies(inputs, replays),
         },
         "stages": {name: _link(stored) for name, stored in sorted(inputs.results.items())},
     }
+
+
+def _accuracies(inputs: StepInputs, replays: Mapping[str, Any]) -> dict[str, object]:
+    """Of the engine; where it did not run, of its graph, and named so."""
+    suffix = "" if is_measured(inputs.results) else "_of_graph"
+    return {f"clean_accuracy{suffix}": replays["clean"], f"robust_accuracy{suffix}": replays["robust"]}
 
 
 def _link(stored: Stored) -> dict[str, object]:

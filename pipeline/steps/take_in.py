@@ -7,7 +7,6 @@ from pathlib import Path
 from devices.stage import Metrics
 from exporters.graph_size import graph_macs, graph_parameters
 from exporters.onnx_import import import_onnx
-from pipeline.opset import choose_opset
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.work import StepInputs
 
@@ -21,7 +20,7 @@ def take_in(inputs: StepInputs) -> Metrics:
     parity, opsets = import_onnx(
         Path(work.recipe.model.onnx),
         target,
-        choose_opset(work.recipe.export, work.profile),
+        work.opset,
         work.parity_images,
         image_size=(height, width),
     )

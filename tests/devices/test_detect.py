@@ -6,13 +6,14 @@ import json
 import os
 import platform
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from devices.describe import host_lines
 from devices.detect import Host, detect_host, matches
-from devices.engines.select import ort_options, require_buildable
+from devices.engines.select import ort_options, require_buildable, require_measurable
 from devices.errors import DeviceError
 from devices.profile import EngineProfile, Profile, RecogniseProfile, load_profile, profile_names
 
@@ -123,9 +124,25 @@ def test_a_host_in_words_names_its_profiles(jetson: Host) -> None:
         assert part in text
 
 
-def test_an_engine_of_another_runtime_is_refused_with_the_way_round(host: Host) -> None:
-    with pytest.raises(DeviceError, match=r"'rtx-4090'.*TensorRT-RTX.*not a NVIDIA GeForce RTX 4090.*--device cpu"):
-        require_buildable(load_profile("rtx-4090"), replace(host, gpus=()))
+def test_what_is_built_on_the_device_is_refused_elsewhere_with_the_way_round(host: Host, jetson: Host) -> None:
+    orin = load_profile("jetson-agx-orin-64gb")
+    with pytest.raises(DeviceError, match=r"on the device itself by TensorRT.*not a NVIDIA Jetson AGX.*--device cpu"):
+        require_buildable(orin, host)
+    if find_spec("tensorrt") is None:
+        with pytest.raises(DeviceError, match=r"needs TensorRT, which is not installed.*JetPack"):
+            require_buildable(orin, jetson)
+
+
+def test_an_rtx_engine_is_built_anywhere_and_measured_where_its_gpu_is(host: Host) -> None:
+    profile, bare = load_profile("rtx-4090"), replace(host, machine="x86_64", gpus=())
+    if find_spec("tensorrt_rtx") is None:
+        with pytest.raises(DeviceError, match=r"needs TensorRT-RTX.*pip install tensorrt-rtx"):
+            require_buildable(profile, bare)
+        return
+    require_buildable(profile, bare)
+    with pytest.raises(DeviceError, match=r"not measured: this host is not a NVIDIA GeForce RTX 4090"):
+        require_measurable(profile, bare)
+    require_measurable(profile, replace(bare, gpus=("NVIDIA GeForce RTX 4090",)))
 
 
 def test_a_profile_of_another_machine_is_refused(host: Host) -> None:

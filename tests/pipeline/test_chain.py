@@ -68,7 +68,7 @@ def test_rerun_makes_nothing(drilled: tuple[Path, Path], tmp_path: Path) -> None
     again = drill.run(store, tmp_path / "again")
     assert again.returncode == 0
     lines = [line for line in again.stderr.splitlines() if line.startswith("[")]
-    assert len(lines) == 20
+    assert len(lines) == 21
     assert all(line.endswith("stored") for line in lines)
     assert (tmp_path / "again" / "run.json").read_text() == (out / "run.json").read_text()
 
@@ -85,12 +85,12 @@ def test_stages_says_what_would_run(drilled: tuple[Path, Path], tmp_path: Path) 
     arguments = ["stages", str(drill.DRILL), "--store", str(drilled[0])]
     after = drill.espalier(arguments, tmp_path)
     assert after.returncode == 0
-    assert after.stdout.count("stored") == 20
+    assert after.stdout.count("stored") == 21
     changed = drill.espalier([*arguments, "--set", "prune.target_macs=0.5"], tmp_path).stdout.splitlines()
     assert "stored" in changed[0]
     assert all("would run" in line for line in changed if "pruned" in line or "recovered" in line)
     empty = drill.espalier(["stages", str(drill.DRILL), "--store", str(tmp_path / "none")], tmp_path)
-    assert empty.stdout.count("would run") == 20
+    assert empty.stdout.count("would run") == 21
 
 
 def test_refused_run_ships_nothing(drilled: tuple[Path, Path], tmp_path: Path) -> None:

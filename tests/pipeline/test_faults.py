@@ -66,7 +66,6 @@ def loading(tmp_path: Path) -> Path:
         (("--set", "train.learning_rate=1e30"), 4, ("training", "epoch 1", "Lower learning_rate")),
         (("--set", "parity.float_sqnr_db=300"), 8, ("torch to ONNX", "300 dB")),
         (("--device", "jetson-orin-nano-8gb"), 6, ("jetson-orin-nano-8gb", "TensorRT", "--device cpu")),
-        (("--device", "rtx-4090"), 6, ("rtx-4090", "TensorRT-RTX", "--device cpu")),
         (("--device", "rtx-409"), 6, ("rtx-409", "Did you mean 'rtx-4090'")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

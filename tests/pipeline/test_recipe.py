@@ -52,7 +52,7 @@ def test_every_recipe_that_ships_is_valid(path: Path) -> None:
         ("[prune]\ntarget_macs = 0.5\nscope = 'both'", "prune.scope", "'global', 'local' or 'allocated'"),
         ("[search]\ntrials = 32", "", "add [prune] with a target"),
         ("[distill]\nweight = 0.5", "", "add [finetune]"),
-        ("[quantize]\nprecision = 'int4'", "quantize.precision", "'int8' or 'fp32'"),
+        ("[quantize]\nprecision = 'int4'", "quantize.precision", "'int8' or 'fp8'"),
         ("[robustness]\nepsilon = 8", "robustness.epsilon", "less than or equal to 1"),
         ("[robustness]\nepsilon = nan", "robustness.epsilon", "finite"),
         ("[finetune]\nepochs = 1", "", "add [prune]"),

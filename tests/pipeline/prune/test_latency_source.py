@@ -210,7 +210,7 @@ def test_the_best_source_there_is() -> None:
 @pytest.mark.parametrize(
     ("asked", "profile", "precision", "said"),
     [
-        ("measured", board(), "int8", "is 'measured', and it needs a TensorRT engine"),
+        ("measured", board(), "int8", "is 'measured', and its engine is built on the device itself by TensorRT"),
         ("table", board(), "int8", "is 'table', and the profile has no [latency_table]"),
         ("table", board(latency_table=TABLE), "fp32", "[latency_table] is of int8, and fp32 ships"),
         (
@@ -236,7 +236,12 @@ def test_a_device_without_any_source_is_refused_with_all_that_is_missing() -> No
     with pytest.raises(RecipeError) as refused:
         choose_source("auto", profile, HOST, "int8")
     assert refused.value.where == "prune.target_latency_ms"
-    for part in ("measured here (it needs", "no [latency_table]", "lacks hardware.bandwidth_gb_s", "set target_macs"):
+    for part in (
+        "measured here (its engine is built on",
+        "no [latency_table]",
+        "lacks hardware.bandwidth_gb_s",
+        "set target_macs",
+    ):
         assert part in str(refused.value)
 
 

@@ -1,0 +1,20 @@
+"""What a recipe asks for and a device cannot do, by its profile: said before anything runs."""
+
+from __future__ import annotations
+
+from devices.errors import RecipeError
+from pipeline.work import Work
+
+
+def require_possible(work: Work) -> None:
+    """Raise `DeviceError` or `RecipeError` for what the profile says cannot be, or cannot be judged."""
+    gate, plan = work.recipe.gate, work.engines
+    for precision in ("fp32", "int8"):
+        key = f"min_speedup_dense_{precision}"
+        if getattr(gate, key) is not None and precision not in plan.precisions:
+            built = ", ".join(plan.precisions)
+            what = f"needs a dense {precision.upper()} engine, and on {work.profile.name} this run builds {built}"
+            raise RecipeError(f"gate.{key}", what, "Take min_speedup_dense, which is against the dense baseline")
+    if work.recipe.measure.rebuilds is not None and work.profile.engine.runtime == "onnxruntime":
+        what = f"is of TensorRT, and {work.profile.name} runs ONNX Runtime, which builds the same engine every time"
+        raise RecipeError("measure.rebuilds", what, "Leave it out")

@@ -1,0 +1,57 @@
+"""Step: a graph to an engine, by the library that the device's profile names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from devices.agent_build import BuildJob, build_engine
+from devices.agent_config import decode
+from devices.engine_files import engine_name, read_engine, read_info
+from devices.engines import onnxruntime
+from devices.engines.base import EngineInfo
+from devices.engines.select import open_engine
+from devices.errors import DeviceError
+from devices.files import digest_file
+from devices.profile import Profile
+from devices.stage import Metrics
+from exporters.parity import compare, require
+from pipeline.steps.convert import ONNX_FILE, reference_of
+from pipeline.steps.limits import agreement_of, rounding_limits
+from pipeline.work import StepInputs
+
+
+def build(inputs: StepInputs) -> Metrics:
+    """ONNX to engine; where it runs, with proof that it computes what the graph says."""
+    work = inputs.work
+    (stored,) = inputs.results.values()
+    onnx_path = stored.folder / ONNX_FILE
+    job = decode(BuildJob, inputs.options["build"], "build")
+    told = build_engine(onnx_path, inputs.folder, work.profile, job, work.host, inputs.kept)
+    info = read_info(inputs.folder)
+    size_bytes = (inputs.folder / engine_name(info)).stat().st_size
+    metrics: dict[str, object] = {"size_bytes": size_bytes, "build": told}
+    if not work.measured:
+        require_described(info, onnx_path, work.profile, work.dataset.input_shape)
+        return metrics
+    engine = open_engine(*read_engine(inputs.folder), work.host)
+    expected = onnxruntime.open_reference(reference_of(stored.folder), work.recipe.threads)(work.parity_images)
+    answered = engine.run_all(work.parity_images)
+    found = answered if isinstance(expected, tuple) else answered[0]
+    parity = compare("ONNX to engine", expected, found, agreement_of(inputs))
+    limits = rounding_limits(work.recipe.parity, job.precision)
+    require(parity, limits, "The engine does not compute what the graph says; report it with its model")
+    return {"parity": parity.as_dict(), **metrics}
+
+
+def require_described(info: EngineInfo, onnx_path: Path, profile: Profile, image: tuple[int, int, int]) -> None:
+    """Check what can be checked of an engine that cannot be run here. Raises `DeviceError`."""
+    asked = {
+        "runtime": profile.engine.runtime,
+        "compute_capability": profile.hardware.compute_capability or "",
+        "onnx_sha256": digest_file(onnx_path),
+        "input_shape": image,
+    }
+    for name, wanted in asked.items():
+        if getattr(info, name) != wanted:
+            what = f"says {name} {getattr(info, name)}, and {wanted} was to be built"
+            raise DeviceError("engine", what, "Report it with its model")

@@ -1,0 +1,147 @@
+"""Steps that bring a graph to fewer bits: INT8 and FP8 with mixed precision, FP16 and BF16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.engines.base import Outputs
+from devices.errors import StorageError
+from devices.files import read_json, write_json
+from devices.scoring import as_tuple
+from devices.stage import Metrics
+from exporters.fp8 import convert_fp8
+from exporters.half import HalfOptions, HalfType, convert_half
+from exporters.mixed import MixedConfig, choose_fp8_layers, choose_int8_layers
+from exporters.quantize import convert_int8
+from exporters.quantize_layers import has_attention
+from exporters.quantize_options import Operators, QuantizeOptions
+from pipeline.data import seeded_choice
+from pipeline.steps.convert import ONNX_FILE, STAND_IN_FILE, still_two_of_four
+from pipeline.steps.limits import agreement_of, graph_limits, rounding_limits
+from pipeline.tasks.select import task_of
+from pipeline.work import StepInputs
+
+MIXED_FILE = "mixed.json"
+
+
+def mix(inputs: StepInputs) -> Metrics:
+    """Choose the layers that stay in higher precision, so that the recipe's accuracy budget holds."""
+    work = inputs.work
+    config, wanted = work.recipe.quantize, work.recipe.quantize.mixed
+    assert wanted is not None
+    train = work.dataset.train
+    # Not those that set scales, and not those that prove parity.
+    passed_over = config.calibration_samples + work.recipe.parity.samples
+    chosen = seeded_choice(len(train), wanted.samples, work.recipe.seed, passed_over)
+    judge_NCHW, targets = train.batch(chosen), train.labels[chosen]
+    task = task_of(work.recipe.task)
+
+    def score(outputs: Outputs) -> float:
+        return float(np.mean(task.scores(as_tuple(outputs), targets).values))
+
+    asked = MixedConfig(
+        min_sqnr_db=wanted.min_sqnr_db,
+        min_agreement=wanted.min_agreement,
+        max_score_drop=None if wanted.max_score_drop is None else wanted.max_score_drop / 100,
+        sensitivity=wanted.sensitivity,
+        max_trials=wanted.max_trials,
+    )
+    source, options, threads = _source(inputs), _options(inputs, ()), work.recipe.threads
+    images = _calibration(inputs)
+    if config.precision == "fp8":
+        choice = choose_fp8_layers(source, images, judge_NCHW, asked, threads, options, task.agreement, score)
+    else:
+        activations = work.profile.engine.int8_activations
+        assert activations is not None
+        flavour = activations, work.weight_bits
+        choice = choose_int8_layers(
+            source, images, judge_NCHW, *flavour, asked, threads, options, task.agreement, score
+        )
+    write_json(inputs.folder / MIXED_FILE, choice.as_dict())
+    total = len({*(harm.layer for harm in choice.harms), *choice.kept})
+    return {"kept": list(choice.kept), "layers": total, "trials": len(choice.curve), "judged_on": choice.judged_on}
+
+
+def quantize(inputs: StepInputs) -> Metrics:
+    """Simplified ONNX to INT8 or FP8, calibrated on training images only."""
+    work = inputs.work
+    config, parity = work.recipe.quantize, work.recipe.parity
+    kept = _kept_layers(inputs)
+    images, options = _calibration(inputs), _options(inputs, kept)
+    target, limits = inputs.folder / ONNX_FILE, graph_limits(parity, config.precision)
+    told: dict[str, object] = {"calibration_samples": len(images), "kept": list(kept), "operators": options.operators}
+    given, held = (_source(inputs), target, images, work.parity_images), (limits, work.recipe.threads)
+    if config.precision == "fp8":
+        found = convert_fp8(*given, *held, agreement_of(inputs), options).parity
+    else:
+        activations, bits = work.profile.engine.int8_activations, work.weight_bits
+        assert activations is not None
+        found = convert_int8(*given, activations, bits, *held, agreement_of(inputs), options).parity
+        told |= {"activations": activations, "weight_bits": bits}
+    return {"parity": found.as_dict(), **told, "two_of_four": still_two_of_four(inputs)}
+
+
+def half(inputs: StepInputs) -> Metrics:
+    """A graph in FP32, or what of a quantized one is in FP32, to FP16 or BF16."""
+    work, precision = inputs.work, inputs.options["precision"]
+    parity = work.recipe.parity
+    to: HalfType = "bf16" if precision == "bf16" else "fp16"
+    conversion = convert_half(
+        _source(inputs),
+        inputs.folder / ONNX_FILE,
+        work.parity_images,
+        HalfOptions(precision=to),
+        rounding_limits(parity, precision),
+        work.recipe.threads,
+        agreement_of(inputs),
+        inputs.folder / STAND_IN_FILE,
+    )
+    return {
+        "parity": conversion.parity.as_dict(),
+        "in_half": conversion.in_half,
+        "kept": list(conversion.kept),
+        "overflows": [overflow.node for overflow in conversion.overflows],
+        "flushed_share": conversion.flushed_share,
+        "two_of_four": still_two_of_four(inputs),
+    }
+
+
+def _source(inputs: StepInputs) -> Path:
+    return inputs.path(inputs.options["source"]) / ONNX_FILE
+
+
+def _calibration(inputs: StepInputs) -> NDArray[np.float32]:
+    work = inputs.work
+    train = work.dataset.train
+    return train.batch(seeded_choice(len(train), work.recipe.quantize.calibration_samples, work.recipe.seed))
+
+
+def _kept_layers(inputs: StepInputs) -> tuple[str, ...]:
+    """Layers that stay in higher precision, by the stored choice."""
+    chosen = inputs.options["mixed"]
+    if chosen is None:
+        return ()
+    return tuple(read_json(inputs.path(chosen) / MIXED_FILE, StorageError)["kept"])
+
+
+def _options(inputs: StepInputs, keep: tuple[str, ...]) -> QuantizeOptions:
+    config = inputs.work.recipe.quantize
+    return QuantizeOptions(
+        calibration=config.calibration,
+        percentile=config.percentile,
+        operators=_operators(inputs),
+        keep=keep,
+        smooth_strength=config.smooth_strength,
+    )
+
+
+def _operators(inputs: StepInputs) -> Operators:
+    config = inputs.work.recipe.quantize
+    if config.operators != "auto":
+        return config.operators
+    by_tensorrt = inputs.work.profile.engine.runtime != "onnxruntime"
+    few = by_tensorrt or config.precision == "fp8" or has_attention(_source(inputs))
+    return "products" if few else "all"
