@@ -32,7 +32,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
 	@echo "  Variables: RECIPE=$(RECIPE) DEVICE=$(DEVICE) ARGS= VENV=$(VENV) PYTHON=$(PYTHON) TORCH_INDEX="
 
-run: $(VENV)/.compress ## run a recipe for a device: RECIPE=recipes/x.toml DEVICE=cpu
+run: $(VENV)/.compress $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## run a recipe for a device: RECIPE=recipes/x.toml DEVICE=cpu
 	$(BIN)/espalier run $(RECIPE) --device $(DEVICE) $(ARGS)
 
 test: lint ## lint, check types and run all tests
@@ -89,12 +89,16 @@ $(VENV)/.compress: $(VENV)/.python pyproject.toml constraints
 	$(PIP) --editable '.[compress]'
 	@touch $@
 
+$(VENV)/.rtx: $(VENV)/.compress
+	$(PIP) --editable '.[compress,tensorrt-rtx]'
+	@touch $@
+
 $(VENV)/.search: $(VENV)/.compress
 	$(PIP) --editable '.[compress,search]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.compress
-	$(PIP) --editable '.[compress,search,distributed,test,lint]'
+	$(PIP) --editable '.[compress,search,distributed,tensorrt-rtx,test,lint]'
 	@touch $@
 
 # torch-pruning and transformers beside what Espalier itself needs.

@@ -19,9 +19,7 @@ from pipeline.report.images import image_pairs
 from pipeline.results import (
     DECISION,
     GRAPH_REPLAYS,
-    REBUILDS,
     REPLAYS,
-    STARTS,
     figures_of,
     is_measured,
     replays_of,
@@ -61,7 +59,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "same_engine_twice": measured.get("same_engine_twice"),
         "conditions": {key: measured[key] for key in _CONDITIONS} if is_measured(results) else None,
         "latency_histogram": _histogram(inputs, engines) if is_measured(results) else None,
-        "notes": {name: results[name].metrics["lines"] for name in (REBUILDS, STARTS) if name in results},
+        "notes": {name: stored.metrics["lines"] for name, stored in results.items() if "lines" in stored.metrics},
         "samples": attacked["samples"],
         "epsilon": work.recipe.robustness.epsilon,
         "surrogates": _surrogates(sets, results["sets"].metrics),

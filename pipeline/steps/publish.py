@@ -85,8 +85,15 @@ def report(inputs: StepInputs) -> Metrics:
 def evidence(inputs: StepInputs) -> Metrics:
     """The bundle that proves it: evaluation sets, results, report."""
     files: dict[str, Path] = {}
-    for node in ("sets", *(name for name in _EVIDENCE if name in inputs.results)):
-        prefix = "sets/" if node == "sets" else "results/"
+    chosen = [name for name in inputs.results if name in _EVIDENCE or name.startswith("mixed ")]
+    for node in ("sets", *chosen):
+        prefix = (
+            "sets/"
+            if node == "sets"
+            else f"results/{node.replace(' ', '-')}/"
+            if node.startswith("mixed")
+            else "results/"
+        )
         for path in sorted(inputs.path(node).iterdir()):
             if path.name != RESULT_FILE:
                 files[prefix + path.name] = path

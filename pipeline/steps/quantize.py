@@ -15,6 +15,7 @@ from devices.stage import Metrics
 from exporters.fp8 import convert_fp8
 from exporters.half import HalfOptions, HalfType, convert_half
 from exporters.mixed import MixedConfig, choose_fp8_layers, choose_int8_layers
+from exporters.mixed_choice import mixed_lines
 from exporters.quantize import convert_int8
 from exporters.quantize_layers import has_attention
 from exporters.quantize_options import Operators, QuantizeOptions
@@ -61,8 +62,14 @@ def mix(inputs: StepInputs) -> Metrics:
             source, images, judge_NCHW, *flavour, asked, threads, options, task.agreement, score
         )
     write_json(inputs.folder / MIXED_FILE, choice.as_dict())
-    total = len({*(harm.layer for harm in choice.harms), *choice.kept})
-    return {"kept": list(choice.kept), "layers": total, "trials": len(choice.curve), "judged_on": choice.judged_on}
+    (source_name,) = inputs.results
+    line = f"{source_name.removeprefix('simplified ')}: {mixed_lines(choice)[0]}"
+    return {
+        "kept": list(choice.kept),
+        "trials": len(choice.curve),
+        "judged_on": choice.judged_on,
+        "lines": [line],
+    }
 
 
 def quantize(inputs: StepInputs) -> Metrics:
