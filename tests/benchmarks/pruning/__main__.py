@@ -33,6 +33,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="recoveries side by side, one thread each")
     parser.add_argument("--step", type=int, help="channel step, of ours and of the peer; the cpu profile's without it")
     parser.add_argument("--train-images", type=int, help="of questions: train on so many images (10,000)")
+    parser.add_argument("--arm", action="append", default=[], help="of cifar: recover this arm, not all of them")
     parser.add_argument("--prune", action="append", default=[], metavar="KEY=VALUE", help="setting of [prune] for ours")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few images, one epoch, short timings")
     options = parser.parse_args()
@@ -55,6 +56,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         seeds=tuple(range(options.seeds)),
         workers=options.workers,
         channel_step=options.step or load_profile("cpu").pruning.channel_step,
+        recovered=tuple(options.arm),
         prune={key: parse_toml_value(value) for key, value in settings.items()},
     )
     if options.train_images:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from devices.files import digest_file
 from pipeline.model import WEIGHTS_FILE
 from tests.benchmarks.pruning import data, jobs, ours, searched
 from tests.benchmarks.pruning.measure import build_engine, side_by_side
+from tests.benchmarks.pruning.ours import Request
 from tests.benchmarks.pruning.plan import PEERS, Plan
 from tests.benchmarks.pruning.recover import Job
 from tests.benchmarks.pruning.results import Results
@@ -24,8 +26,9 @@ BLOCKS = "ours, half the MACs by whole blocks"
 _WITHIN = 1.0
 _LEAST_SHARE = 0.15
 BATCH_SIZE, LEARNING_RATE = 128, 0.05
-# Of the networks that are to be as fast as another.
-_SCOPE = {"scope": "allocated"}
+# Settings of `[prune]` of the networks that are to be as fast as another.
+_BY_CHANNELS: dict[str, Any] = {"scope": "allocated"}
+_BY_BLOCKS: dict[str, Any] = {"granularity": "blocks"}
 Found = dict[str, Any]
 
 
@@ -43,8 +46,9 @@ def run(plan: Plan, results: Results) -> None:
         for arm, folder in arms.items()
     }
     for seed in plan.seeds:
-        start = arms[SEARCHED]
+        start = arms[by_blocks(CONFIGURED)]
         recoveries[f"cifar/recovered/{DISTILLED}/{seed}"] = job(plan, images, start, DISTILLED, seed, dense)
+    recoveries = {key: found for key, found in recoveries.items() if plan.recovers(key)}
     recoveries["cifar/recovered/dense/0"] = job(plan, images, dense, "dense", 0, epochs=0)
     jobs.recover_all(results, recoveries, plan.workers)
 
@@ -54,9 +58,14 @@ def equal(peer: str) -> str:
     return f"ours, as fast as {peer}"
 
 
+def by_blocks(peer: str) -> str:
+    """The same, without whole blocks instead of channels."""
+    return f"{equal(peer)}, by whole blocks"
+
+
 CONFIGURED = "peer configured"
 SEARCHED = f"{equal(CONFIGURED)}, searched"
-DISTILLED = f"{SEARCHED}, distilled"
+DISTILLED = f"{by_blocks(CONFIGURED)}, distilled"
 
 
 def job(
@@ -96,18 +105,19 @@ def _ours(plan: Plan, results: Results, dense: Path, images: Path) -> dict[str, 
     blocks = plan.ours(NAME, dense, folders[BLOCKS], images, target_macs=TARGET_MACS, granularity="blocks")
     ours.once(results, f"cifar/pruned/{BLOCKS}", blocks)
     for peer in PEERS:
-        folder = base / f"ours-as-fast-as-{peer.replace(' ', '-')}"
         other = base / peer.replace(" ", "-")
+        for arm, settings, seen in ((equal(peer), _BY_CHANNELS, None), (by_blocks(peer), _BY_BLOCKS, images)):
+            folders[arm] = folder = base / arm.replace(", ", " ").replace(" ", "-")
+            request = plan.ours(NAME, dense, folder, seen, **settings)
+            decides = request.decides() | {
+                "as_fast_as": digest_file(other / WEIGHTS_FILE),
+                "search": [plan.bisections, plan.search_duration_s],
+            }
 
-        def find(folder: Path = folder, other: Path = other) -> Found:
-            return as_fast_as(plan, dense, other, folder)
+            def find(request: Request = request, other: Path = other) -> Found:
+                return as_fast_as(plan, request, other)
 
-        settings = plan.ours(NAME, dense, folder, **_SCOPE).decides() | {
-            "as_fast_as": digest_file(other / WEIGHTS_FILE),
-            "search": [plan.bisections, plan.search_duration_s],
-        }
-        results.once(f"cifar/pruned/{equal(peer)}", settings, find)
-        folders[equal(peer)] = folder
+            results.once(f"cifar/pruned/{arm}", decides, find)
     folders[SEARCHED] = _searched(plan, results, dense, images, base / CONFIGURED.replace(" ", "-"))
     return folders
 
@@ -123,21 +133,24 @@ def _searched(plan: Plan, results: Results, dense: Path, images: Path, other: Pa
     return folder
 
 
-def as_fast_as(plan: Plan, dense: Path, other: Path, folder: Path) -> Found:
-    """Prune ours to the largest share of MACs whose median latency is at most the other's.
+def as_fast_as(plan: Plan, request: Request, other: Path) -> Found:
+    """Prune as asked to the largest share of MACs whose median latency is at most the other's.
 
-    Found by bisection on FP32 engines, before any training and without data. Returns the stage's metrics. Raises
-    `SystemExit` when every share that was tried is slower.
+    Found by bisection on FP32 engines, before any training. Returns the stage's metrics. Raises `SystemExit` when every
+    share that was tried is slower.
     """
     reference = build_engine(NAME, other)
-    search = folder.with_name(f"{folder.name}-search")
+    search = request.out.with_name(f"{request.out.name}-search")
     tried: dict[float, float] = {}
+
+    def at(share: float, out: Path) -> Request:
+        return replace(request, out=out, settings=request.settings | {"target_macs": share})
 
     def ratio(share: float) -> float | None:
         """Our latency over the other's at this share of MACs; None where the share is out of reach."""
         place = search / f"{share:.4f}"
         try:
-            ours.prune(plan.ours(NAME, dense, place, target_macs=share, **_SCOPE))
+            ours.prune(at(share, place))
         except RecipeError:
             return None
         engines = {"other": reference, "ours": build_engine(NAME, place)}
@@ -148,7 +161,7 @@ def as_fast_as(plan: Plan, dense: Path, other: Path, folder: Path) -> Found:
     shutil.rmtree(search, ignore_errors=True)
     if best is None:
         raise SystemExit(f"ours is slower than {other.name} at every share of the MACs that was tried: {tried}")
-    return ours.prune(plan.ours(NAME, dense, folder, target_macs=best, **_SCOPE)) | {"share": best, "tried": tried}
+    return ours.prune(at(best, request.out)) | {"share": best, "tried": tried}
 
 
 def _largest_within(ratio: Callable[[float], float | None], bisections: int) -> float | None:

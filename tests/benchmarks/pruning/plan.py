@@ -50,6 +50,12 @@ class Plan:
     question_epochs: int = 4
     folds: int = 5
     """Of the digits, out of five."""
+    recovered: tuple[str, ...] = ()
+    """Arms of ResNet-20 that are recovered; without any, all of them. Latency is measured of all."""
+
+    def recovers(self, key: str) -> bool:
+        """Whether a recovery is wanted, by its key `cifar/recovered/ARM/SEED`."""
+        return not self.recovered or key.split("/")[2] in self.recovered
 
     def peer_settings(self, dense: Path, target_macs: float, tuned: bool) -> dict[str, Any]:
         """What decides the peer's network."""
