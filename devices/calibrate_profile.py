@@ -12,6 +12,7 @@ from typing import Any
 from devices.errors import DeviceError
 from devices.files import write_atomic
 from devices.profile import LatencyTableProfile, Profile, read_profile
+from devices.profile_session import SessionProfile
 
 
 def calibrated_profile(
@@ -42,8 +43,10 @@ def write_profile(path: Path, profile: Profile) -> None:
 
 
 def profile_toml(profile: Profile) -> str:
-    """The profile's file: unknown values are left out."""
+    """The profile's file: unknown values are left out, and options of the session that are as usual."""
     raw = asdict(profile)
+    usual = asdict(SessionProfile())
+    raw["session"] = {key: value for key, value in raw["session"].items() if value != usual[key]}
     top = {key: value for key, value in raw.items() if not isinstance(value, Mapping) and _known(value)}
     tables = {key: value for key, value in raw.items() if isinstance(value, Mapping)}
     lines = [f"{key} = {_toml(value)}" for key, value in top.items()]

@@ -7,7 +7,7 @@ from dataclasses import fields
 from devices.detect import Host, matches
 from devices.profile import Profile, load_profile, profile_names
 
-_SECTIONS = ("engine", "pruning", "measure", "hardware", "latency_table", "recognise")
+_SECTIONS = ("engine", "session", "pruning", "measure", "hardware", "latency_table", "recognise")
 
 
 def profile_lines(profile: Profile) -> list[str]:
@@ -17,7 +17,12 @@ def profile_lines(profile: Profile) -> list[str]:
         part = getattr(profile, section)
         if part is None:
             continue
-        rows = [(field.name, getattr(part, field.name)) for field in fields(part)]
+        # Of a session only what differs: a device of TensorRT has none.
+        rows = [
+            (field.name, getattr(part, field.name))
+            for field in fields(part)
+            if section != "session" or getattr(part, field.name) != field.default
+        ]
         known = [(name, value) for name, value in rows if value is not None and value != ()]
         if known:
             lines += ["", f"[{section}]"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from devices.errors import DeviceError
 from devices.files import read_toml
+from devices.profile_session import ExecutionMode, GraphOptimization, SessionProfile
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -113,6 +114,7 @@ class Profile:
     measure: MeasureProfile
     hardware: HardwareProfile
     recognise: RecogniseProfile
+    session: SessionProfile = SessionProfile()
     latency_table: LatencyTableProfile | None = None
     """Absent where nobody measured it."""
     sources: dict[str, str]
@@ -125,6 +127,7 @@ _SECTIONS: dict[str, type] = {
     "measure": MeasureProfile,
     "hardware": HardwareProfile,
     "recognise": RecogniseProfile,
+    "session": SessionProfile,
 }
 _OPTIONAL_SECTIONS: dict[str, type] = {"latency_table": LatencyTableProfile}
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -133,8 +136,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "engine.precisions": get_args(Precision),
     "engine.int8_activations": get_args(Activations),
     "latency_table.precision": get_args(Precision),
+    "session.graph_optimization": get_args(GraphOptimization),
+    "session.execution_mode": get_args(ExecutionMode),
 }
-_MAY_BE_ZERO = {"hardware.dla_cores", "latency_table.overhead_ms_per_layer"}
+_MAY_BE_ZERO = {"hardware.dla_cores", "latency_table.overhead_ms_per_layer", "session.device_id"}
 _MAY_REPEAT = {"latency_table.ms_per_gmac"}
 _HIGHEST = 1_000_000
 """No number of a profile comes near it; a library's counter would overflow far above."""
@@ -144,8 +149,8 @@ _PATTERNS: dict[str, tuple[str, str]] = {
 }
 _EXPRESSIONS = {"recognise.device_tree_model", "recognise.gpu_name"}
 _TOP_TEXTS = ("name", "title", "kind")
-_SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-_EXAMPLES = {"int": "Write a whole number", "float": "Write a number", "str": "Write it in quotes"}
+_SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+_EXAMPLES = {"int": "a whole number", "float": "a number", "str": "it in quotes", "bool": "true or false"}
 
 
 def profile_names() -> tuple[str, ...]:
@@ -199,6 +204,7 @@ def read_profile(path: Path | Traversable) -> Profile:
         measure=sections["measure"],
         hardware=sections["hardware"],
         recognise=sections["recognise"],
+        session=sections["session"],
         latency_table=table,
         sources=dict(sources),
     )
@@ -250,13 +256,12 @@ def _check_value(key: str, annotation: str, value: Any, path: Path | Traversable
 
 
 def _check_scalar(key: str, annotation: str, value: Any, where: str) -> Any:
-    choices = _CHOICES.get(key)
-    wanted = next((name for name in _SCALARS if name in annotation and choices is None), "str")
-    if isinstance(value, bool) or not isinstance(value, _SCALARS[wanted]):
-        raise DeviceError(where, f"must be of type {wanted}, not {_shown(value)}", _EXAMPLES[wanted])
+    wanted = next((name for name in _SCALARS if name in annotation and key not in _CHOICES), "str")
+    if isinstance(value, bool) != (wanted == "bool") or not isinstance(value, _SCALARS[wanted]):
+        raise DeviceError(where, f"must be of type {wanted}, not {_shown(value)}", f"Write {_EXAMPLES[wanted]}")
     if isinstance(value, str):
         _check_text(key, value, where)
-    elif isinstance(value, (int, float)):
+    elif not isinstance(value, bool):
         _check_number(key, value, where)
     return value
 

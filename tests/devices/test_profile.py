@@ -42,6 +42,17 @@ GOOD: dict[str, Any] = {
         "dla_cores": 0,
         "compute_capability": "8.7",
     },
+    "session": {
+        "graph_optimization": "extended",
+        "execution_mode": "parallel",
+        "inter_threads": 2,
+        "spinning": False,
+        "arena": False,
+        "device_id": 1,
+        "memory_limit_mb": 512,
+        "tf32": True,
+        "allow_fallback": ["Shape", "Gather"],
+    },
     "recognise": {"machine": ["aarch64"], "device_tree_model": "Some Board", "gpu_name": "Some GPU$"},
     "sources": {"engine.max_opset": "tried", "hardware": "data sheet"},
 }
@@ -97,7 +108,7 @@ def test_every_shipped_figure_has_a_source(name: str) -> None:
 
 def test_all_values_are_read(tmp_path: Path) -> None:
     profile = read_profile(write(tmp_path / "board.toml", GOOD))
-    for section in ("engine", "pruning", "measure", "hardware", "recognise"):
+    for section in ("engine", "session", "pruning", "measure", "hardware", "recognise"):
         for key, value in GOOD[section].items():
             found = getattr(getattr(profile, section), key)
             assert found == (tuple(value) if isinstance(value, list) else value)
@@ -111,6 +122,10 @@ def test_a_profile_in_words_shows_values_with_their_sources_and_nothing_unknown(
     assert [line.split() for line in text.splitlines() if "max_opset" in line] == [["max_opset", "17", "tried"]]
     assert "data sheet" in text
     assert "memory_gb" not in text
+    assert [line.split() for line in text.splitlines() if "allow_fallback" in line] == [
+        ["allow_fallback", "Shape,", "Gather"]
+    ]
+    assert "[session]" not in "\n".join(profile_lines(load_profile("cpu")))
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("cpuu", "cpu"), ("jetson-agx-orin", "jetson-agx-orin-64gb")])
@@ -163,7 +178,7 @@ def test_a_missing_section_is_named(tmp_path: Path, section: str) -> None:
 def test_a_wrong_type_is_named(tmp_path: Path, key: str) -> None:
     *section, name = key.split(".")
     good = GOOD[section[0]][name] if section else GOOD[name]
-    for bad in (True, 3 if isinstance(good, str) else "text", [[1]], [], {"a": 1}):
+    for bad in (1 if isinstance(good, bool) else True, 3 if isinstance(good, str) else "text", [[1]], [], {"a": 1}):
         error = refusal(tmp_path, changed(key, bad))
         assert error.where.endswith(f": {key}")
         assert "must be" in error.what
@@ -199,6 +214,9 @@ def test_a_rate_that_is_no_number_is_named(tmp_path: Path, bad: float) -> None:
         ("recognise.device_tree_model", "Orin (", "not a regular expression"),
         ("recognise.gpu_name", "*", "not a regular expression"),
         ("recognise.machine", [""], "is empty"),
+        ("session.graph_optimization", "al", "Did you mean 'all'?"),
+        ("session.device_id", -1, "0 or more"),
+        ("session.allow_fallback", ["Shape", "Shape"], "'Shape' twice"),
     ],
 )
 def test_a_value_that_is_none_of_the_allowed_is_named(tmp_path: Path, key: str, bad: Any, said: str) -> None:
