@@ -22,10 +22,10 @@ def calibrated_profile(
     sources = {key: text for key, text in profile.sources.items() if not key.startswith("latency_table")}
     sources["latency_table"] = source
     if channel_step is None:
-        return replace(profile, name=name, latency_table=table, sources=sources)
+        return replace(profile, name=name, based_on=None, latency_table=table, sources=sources)
     sources["pruning.channel_step"] = source
     pruning = replace(profile.pruning, channel_step=channel_step)
-    return replace(profile, name=name, pruning=pruning, latency_table=table, sources=sources)
+    return replace(profile, name=name, based_on=None, pruning=pruning, latency_table=table, sources=sources)
 
 
 def write_profile(path: Path, profile: Profile) -> None:

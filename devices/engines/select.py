@@ -56,7 +56,7 @@ def tensorrt_options(
         batches=batches,
         sparse=sparse,
         dla_core=dla_core,
-        workspace_mb=getattr(profile.measure, "workspace_mb", None),
+        workspace_mb=profile.engine.workspace_mb,
     )
 
 
