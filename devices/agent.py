@@ -114,15 +114,14 @@ def _seconds(text: str) -> float:
 
 
 def _detect(options: argparse.Namespace) -> dict[str, object]:
-    from devices.detect import detect_host, matches
-    from devices.profile import load_profile, profile_names
+    from devices.detect import detect_host
+    from devices.recognise import recognise
 
     host = detect_host()
     if not options.json:
         # The text looks for them itself, and to read all profiles twice is half the time.
         return {"host": host.as_dict()}
-    names = [name for name in profile_names() if matches(load_profile(name), host)]
-    return {"profiles": names, "host": host.as_dict()}
+    return {"profiles": [found.profile.name for found in recognise(host)], "host": host.as_dict()}
 
 
 def _build(options: argparse.Namespace) -> dict[str, object]:

@@ -16,7 +16,8 @@ from devices.engines.base import FloatArray
 from devices.engines.select import open_engine, ort_options, tensorrt_options
 from devices.errors import DataError, DeviceError
 from devices.files import write_atomic
-from devices.profile import Precision, Profile, load_profile, profile_names
+from devices.profile import Precision, Profile, load_profile
+from devices.recognise import recognise
 from devices.stage import Progress, StageResult, no_progress
 
 ONNX_FILE = "model.onnx"
@@ -82,7 +83,7 @@ def device_here(stage: str, device: str | None, force: bool) -> tuple[Profile, H
         machine = host.device_tree_model or host.cpu_model
         require_device(Job(stage=stage, device=profile, force=force), matches(profile, host), machine)
         return profile, host
-    fitting = [profile for profile in map(load_profile, profile_names()) if matches(profile, host)]
+    fitting = [found.profile for found in recognise(host)]
     special = [profile for profile in fitting if profile.kind != "cpu"] or fitting
     if len(special) != 1:
         names = ", ".join(profile.name for profile in special) or "no profile"

@@ -12,7 +12,11 @@ from pathlib import Path
 
 from devices.files import digest_value
 from devices.profile import Profile, RecogniseProfile
+from devices.telemetry.nvml import Gpu, list_gpus, load_nvml
+from devices.telemetry.power_mode import read_power_mode
 
+# Of what is sold as so many GB: a board's system keeps up to a quarter for itself, a GPU's driver next to nothing.
+_LEAST_OF_BOARD_MEMORY, _LEAST_OF_GPU_MEMORY = 0.7, 0.85
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 
 
@@ -33,6 +37,10 @@ class Host:
     python: str
     runtimes: dict[str, str]
     """Version by distribution, of the engine runtimes that are installed."""
+    gpu_details: tuple[Gpu, ...] = ()
+    """The same GPUs with memory and compute capability; empty where NVIDIA's management library is missing."""
+    power_mode: str | None = None
+    """Name of a Jetson's nvpmodel mode."""
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -55,8 +63,9 @@ class Host:
 
 
 def detect_host() -> Host:
-    """Look at this machine. Takes a few ms, up to 5 s more where `nvidia-smi` is slow to answer."""
+    """Look at this machine. Takes a few ms, up to 5 s more where `nvidia-smi` or `nvpmodel` is slow to answer."""
     flags, model = _cpu_info()
+    board, details = _device_tree_model(), list_gpus(load_nvml())
     return Host(
         machine=platform.machine(),
         system=f"{platform.system()} {platform.release()}",
@@ -65,33 +74,57 @@ def detect_host() -> Host:
         cpu_has_vnni=bool(flags & {"avx512_vnni", "avx_vnni", "asimddp"}),
         cpus=len(os.sched_getaffinity(0)),
         memory_bytes=_memory_bytes(),
-        device_tree_model=_device_tree_model(),
-        gpus=_gpus(),
+        device_tree_model=board,
+        gpus=tuple(gpu.name for gpu in details) or _names_by_command(),
         python=platform.python_version(),
         runtimes=_runtimes(),
+        gpu_details=details,
+        power_mode=_power_mode() if board else None,
     )
 
 
 def matches(profile: Profile, host: Host) -> bool:
-    """Whether the host is, or holds, the device that the profile describes.
+    """Whether the host is, or holds, the device that the profile describes, in whatever power mode.
 
     Several profiles can match: a Jetson, or a computer with a GPU, is also a CPU, whose engines it builds and measures.
+    `devices.recognise` says which of them the host is taken for.
     """
     rule = profile.recognise
     if rule == RecogniseProfile() or (rule.machine and host.machine not in rule.machine):
         return False
     if rule.device_tree_model is not None:
         model = host.device_tree_model
-        if model is None or not re.search(rule.device_tree_model, model) or not _memory_fits(profile, host):
+        if model is None or not re.search(rule.device_tree_model, model) or not _board_memory_fits(profile, host):
             return False
-    return rule.gpu_name is None or any(re.search(rule.gpu_name, name) for name in host.gpus)
+    return rule.gpu_name is None or any(gpu_matches(profile, gpu) for gpu in gpus_of(host))
 
 
-def _memory_fits(profile: Profile, host: Host) -> bool:
-    """Boards of one model name are sold with 4 or 8, 32 or 64 GB, of which the system keeps up to a quarter."""
-    if profile.hardware.memory_gb is None or host.memory_bytes is None:
-        return True
-    return 0.7 <= host.memory_bytes / (profile.hardware.memory_gb * 1e9) <= 1.2
+def gpus_of(host: Host) -> tuple[Gpu, ...]:
+    """The GPUs of a host, with what is known of each."""
+    return host.gpu_details or tuple(Gpu(name=name) for name in host.gpus)
+
+
+def gpu_matches(profile: Profile, gpu: Gpu) -> bool:
+    """Whether a GPU has the profile's name, and compute capability and memory where both are known.
+
+    Cards of one name are sold with 6 or 12 GB, 8 or 12 GB.
+    """
+    hardware, name = profile.hardware, profile.recognise.gpu_name
+    if name is None or not re.search(name, gpu.name):
+        return False
+    known = {hardware.compute_capability, gpu.compute_capability} - {None}
+    if len(known) > 1:
+        return False
+    return _fits(gpu.memory_bytes, hardware.memory_gb, _LEAST_OF_GPU_MEMORY)
+
+
+def _board_memory_fits(profile: Profile, host: Host) -> bool:
+    """Boards of one model name are sold with 4 or 8, 32 or 64 GB."""
+    return _fits(host.memory_bytes, profile.hardware.memory_gb, _LEAST_OF_BOARD_MEMORY)
+
+
+def _fits(memory_bytes: int | None, memory_gb: float | None, least: float) -> bool:
+    return memory_gb is None or memory_bytes is None or least <= memory_bytes / (memory_gb * 1e9) <= 1.2
 
 
 def _cpu_info() -> tuple[set[str], str]:
@@ -125,7 +158,12 @@ def _device_tree_model() -> str | None:
         return None
 
 
-def _gpus() -> tuple[str, ...]:
+def _power_mode() -> str | None:
+    mode = read_power_mode(Path("/"))
+    return mode.name if mode else None
+
+
+def _names_by_command() -> tuple[str, ...]:
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=5, check=False)

@@ -91,9 +91,9 @@ def parse_profile(path: Path | Traversable) -> tuple[Profile | None, tuple[Devic
 
 def _with_base(raw: dict[str, Any], path: Path | Traversable) -> dict[str, Any]:
     """The file's values over those of the profile that it is based on."""
-    base = raw.get("based_on")
-    if not isinstance(base, str):
+    if "based_on" not in raw:
         return raw
+    base = checked("based_on", str, raw["based_on"], f"{path}: based_on")
     shipped = shipped_profiles()
     if base not in shipped:
         fix = nearest(base, list(shipped)) or "See `espalier devices list`"

@@ -16,7 +16,7 @@ _MAY_REPEAT = {"latency_table.ms_per_gmac"}
 _BOUNDS: dict[str, tuple[float, float, str]] = {
     "engine.workspace_mb": (16, 1_000_000, "MiB"),
     "hardware.gpu_clock_mhz": (50, 10_000, "MHz"),
-    "hardware.int8_tops": (0.01, 100_000, "tera-operations a second"),
+    "hardware.int8_tops": (0.01, 100_000, "TOPS"),
     "hardware.fp16_tflops": (0.01, 100_000, "TFLOPS"),
     "hardware.fp32_tflops": (0.01, 10_000, "TFLOPS"),
     "hardware.fp8_tflops": (0.01, 100_000, "TFLOPS"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ _NAMES = {
     18: "the driver and the library do not fit",
 }
 _TEMPERATURE_GPU = 0
+_NAME_BYTES = 96
 _CLOCK_SM, _CLOCK_MEMORY = 1, 2
 # Bits that only say that nothing runs, or that someone set the clocks.
 _IDLE, _APPLICATIONS_CLOCKS = 0x1, 0x2
@@ -54,6 +56,16 @@ class _Process(ctypes.Structure):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """What a GPU is, as far as it is known."""
+
+    name: str
+    compute_capability: str | None = None
+    """Such as '8.9'."""
+    memory_bytes: int | None = None
+
+
 class GpuFigure:
     """One figure of one GPU."""
 
@@ -79,6 +91,23 @@ def load_nvml() -> Any | None:
         return library if library.nvmlInit_v2() == 0 else None
     except (OSError, AttributeError):
         return None
+
+
+def list_gpus(library: Any | None) -> tuple[Gpu, ...]:
+    """The GPUs of this machine; those that do not tell their name are left out. None: there are none."""
+    if library is None:
+        return ()
+    found = []
+    for device in _devices(library):
+        name = ctypes.create_string_buffer(_NAME_BYTES)
+        try:
+            _call(library, "nvmlDeviceGetName", device, name, ctypes.c_uint(_NAME_BYTES))
+        except OSError:
+            continue
+        capability, memory = _capability(library, device), _total_memory(library, device)
+        text = name.value.decode(errors="replace").strip()
+        found.append(Gpu(name=text, compute_capability=capability, memory_bytes=memory))
+    return tuple(found)
 
 
 def nvml_channels(library: Any | None) -> Found:
@@ -155,6 +184,24 @@ def _whole(library: Any, device: Any, name: str, scale: float, kind: int | None 
     kinds = () if kind is None else (ctypes.c_int(kind),)
     _call(library, name, device, *kinds, ctypes.byref(value))
     return value.value * scale
+
+
+def _capability(library: Any, device: Any) -> str | None:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    try:
+        _call(library, "nvmlDeviceGetCudaComputeCapability", device, ctypes.byref(major), ctypes.byref(minor))
+    except OSError:
+        return None
+    return f"{major.value}.{minor.value}"
+
+
+def _total_memory(library: Any, device: Any) -> int | None:
+    memory = _Memory()
+    try:
+        _call(library, "nvmlDeviceGetMemoryInfo", device, ctypes.byref(memory))
+    except OSError:
+        return None
+    return int(memory.total)
 
 
 def _memory_mb(library: Any, device: Any) -> float:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from devices import detect
+from devices.agent_config import decode
 from devices.describe import host_lines
 from devices.detect import Host, detect_host, matches
 from devices.engines.select import ort_options, require_buildable, require_measurable
 from devices.errors import DeviceError
-from devices.profile import EngineProfile, Profile, RecogniseProfile, load_profile, profile_names
-
-
-def matching(host: Host) -> set[str]:
-    return {name for name in profile_names() if matches(load_profile(name), host)}
+from devices.profile import EngineProfile, Profile, RecogniseProfile, load_profile
+from devices.telemetry.nvml import Gpu
+from tests.devices.telemetry.test_nvml import Library
 
 
 def test_this_host_is_described() -> None:
@@ -40,54 +40,6 @@ def test_the_fingerprint_changes_with_what_decides_a_measurement(host: Host) -> 
         assert other.fingerprint != host.fingerprint
 
 
-def test_a_plain_computer_is_a_cpu(host: Host) -> None:
-    assert matching(replace(host, machine="x86_64", device_tree_model=None, gpus=())) == {"cpu"}
-    assert matching(replace(host, machine="riscv64", device_tree_model=None, gpus=())) == set()
-
-
-def test_a_jetson_is_itself_and_a_cpu_but_no_other_board(jetson: Host) -> None:
-    # Its CPU builds and measures engines as any other does: `--device cpu` works there.
-    assert matching(jetson) == {"jetson-agx-orin-64gb", "cpu"}
-    require_buildable(load_profile("cpu"), jetson)
-
-
-def test_an_orin_nano_is_told_from_an_agx_orin(jetson: Host) -> None:
-    nano = replace(
-        jetson,
-        device_tree_model="NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
-        memory_bytes=7_990_000_000,
-    )
-    assert matching(nano) == {"jetson-orin-nano-8gb", "cpu"}
-
-
-@pytest.mark.parametrize(
-    ("model", "memory_bytes"),
-    [
-        ("NVIDIA Jetson AGX Orin Developer Kit", 32_075_000_000),
-        ("NVIDIA Jetson Orin Nano Developer Kit", 3_700_000_000),
-    ],
-)
-def test_the_smaller_board_of_the_same_name_is_not_taken_for_the_larger(
-    jetson: Host, model: str, memory_bytes: int
-) -> None:
-    smaller = replace(jetson, device_tree_model=model, memory_bytes=memory_bytes)
-    assert matching(smaller) == {"cpu"}
-    assert len(matching(replace(smaller, memory_bytes=None))) == 2
-
-
-@pytest.mark.parametrize(
-    ("gpu", "expected"),
-    [
-        ("NVIDIA GeForce RTX 4090", {"rtx-4090", "cpu"}),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", {"cpu"}),
-        ("NVIDIA GeForce RTX 4090 D", {"cpu"}),
-        ("NVIDIA GeForce RTX 4080", {"cpu"}),
-    ],
-)
-def test_a_gpu_is_known_by_its_whole_name(host: Host, gpu: str, expected: set[str]) -> None:
-    assert matching(replace(host, machine="x86_64", device_tree_model=None, gpus=("Other", gpu))) == expected
-
-
 def test_all_rules_that_are_given_must_match(jetson: Host) -> None:
     board = load_profile("jetson-agx-orin-64gb")
     both = replace(board, recognise=replace(board.recognise, gpu_name="Hopper"))
@@ -101,9 +53,19 @@ def fake_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) 
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(detect, "load_nvml", lambda: None)
 
 
-def test_gpus_are_those_of_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_those_of_the_management_library_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "load_nvml", Library)
+    host = detect_host()
+    assert host.gpus == ("NVIDIA L4", "NVIDIA L4")
+    assert host.gpu_details[1] == Gpu(name="NVIDIA L4", compute_capability="8.9", memory_bytes=24_000_000_000)
+    assert decode(Host, json.loads(json.dumps(host.as_dict())), "host") == host
+    assert "GPU 'NVIDIA L4', compute capability 8.9, 24.0 GB" in "\n".join(host_lines(host))
+
+
+def test_gpus_are_those_of_nvidia_smi_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvidia_smi(tmp_path, "echo 'NVIDIA H100'; echo; echo 'NVIDIA GeForce RTX 4090'", monkeypatch)
     assert detect_host().gpus == ("NVIDIA H100", "NVIDIA GeForce RTX 4090")
 

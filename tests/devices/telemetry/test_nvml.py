@@ -28,6 +28,12 @@ class Library:
         def call(*arguments: Any) -> int:
             if code := self.codes.get(name, 0):
                 return code
+            if name == "nvmlDeviceGetName":
+                arguments[1].value = b"NVIDIA L4"
+                return 0
+            if name == "nvmlDeviceGetCudaComputeCapability":
+                arguments[1]._obj.value, arguments[2]._obj.value = 8, 9
+                return 0
             target = arguments[-1]._obj
             if name == "nvmlDeviceGetMemoryInfo":
                 target.total, target.free, target.used = 24_000_000_000, 23_000_000_000, 1_000_000_000
@@ -86,3 +92,15 @@ def test_no_driver_no_figures() -> None:
 
 def test_a_driver_that_lists_no_gpu() -> None:
     assert nvml.nvml_channels(Library({"nvmlDeviceGetCount_v2": 9})) == Found()
+
+
+def test_gpus_tell_name_capability_and_memory() -> None:
+    assert nvml.list_gpus(None) == ()
+    known = nvml.Gpu(name="NVIDIA L4", compute_capability="8.9", memory_bytes=24_000_000_000)
+    assert nvml.list_gpus(Library()) == (known, known)
+
+
+def test_what_a_gpu_does_not_tell_of_itself_is_left_open() -> None:
+    refused = {"nvmlDeviceGetCudaComputeCapability": 3, "nvmlDeviceGetMemoryInfo": 3}
+    assert nvml.list_gpus(Library(refused))[0] == nvml.Gpu(name="NVIDIA L4")
+    assert nvml.list_gpus(Library({"nvmlDeviceGetName": 15})) == ()
