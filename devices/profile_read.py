@@ -35,7 +35,7 @@ SECTIONS: dict[str, type] = {
     "recognise": RecogniseProfile,
     "latency_table": LatencyTableProfile,
 }
-_TYPES = {name: get_type_hints(kind) for name, kind in SECTIONS.items()}
+TYPES = {name: get_type_hints(kind) for name, kind in SECTIONS.items()}
 _TOP = get_type_hints(Profile)
 _TOP_TEXTS = ("name", "title", "kind", "based_on")
 _NEEDED = ("name", "title", "kind", "engine", "pruning", "measure")
@@ -81,7 +81,7 @@ def parse_profile(path: Path | Traversable) -> tuple[Profile | None, tuple[Devic
         if name in raw or name not in ("latency_table", *_NEEDED)
     }
     errors += _unknown(
-        sources, [*SECTIONS, *(f"{name}.{key}" for name in SECTIONS for key in _TYPES[name])], "sources.", path
+        sources, [*SECTIONS, *(f"{name}.{key}" for name in SECTIONS for key in TYPES[name])], "sources.", path
     )
     if errors:
         return None, tuple(errors)
@@ -118,8 +118,8 @@ def _read_section(section: str, raw: Any, path: Path | Traversable, errors: list
         return None
     before = len(errors)
     kind = SECTIONS[section]
-    errors += _unknown(raw, list(_TYPES[section]), f"{section}.", path)
-    values = _read_values(_TYPES[section], raw, f"{section}.", path, errors)
+    errors += _unknown(raw, list(TYPES[section]), f"{section}.", path)
+    values = _read_values(TYPES[section], raw, f"{section}.", path, errors)
     for field in fields(kind):
         if field.default is MISSING and field.name not in raw:
             errors.append(DeviceError(f"{path}: {section}.{field.name}", "is missing", "Every profile needs it"))

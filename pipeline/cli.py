@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devices.errors import (
     EXIT_CODES,
@@ -19,6 +20,10 @@ from pipeline.commands import devices as commands_devices
 from pipeline.commands import predict as commands_predict
 from pipeline.commands import report as commands_report
 from pipeline.commands import run as commands_run
+from pipeline.commands.device_option import add_device
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _STORE = Path(".espalier", "store")
 
@@ -73,23 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     stages.set_defaults(call=commands_run.stages)
 
     devices = commands.add_parser("devices", help="list devices, show one, or say what this host is")
-    what = devices.add_subparsers(dest="what", metavar="list|show|detect|calibrate")
     devices.set_defaults(call=commands_devices.list_profiles)
-    what.add_parser("list", help="list the device profiles").set_defaults(call=commands_devices.list_profiles)
-    show = what.add_parser("show", help="show one device profile")
-    show.add_argument("name", metavar="NAME")
-    show.set_defaults(call=commands_devices.show)
-    what.add_parser("detect", help="say what this host is").set_defaults(call=commands_devices.detect)
-    calibrate = what.add_parser("calibrate", help="measure layers by channels here, and write a profile of one's own")
-    calibrate.add_argument("--device", default="cpu", metavar="NAME", help="profile to start from (cpu)")
-    calibrate.add_argument("--out", type=Path, required=True, metavar="FILE", help="profile to write, NAME.toml")
-    calibrate.add_argument("--precision", default="fp32", choices=("fp32", "fp16", "int8"), help="of the layers (fp32)")
-    calibrate.add_argument("--seconds", type=_seconds, default=15.0, metavar="S", help="time for all probes (15)")
-    calibrate.set_defaults(call=commands_predict.calibrate)
+    what = devices.add_subparsers(dest="what", metavar="list|show|detect|check|template|calibrate")
+    _add_devices(what)
 
     predict = commands.add_parser("predict", help="predict the latency of an ONNX network on a device not at hand")
     predict.add_argument("onnx", type=Path, metavar="ONNX", help="network, quantized or not")
-    predict.add_argument("--device", required=True, metavar="NAME", help="device profile, or the file of one of yours")
+    add_device(predict, required=True)
     predict.add_argument("--json", type=Path, metavar="FILE", help="write the prediction there too")
     predict.set_defaults(call=commands_predict.predict)
     bench = commands.add_parser("bench", help="measure a bundle's engine here, or on a board over ssh")
@@ -105,18 +100,38 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", type=Path, metavar="RECIPE", help="recipe file, such as recipes/digits.toml")
-    command.add_argument(
-        "--device", default="cpu", metavar="NAME", help="device profile, or the file of one of yours (cpu)"
-    )
+    add_device(command, default="cpu")
     command.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="override a key of the recipe"
     )
     command.add_argument("--store", type=Path, default=_STORE, metavar="DIR", help=f"where results are kept ({_STORE})")
 
 
+def _add_devices(what: Subparsers) -> None:
+    listing = what.add_parser("list", help="list the device profiles")
+    listing.add_argument("--markdown", action="store_true", help="as the tables of docs/devices.md")
+    listing.set_defaults(call=commands_devices.list_profiles)
+    show = what.add_parser("show", help="show one device profile")
+    show.add_argument("name", metavar="NAME", help="of a profile, or the file of one of yours")
+    show.set_defaults(call=commands_devices.show)
+    what.add_parser("detect", help="say what this host is").set_defaults(call=commands_devices.detect)
+    check = what.add_parser("check", help="say what is wrong or doubtful in a profile of yours")
+    check.add_argument("file", type=Path, metavar="FILE", help="profile, NAME.toml")
+    check.set_defaults(call=commands_devices.check)
+    template = what.add_parser("template", help="write a profile to start from")
+    template.add_argument("--out", type=Path, required=True, metavar="FILE", help="profile to write, NAME.toml")
+    template.set_defaults(call=commands_devices.template)
+    calibrate = what.add_parser("calibrate", help="measure layers by channels here, and write a profile of one's own")
+    add_device(calibrate, "profile to start from", default="cpu")
+    calibrate.add_argument("--out", type=Path, required=True, metavar="FILE", help="profile to write, NAME.toml")
+    calibrate.add_argument("--precision", default="fp32", choices=("fp32", "fp16", "int8"), help="of the layers (fp32)")
+    calibrate.add_argument("--seconds", type=_seconds, default=15.0, metavar="S", help="time for all probes (15)")
+    calibrate.set_defaults(call=commands_predict.calibrate)
+
+
 def _add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", type=Path, metavar="BUNDLE", help="deploy bundle, such as runs/digits-cpu/deploy")
-    command.add_argument("--device", metavar="NAME", help="what the machine has to be: another is refused")
+    add_device(command, "what the machine has to be: another is refused")
     command.add_argument("--host", metavar="USER@BOARD", help="board to measure on, as ssh takes it")
     command.add_argument("--fleet", type=Path, metavar="FILE", help="file of boards, instead of --host")
     command.add_argument("--board", metavar="NAME", help="board of the fleet's file")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from devices.errors import EXIT_OK
+from devices.errors import EXIT_OK, DeviceError
 
 
-def list_profiles(_: argparse.Namespace) -> int:
+def list_profiles(options: argparse.Namespace) -> int:
     """List the profiles."""
-    from devices.detect import detect_host, matches
-    from devices.profile import load_profile, profile_names
+    from devices.profile_table import list_lines, markdown_lines
 
-    host = detect_host()
-    for name in profile_names():
-        profile = load_profile(name)
-        here = "  (this host)" if matches(profile, host) else ""
-        print(f"{name:22} {profile.title}; {profile.engine.runtime}{here}")
+    if getattr(options, "markdown", False):
+        print("\n".join(markdown_lines()))
+        return EXIT_OK
+    from devices.detect import detect_host
+    from devices.recognise import recognise
+
+    print("\n".join(list_lines({found.profile.name for found in recognise(detect_host())})))
     return EXIT_OK
 
 
@@ -35,4 +37,26 @@ def detect(_: argparse.Namespace) -> int:
     from devices.detect import detect_host
 
     print("\n".join(host_lines(detect_host())))
+    return EXIT_OK
+
+
+def check(options: argparse.Namespace) -> int:
+    """Say what is wrong or doubtful in a profile of the user's own."""
+    from devices.profile_files import check_file
+
+    errors, lines = check_file(options.file)
+    for error in errors:
+        print(f"espalier: {error.kind}: {error}", file=sys.stderr)
+    if errors:
+        return DeviceError.exit_code
+    print("\n".join(lines))
+    return EXIT_OK
+
+
+def template(options: argparse.Namespace) -> int:
+    """Write a profile to start from."""
+    from devices.profile_files import write_template
+
+    write_template(options.out)
+    print(f"written: {options.out}. Fill it in, then: espalier devices check {options.out}")
     return EXIT_OK

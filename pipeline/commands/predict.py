@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from devices.errors import EXIT_OK, DeviceError
+from devices.errors import EXIT_OK
 from pipeline.commands.needs import require_compress
 
 
@@ -38,13 +38,11 @@ def calibrate(options: argparse.Namespace) -> int:
     from devices.detect import detect_host
     from devices.engines.select import require_measurable
     from devices.profile import load_profile
+    from devices.profile_files import require_new_profile
     from exporters.probes import make_probes, probe_plan
 
     out: Path = options.out
-    if out.suffix != ".toml":
-        raise DeviceError("--out", f"'{out}' is no name for a profile", "End it with .toml")
-    if out.exists():
-        raise DeviceError("--out", f"'{out}' is there already", "Name another file, or remove it")
+    require_new_profile(out)
     profile, host = load_profile(options.device), detect_host()
     require_measurable(profile, host)
     job = CalibrateJob(seconds=options.seconds, precision=options.precision)
@@ -55,5 +53,5 @@ def calibrate(options: argparse.Namespace) -> int:
     print("\n".join(calibration_lines(found)))
     name = out.name.removesuffix(".toml")
     write_calibrated(out, profile, found, name, date.today())
-    print(f"written: {out}. Use it with --device {out}")
+    print(f"written: {out}. Use it with --profile {out}")
     return EXIT_OK
