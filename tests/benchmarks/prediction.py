@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.predict_layers import LayerCost, LayerCosts
-from devices.roofline import FloatArray, Machine, layer_seconds
+from devices.profile import load_profile
+from devices.roofline import FloatArray, Machine, layer_seconds, machine_of, tera_per_s
 
 _STEP = 32
 _CLOCKS = np.arange(1_000.0, 40_000.0, 25.0)
@@ -30,17 +31,18 @@ class Reference:
     eight_images_ms: float
 
 
-def _device(sms: int, mhz: float, gb_s: float, l2_mb: float) -> Machine:
-    return Machine(clock_mhz=mhz, bandwidth_gb_s=gb_s, sm_count=sms, l2_cache_mb=l2_mb)
+def _reference(name: str, profile: str, one_image_ms: float, eight_images_ms: float) -> Reference:
+    hardware = load_profile(profile).hardware
+    return Reference(name, tera_per_s(hardware, "int8"), machine_of(hardware), one_image_ms, eight_images_ms)
 
 
 REFERENCES = (
-    Reference("AGX Orin 64 (v3.1)", 85.5, _device(16, 1300, 204.8, 4), 0.640, 2.19),
-    Reference("Orin NX 16 (v3.1)", 30, _device(8, 918, 102, 2), 1.082, 5.07),
-    Reference("A2 (v3.0)", 36.3, _device(10, 1770, 200, 2), 0.713, 3.05),
-    Reference("T4 (v3.0)", 130, _device(40, 1590, 320, 4), 0.818, 2.19),
-    Reference("L4 (v3.0)", 251, _device(60, 2040, 300, 48), 0.362, 0.84),
-    Reference("RTX 4090 (v5.1)", 660, _device(128, 2520, 1008, 72), 0.305, 0.50),
+    _reference("AGX Orin 64 (v3.1)", "jetson-agx-orin-64gb", 0.640, 2.19),
+    _reference("Orin NX 16 (v3.1)", "jetson-orin-nx-16gb", 1.082, 5.07),
+    _reference("A2 (v3.0)", "a2", 0.713, 3.05),
+    _reference("T4 (v3.0)", "t4", 0.818, 2.19),
+    _reference("L4 (v3.0)", "l4", 0.362, 0.84),
+    _reference("RTX 4090 (v5.1)", "rtx-4090", 0.305, 0.50),
 )
 
 
