@@ -6,9 +6,13 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devices.errors import EXIT_OK, DeviceError
+
+if TYPE_CHECKING:
+    from devices.fleet import BoardConfig
+    from devices.profile import Profile
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -19,7 +23,8 @@ def bench(options: argparse.Namespace) -> int:
     results = _on_board(options) if options.host or options.fleet else _here(options)
     if options.json:
         write_json(options.json, results)
-    print(bench_text(results["bench"]))
+    if "bench" in results:
+        print(bench_text(results["bench"]))
     if "attack" in results:
         print(attack_text(results["attack"]))
     for note in results.get("notes", []):
@@ -43,7 +48,7 @@ def _here(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _on_board(options: argparse.Namespace) -> dict[str, Any]:
-    from devices.fleet import BoardConfig, board_of, read_fleet
+    from devices.fleet import board_of, read_fleet
     from devices.profile import load_profile
     from devices.remote.board import Board
     from devices.remote.lines import result_lines
@@ -60,6 +65,8 @@ def _on_board(options: argparse.Namespace) -> dict[str, Any]:
             raise DeviceError("--device", "is missing; it says what the board has to be", "Name its profile")
         config = board_of(options.host, options.device)
     profile = load_profile(options.device or config.device)
+    if profile.engine.served_by == "trtexec":
+        return _by_trtexec(options, config, profile)
     unsigned, results = options.allow_unsigned, dict[str, Any]()
     with (
         tempfile.TemporaryDirectory(prefix="espalier-bench-") as scratch,
@@ -71,6 +78,19 @@ def _on_board(options: argparse.Namespace) -> dict[str, Any]:
             replayed = board.attack(options.bundle, options.evidence, Path(scratch, "attack"), unsigned)
             results["attack"] = replayed.metrics
     return results
+
+
+def _by_trtexec(options: argparse.Namespace, config: BoardConfig, profile: Profile) -> dict[str, Any]:
+    from devices.remote.plain import PlainBoard
+    from devices.remote.trtexec_bench import bench_by_trtexec, trtexec_bench_lines
+
+    if options.evidence:
+        what = f"cannot be replayed: a {profile.title} is served by trtexec, which only measures time"
+        raise DeviceError("--evidence", what, "Leave it out")
+    found = bench_by_trtexec(
+        PlainBoard(config), profile, options.bundle, options.allow_unsigned, options.seconds, options.force
+    )
+    return {"trtexec": found.as_dict(), "notes": trtexec_bench_lines(config.name, profile, found)}
 
 
 def _say(text: str) -> None:
