@@ -18,7 +18,7 @@ def test_values_are_shown_with_unit_and_source_and_what_is_unknown_is_named(tmp_
     assert [line.split() for line in text.splitlines() if "max_opset" in line] == [["max_opset", "17", "tried"]]
     rows = [line.split() for line in text.splitlines() if "gpu_clock_mhz" in line]
     assert rows == [["gpu_clock_mhz", "625.5", "MHz", "data", "sheet"]]
-    assert text.splitlines()[-1] == "unknown: power_mode, fp32_tflops, l2_cache_mb, memory_gb"
+    assert text.splitlines()[-1] == "unknown: fp32_tflops, l2_cache_mb, memory_gb"
 
 
 def test_what_serves_a_device_is_said() -> None:

@@ -26,10 +26,15 @@ GOOD: dict[str, Any] = {
         "precisions": ["fp32", "int8"],
         "int8_activations": "signed",
         "threads": 2,
+        "versions": ["1.20", "1.32.0"],
+        "jetpack": ["6"],
+        "served_by": "agent",
+        "workspace_mb": 512,
     },
     "pruning": {"channel_step": 8},
     "measure": {"batch_sizes": [1, 4]},
     "hardware": {
+        "power_mode": "15W",
         "sm_count": 4,
         "gpu_clock_mhz": 625.5,
         "int8_tops": 10,
@@ -54,8 +59,9 @@ GOOD: dict[str, Any] = {
     "sources": {"engine.max_opset": "tried", "hardware": "data sheet"},
 }
 KEYS = ["name", "title", "kind"] + [f"{name}.{key}" for name in list(GOOD)[3:-1] for key in GOOD[name]]
-NUMBERS = [key for key in KEYS if key.startswith(("hardware.", "pruning.")) and key != "hardware.compute_capability"]
-NUMBERS += ["engine.max_opset", "engine.threads"]
+TEXTS = ("hardware.compute_capability", "hardware.power_mode")
+NUMBERS = [key for key in KEYS if key.startswith(("hardware.", "pruning.")) and key not in TEXTS]
+NUMBERS += ["engine.max_opset", "engine.threads", "engine.workspace_mb"]
 
 
 def write(path: Path, raw: dict[str, Any]) -> Path:
@@ -177,6 +183,10 @@ def test_a_rate_that_is_no_number_is_named(tmp_path: Path, bad: float) -> None:
         ("measure.batch_sizes", [1, 8, 1], "1 twice"),
         ("measure.batch_sizes", [1, 0], "above 0"),
         ("engine.int8_activations", "asymmetric", "unsigned, signed"),
+        ("engine.served_by", "trtexe", "Did you mean 'trtexec'?"),
+        ("engine.versions", ["8.6", "ten"], "versions such as '8.6'"),
+        ("engine.jetpack", ["6.x"], "releases such as '6'"),
+        ("hardware.power_mode", " ", "is empty"),
         ("name", "../board", "lower-case"),
         ("name", "My Board", "lower-case"),
         ("title", "  ", "is empty"),
@@ -247,7 +257,7 @@ _values = st.recursive(
 @settings(max_examples=300)
 @given(
     st.dictionaries(
-        st.sampled_from([*KEYS, "sources.engine", "extra", "engine.extra"]), _values, min_size=1, max_size=4
+        st.sampled_from([*KEYS, "based_on", "sources.engine", "extra", "engine.extra"]), _values, min_size=1, max_size=4
     )
 )
 @example({"recognise.gpu_name": "(" * 2000})
