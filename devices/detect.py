@@ -17,7 +17,7 @@ from devices.telemetry.power_mode import read_power_mode
 
 # Of what is sold as so many GB: a board's system keeps up to a quarter for itself, a GPU's driver next to nothing.
 _LEAST_OF_BOARD_MEMORY, _LEAST_OF_GPU_MEMORY = 0.7, 0.85
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,8 @@ def matches(profile: Profile, host: Host) -> bool:
     """
     rule = profile.recognise
     if rule == RecogniseProfile() or (rule.machine and host.machine not in rule.machine):
+        return False
+    if rule.runtime is not None and rule.runtime not in host.runtimes:
         return False
     if rule.device_tree_model is not None:
         model = host.device_tree_model

@@ -85,6 +85,8 @@ class RecogniseProfile:
     """Regular expression on the device tree's model."""
     gpu_name: str | None = None
     """Regular expression on the GPU's name."""
+    runtime: str | None = None
+    """Distribution of the engine runtime that must be installed, where another one runs other engines."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,8 @@ def _reasons(profile: Profile, host: Host) -> tuple[str, ...]:
         for gpu in gpus_of(host):
             if gpu_matches(profile, gpu):
                 found.append(gpu_text(gpu.name, gpu.compute_capability, gpu.memory_bytes))
+    if rule.runtime is not None:
+        found.append(f"{rule.runtime} {host.runtimes[rule.runtime]}")
     if _in_mode(profile, host):
         found.append(f"power mode {host.power_mode}")
     return tuple(found) or (f"processor of {host.machine}",)

@@ -55,7 +55,12 @@ GOOD: dict[str, Any] = {
         "tf32": True,
         "allow_fallback": ["Shape", "Gather"],
     },
-    "recognise": {"machine": ["aarch64"], "device_tree_model": "Some Board", "gpu_name": "Some GPU$"},
+    "recognise": {
+        "machine": ["aarch64"],
+        "device_tree_model": "Some Board",
+        "gpu_name": "Some GPU$",
+        "runtime": "some-runtime",
+    },
     "sources": {"engine.max_opset": "tried", "hardware": "data sheet"},
 }
 KEYS = ["name", "title", "kind"] + [f"{name}.{key}" for name in list(GOOD)[3:-1] for key in GOOD[name]]

@@ -173,3 +173,14 @@ def test_generic_processors_can_be_named(host: Host) -> None:
     ):
         assert matches(load_profile(name), replace(host, machine=machine))
         assert not matches(load_profile(other), replace(host, machine=machine))
+
+
+def test_a_profile_may_want_a_runtime(host: Host) -> None:
+    cpu = load_profile("cpu")
+    other = replace(cpu, name="cpu-other", recognise=replace(cpu.recognise, runtime="onnxruntime-openvino"))
+    assert not matches(other, replace(host, runtimes={"onnxruntime": "1.32.0"}))
+    with_it = replace(host, runtimes={"onnxruntime-openvino": "1.24.1"})
+    (found,) = recognise(with_it, (other,))
+    assert found.reasons == ("onnxruntime-openvino 1.24.1",)
+    # Based on the plain one, it is a choice and not the default.
+    assert [entry.profile.name for entry in recognise(with_it, (cpu, replace(other, based_on="cpu")))] == ["cpu"]
