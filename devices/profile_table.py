@@ -26,9 +26,10 @@ _FIGURES = (
 def list_lines(here: Collection[str]) -> list[str]:
     """Profiles in groups, one a line; `here` names those that this host is taken for."""
     lines: list[str] = []
+    profiles = _profiles()
     for kind, title in _GROUPS:
         lines += ["", title] if lines else [title]
-        for profile in _profiles(kind):
+        for profile in (profile for profile in profiles if profile.kind == kind):
             mark = "  (this host)" if profile.name in here else ""
             of = f"{profile.title}; {_engine(profile)}; {' '.join(profile.engine.precisions)}"
             lines.append(f"  {profile.name:27} {of}{mark}")
@@ -40,7 +41,7 @@ def markdown_lines() -> list[str]:
 
     A figure by formula stands behind '=', one from memory before '?'; one that is not known is empty.
     """
-    profiles = [profile for kind, _ in _GROUPS for profile in _profiles(kind)]
+    profiles = _profiles()
     with_rates = [profile for profile in profiles if profile.kind != "cpu"]
     heads = ["profile", *(head for head, _ in _FIGURES)]
     lines = _table(heads, [[profile.name, *(_figure(profile, key) for _, key in _FIGURES)] for profile in with_rates])
@@ -60,8 +61,10 @@ def markdown_lines() -> list[str]:
     return [*lines, "", *_table(heads, rows)]
 
 
-def _profiles(kind: Kind) -> list[Profile]:
-    return [profile for profile in map(load_profile, profile_names()) if profile.kind == kind]
+def _profiles() -> list[Profile]:
+    """By group, then by name."""
+    order = [kind for kind, _ in _GROUPS]
+    return sorted(map(load_profile, profile_names()), key=lambda profile: order.index(profile.kind))
 
 
 def _engine(profile: Profile) -> str:
