@@ -9,9 +9,9 @@ from pathlib import Path
 from devices.describe import served_text, unknown_rates
 from devices.errors import DeviceError
 from devices.files import write_atomic
-from devices.profile import Profile, profile_names
+from devices.profile import Profile
 from devices.profile_check import doubts
-from devices.profile_read import parse_profile
+from devices.profile_read import parse_profile, shipped_profiles
 
 _TEMPLATE = "profile_template.toml"
 _NAME = 'name = "my-device"'
@@ -55,7 +55,8 @@ def check_file(path: Path) -> tuple[tuple[DeviceError, ...], list[str]]:
 def _profile_lines(path: Path, profile: Profile) -> list[str]:
     lines = [f"{path}: {profile.name}, {profile.title}: {served_text(profile)}"]
     found = [f"{doubt.key}: {doubt.text}" for doubt in doubts(profile)]
-    if profile.name in profile_names():
+    shipped = shipped_profiles().get(profile.name)
+    if shipped is not None and path.resolve() != Path(str(shipped)).resolve():
         found.insert(0, f"name: '{profile.name}' is a profile that ships, and in a report nobody can tell them apart")
     lines += [f"  doubtful  {text}" for text in found]
     unknown = unknown_rates(profile)

@@ -72,12 +72,18 @@ def gpu_text(name: str, capability: str | None, memory_bytes: int | None) -> str
     return ", ".join(parts)
 
 
-def _remarks(profile: Profile, others: tuple[Profile, ...], host: Host) -> tuple[str, ...]:
-    found = []
+def other_mode(profile: Profile, host: Host) -> str | None:
+    """What is to be said when a board is in another power mode than the profile's rates are of. None: nothing."""
     mode = profile.hardware.power_mode
-    if mode is not None and host.device_tree_model is not None and not _in_mode(profile, host):
-        said = "the board does not tell its own" if host.power_mode is None else f"the board is in {host.power_mode}"
-        found.append(f"its rates are of power mode {mode}, and {said}")
+    if mode is None or host.device_tree_model is None or _in_mode(profile, host):
+        return None
+    said = "the board does not tell its own" if host.power_mode is None else f"the board is in {host.power_mode}"
+    return f"the rates of {profile.name} are of power mode {mode}, and {said}"
+
+
+def _remarks(profile: Profile, others: tuple[Profile, ...], host: Host) -> tuple[str, ...]:
+    remark = other_mode(profile, host)
+    found = [] if remark is None else [remark]
     for other in others:
         mode = other.hardware.power_mode
         found.append(f"{other.name} is the same in power mode {mode}" if mode else f"{other.name} describes it too")

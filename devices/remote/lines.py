@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from devices.describe import host_lines
 from devices.profile import Profile
+from devices.recognise import other_mode
 from devices.remote.board import BoardFacts, BoardResult
 
 
@@ -20,6 +21,9 @@ def result_lines(name: str, profile: Profile, result: BoardResult) -> list[str]:
     lines = [f"measured on board '{name}': {result.host.device_tree_model or result.host.cpu_model}"]
     if result.other_device:
         lines.append(f"  NOT a {profile.title}: it was forced, and says nothing about '{profile.name}'")
+    remark = other_mode(profile, result.host)
+    if remark is not None:
+        lines.append(f"  {remark}; it was not switched")
     if result.reused:
         lines.append("  the board had the result already, from a run that was cut off")
     return [*lines, *(f"  {warning}" for warning in result.clock.warnings)]

@@ -10,7 +10,7 @@ import pytest
 from devices.errors import DeviceError
 from devices.profile import load_profile, read_profile
 from devices.profile_files import check_file, template_toml, write_template
-from devices.profile_read import TYPES
+from devices.profile_read import TYPES, shipped_profiles
 
 
 def test_a_template_is_a_profile_named_as_its_file(tmp_path: Path) -> None:
@@ -71,4 +71,9 @@ def test_doubts_and_what_is_unknown_are_told(tmp_path: Path) -> None:
 def test_a_sound_profile_is_called_so(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text('name = "own"\ntitle = "Mine"\nbased_on = "cpu"\n')
+    assert check_file(path)[1][-1] == "no fault, nothing doubtful"
+
+
+def test_a_profile_that_ships_may_have_its_own_name() -> None:
+    path = Path(str(shipped_profiles()["cpu"]))
     assert check_file(path)[1][-1] == "no fault, nothing doubtful"

@@ -107,7 +107,7 @@ def test_a_board_in_another_mode_than_the_rates_says_so(jetson: Host) -> None:
     model = "NVIDIA Jetson Orin Nano Developer Kit"
     for mode, said in (("25W", "the board is in 25W"), (None, "does not tell")):
         _, found = recognise(board(jetson, model, 7_990_000_000, mode))
-        assert found.remarks[0].startswith("its rates are of power mode 15W, and")
+        assert found.remarks[0].startswith("the rates of jetson-orin-nano-8gb are of power mode 15W, and")
         assert said in found.remarks[0]
         assert found.remarks[1] == "jetson-orin-nano-8gb-super is the same in power mode MAXN_SUPER"
     # It is the same board all the same: to name it is no mistake.

@@ -152,6 +152,10 @@ def test_a_forced_device_is_told_with_its_result(board_config: BoardConfig, depl
         found = board.bench(deploy, tmp_path / "out", 0.05, True)
     assert found.other_device
     assert any("NOT a" in line for line in result_lines("bench", profile, found))
+    for mode, told in (("25W", True), ("MODE_15W", False)):
+        host = replace(found.host, device_tree_model="NVIDIA Jetson Orin Nano Developer Kit", power_mode=mode)
+        lines = result_lines("bench", profile, replace(found, host=host))
+        assert any("of power mode 15W, and the board is in 25W; it was not switched" in line for line in lines) == told
 
 
 def test_clean_leaves_nothing(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
