@@ -16,6 +16,10 @@ _ELSEWHERE = (
     "Run the same command there, or `--device cpu` here; `espalier stages`, `espalier predict` and "
     "`espalier devices show` work for every device"
 )
+_BY_TRTEXEC = (
+    "Run the recipe with `--device cpu`, and measure its bundle on the board with `espalier bench BUNDLE --host`: "
+    "trtexec builds it there"
+)
 
 
 def open_engine(content: bytes, info: EngineInfo, host: Host) -> Engine:
@@ -95,7 +99,8 @@ def require_buildable(profile: Profile, host: Host) -> None:
     if runtime != "tensorrt_rtx" and not matches(profile, host):
         machine = host.device_tree_model or host.machine
         what = f"its engine is built on the device itself by {_RUNTIME_TITLES[runtime]}, and this host ({machine}) is "
-        raise DeviceError(where, f"{what}not a {profile.title}", f"{_ELSEWHERE}")
+        instead = _BY_TRTEXEC if profile.engine.served_by == "trtexec" else _ELSEWHERE
+        raise DeviceError(where, f"{what}not a {profile.title}", instead)
 
 
 def require_measurable(profile: Profile, host: Host) -> None:

@@ -90,6 +90,8 @@ def test_what_is_built_on_the_device_is_refused_elsewhere_with_the_way_round(hos
     orin = load_profile("jetson-agx-orin-64gb")
     with pytest.raises(DeviceError, match=r"on the device itself by TensorRT.*not a NVIDIA Jetson AGX.*--device cpu"):
         require_buildable(orin, host)
+    with pytest.raises(DeviceError, match=r"not a NVIDIA Jetson Nano.*espalier bench BUNDLE --host.*trtexec"):
+        require_buildable(load_profile("jetson-nano"), host)
     if find_spec("tensorrt") is None:
         with pytest.raises(DeviceError, match=r"needs TensorRT, which is not installed.*JetPack"):
             require_buildable(orin, jetson)
