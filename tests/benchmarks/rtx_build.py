@@ -27,7 +27,7 @@ from devices.engines.tensorrt_options import TensorRtOptions
 from devices.engines.tensorrt_process import build
 from devices.errors import EspalierError
 from devices.files import write_json
-from devices.profile import Precision
+from devices.profile import Precision, load_profile
 
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 _GPUS = (("7.5", "RTX 2060"), ("8.6", "RTX 3060"), ("8.9", "RTX 4090"), ("12.0", "RTX 5090"))
@@ -39,10 +39,8 @@ Array = NDArray[Any]
 
 
 def allowed_on(capability: str) -> tuple[Precision, ...]:
-    """What TensorRT-RTX 1.7 computes convolutions and products in."""
-    if capability == "7.5":
-        return ("fp16", "int8")
-    return ("fp32", "fp16", "int8") if capability == "8.6" else ("fp32", "fp16", "int8", "fp8")
+    """What the profile of the GPU says that it computes in."""
+    return load_profile(dict(_GPUS)[capability].lower().replace(" ", "-")).engine.precisions
 
 
 class _Writer:

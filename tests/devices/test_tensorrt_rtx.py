@@ -26,17 +26,20 @@ from devices.errors import DataError, DeviceError, ModelError
 from devices.files import digest_bytes, digest_file
 from devices.latency import LatencyConfig
 from devices.profile import Precision, load_profile
+from exporters.half import HalfOptions, convert_half
+from exporters.parity import ParityLimits
 from tests.devices.tensorrt_parts import CLASSES, SIZE, write_network
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed"
 )
-ALL: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+ALL: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 TURING: tuple[Precision, ...] = ("fp16", "int8")
+PROFILES = {"7.5": "rtx-2060", "8.6": "rtx-3060", "8.9": "rtx-4090", "12.0": "rtx-5090"}
 
 
 def _options(precision: Precision, capability: str, **more: Any) -> TensorRtOptions:
-    allowed = TURING if capability == "7.5" else ALL
+    allowed = load_profile(PROFILES[capability]).engine.precisions if capability in PROFILES else ALL
     return TensorRtOptions(
         module="tensorrt_rtx", precision=precision, allowed=allowed, compute_capability=capability, **more
     )
@@ -53,7 +56,16 @@ def _changed(path: Path, change: Any) -> Path:
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One network in each precision; INT8 with FP16 around it."""
     place = tmp_path_factory.mktemp("networks")
+    # A convolution takes BF16 from opset 22 on.
+    newer = write_network(place / "newer.onnx")
+    model = onnx.load(newer)
+    model.opset_import[0].version = 22
+    onnx.save(model, newer)
+    images = np.random.default_rng(0).random((4, 3, SIZE, SIZE), dtype=np.float32)
+    limits = ParityLimits(min_sqnr_db=20.0, min_agreement=0.0)
+    convert_half(newer, place / "bf16.onnx", images, HalfOptions(precision="bf16"), limits, 1)
     return {
+        "bf16": place / "bf16.onnx",
         "fp32": write_network(place / "fp32.onnx"),
         "fp16": write_network(place / "fp16.onnx", half=True),
         "int8": write_network(place / "int8.onnx", half=True, quantize=True),
@@ -67,7 +79,7 @@ def test_engines_are_built_ahead_of_time(
 ) -> None:
     source, options = networks[precision], _options(precision, capability, batches=(1, 1, 4))
     if precision not in options.allowed:
-        with pytest.raises(DeviceError, match=r"no FP32 there \(compute capability 7\.5\)"):
+        with pytest.raises(DeviceError, match=rf"no {precision.upper()} there \(compute capability 7\.5\)"):
             build(source, tmp_path, options)
         assert not list(tmp_path.iterdir())
         return
