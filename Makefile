@@ -11,6 +11,9 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.10; do python$$v -c "" 2>/dev/null &
 TORCH_INDEX ?=
 # Environment of the libraries that benchmarks compare with.
 PEER ?= .venv-peer
+# Environment of ONNX Runtime with OpenVINO's provider, for its tests; it has wheels for x86-64 alone.
+OPENVINO ?= .venv-openvino
+OPENVINO_STAMP = $(if $(filter x86_64,$(shell uname -m)),$(OPENVINO)/.openvino)
 # Rows of bench-pruning, such as "cifar" or "questions"; without it, all but the questions.
 ROWS ?=
 # Of bench: a deploy bundle, and the board to measure it on (this machine without it).
@@ -35,8 +38,8 @@ help: ## list the targets
 run: $(VENV)/.compress $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## run a recipe for a device: RECIPE=recipes/x.toml DEVICE=cpu
 	$(BIN)/espalier run $(RECIPE) --device $(DEVICE) $(ARGS)
 
-test: lint ## lint, check types and run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: lint $(OPENVINO_STAMP) ## lint, check types and run all tests
+	$(if $(OPENVINO_STAMP),ESPALIER_OPENVINO_PYTHON=$(abspath $(OPENVINO))/bin/python )$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.test ## check style and types
 	$(BIN)/ruff check .
@@ -75,7 +78,7 @@ bench-prediction: $(VENV)/.compress ## how far predictions are off on a device t
 	$(BIN)/python -m tests.benchmarks.prediction $(ARGS)
 
 clean: ## remove the environment, results and runs
-	rm -rf $(VENV) $(PEER) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEER) $(OPENVINO) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -99,6 +102,13 @@ $(VENV)/.search: $(VENV)/.compress
 
 $(VENV)/.test: $(VENV)/.compress
 	$(PIP) --editable '.[compress,search,distributed,tensorrt-rtx,test,lint]'
+	@touch $@
+
+# The wheel excludes the plain one of ONNX Runtime.
+$(OPENVINO)/.openvino: pyproject.toml constraints
+	$(PYTHON) -m venv $(OPENVINO)
+	$(OPENVINO)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
+		--editable '.[openvino]'
 	@touch $@
 
 # torch-pruning and transformers beside what Espalier itself needs.

@@ -67,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(call=_bench, as_text=agent_text.bench_text)
     attack = commands.add_parser("attack", help="replay the evaluation sets of an evidence bundle through the engine")
     attack.set_defaults(call=_attack, as_text=agent_text.attack_text)
-    for command in (bench, attack):
+    layers = commands.add_parser("layers", help="say where the time of a deploy bundle's engine goes, layer by layer")
+    layers.add_argument("--most", type=_count, metavar="N", help="print the N longest layers only")
+    layers.set_defaults(call=_layers, as_text=agent_text.layers_text)
+    for command in (bench, attack, layers):
         command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a deploy bundle")
         command.add_argument("--allow-unsigned", action="store_true", help="use a bundle that nobody signed")
     attack.add_argument("evidence", type=Path, metavar="EVIDENCE", help="folder of its evidence bundle")
@@ -96,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(call=_serve)
     for command in (clean, serve):
         command.add_argument("--cache", default=_CACHE, metavar="DIR", help=f"the folder ({_CACHE})")
-    for command in (detect, build, bench, attack, calibrate, clean):
+    for command in (detect, build, bench, attack, layers, calibrate, clean):
         command.add_argument("--json", action="store_true", help="print JSON")
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -111,6 +114,12 @@ def _seconds(text: str) -> float:
     if not 0 < value <= 3600:
         raise argparse.ArgumentTypeError("must be above 0 and at most 3600")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
+    return int(text)
 
 
 def _detect(options: argparse.Namespace) -> dict[str, object]:
@@ -141,6 +150,12 @@ def _attack(options: argparse.Namespace) -> dict[str, object]:
     from devices.agent_bench import attack_bundle
 
     return attack_bundle(options.bundle, options.evidence, options.allow_unsigned)
+
+
+def _layers(options: argparse.Namespace) -> dict[str, object]:
+    from devices.agent_layers import layers_of_bundle
+
+    return layers_of_bundle(options.bundle, options.allow_unsigned, options.most, _say_busy)
 
 
 def _calibrate(options: argparse.Namespace) -> dict[str, object]:

@@ -49,6 +49,11 @@ def attack_text(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"  {'worst case':{width}}{_percent(result['worst_case'])}  {meaning}"])
 
 
+def layers_text(result: dict[str, Any]) -> str:
+    """Layers, kernels and what no layer accounts for."""
+    return "\n".join([_title(result), *(f"  {_plain(line, 160)}" for line in result["table"])])
+
+
 def detect_text(result: dict[str, Any]) -> str:
     """The host and the profiles that match it."""
     return "\n".join(host_lines(decode(Host, result["host"], "host")))
@@ -82,9 +87,9 @@ def _title(result: dict[str, Any]) -> str:
     return f"{_plain(result['name'])} for {_plain(result['device'])}, on {result['host']['cpu_model']}"
 
 
-def _plain(value: object) -> str:
+def _plain(value: object, most: int = 80) -> str:
     """A text from a manifest, which may hold anything, without line breaks or codes for the terminal."""
-    return "".join(char for char in str(value) if char.isprintable())[:80]
+    return "".join(char for char in str(value) if char.isprintable())[:most]
 
 
 def _percent(share: dict[str, float]) -> str:

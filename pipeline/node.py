@@ -12,7 +12,7 @@ from pipeline.work import StepInputs
 
 DATA = ("numpy", "pillow", "scikit-learn")
 TORCH = ("torch", *DATA)
-ORT = ("onnxruntime", "onnxruntime-gpu", *DATA)
+ORT = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", *DATA)
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 ONNX = ("torch", "onnx", "onnxscript", *ORT)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,60 +12,46 @@ import numpy as np
 from devices.detect import Host
 from devices.engines.base import EngineInfo, FloatArray, Outputs, Port
 from devices.engines.ort_names import settle_names
-from devices.errors import DataError, DeviceError, EspalierError, ModelError
+from devices.engines.ort_nodes import NodeRun
+from devices.engines.ort_options import CPU, ON_GPU, OrtOptions, options_of, settings_of
+from devices.engines.ort_session import first_line, load_module, open_session, profiled_session
+from devices.errors import DataError, DeviceError, ModelError
 from devices.files import digest_bytes, storage_errors, write_atomic
+from devices.profile_session import GraphOptimization
 
-_LOG_ERRORS_ONLY = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrtOptions:
-    """How a session is opened."""
-
-    provider: str
-    threads: int
-
-
-def load_module() -> Any:
-    """The `onnxruntime` module. Raises `DeviceError` where it is not installed or does not load."""
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as cause:
-        raise DeviceError(
-            "engine runtime",
-            f"ONNX Runtime does not load ({cause})",
-            "Install it: pip install onnxruntime",
-        ) from cause
+__all__ = [
+    "OnnxRuntimeEngine",
+    "OrtOptions",
+    "build",
+    "check",
+    "load_module",
+    "open_engine",
+    "open_profiled",
+    "open_reference",
+]
 
 
 def build(onnx_path: Path, engine_path: Path, options: OrtOptions, host: Host) -> EngineInfo:
-    """Optimize the graph for this host and write it, atomically, as the engine.
+    """Make the engine of a graph for this host and write it, atomically.
 
-    All of ONNX Runtime's optimizations are applied here, once, and none when the engine is opened: the file that was
-    measured is the graph that runs. Raises `ModelError` when the runtime refuses the graph.
+    For the CPU's own provider the graph is optimized here, once, and not again when the engine is opened: the file
+    that was measured is the graph that runs. Other providers compile the graph, or pack it for a GPU, in a form that
+    ONNX Runtime does not write: for them the engine is the ONNX file itself, which is compiled each time it is opened.
+    Raises `ModelError` when the runtime refuses the graph, `DeviceError` when the provider does not take all of it.
     """
-    ort = load_module()
-    _require_provider(ort, options.provider)
     onnx_bytes = _read_onnx(onnx_path)
-    partial = engine_path.with_suffix(".partial.onnx")
-    session_options = _session_options(ort, options.threads)
-    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session_options.optimized_model_filepath = str(partial)
-    with storage_errors(partial.parent):
-        # Opened here first: of a folder that cannot be written, the runtime says that the model is wrong.
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-    try:
-        session = _open_session(ort, onnx_bytes, session_options, options.provider, str(onnx_path), ModelError)
-        ports = _ports(session, str(onnx_path))
-        write_atomic(engine_path, settle_names(partial.read_bytes()))
-    finally:
-        partial.unlink(missing_ok=True)
+    if options.provider == CPU:
+        session = _optimize(onnx_bytes, onnx_path, engine_path, options)
+    else:
+        session = open_session(onnx_bytes, options, options.session.graph_optimization, str(onnx_path), ModelError)
+        _ports(session, str(onnx_path))
+        write_atomic(engine_path, onnx_bytes)
+    ports = _ports(session, str(onnx_path))
     (image,) = session.get_inputs()
     name, shape = ports[0]
     return EngineInfo(
         runtime="onnxruntime",
-        runtime_version=ort.__version__,
+        runtime_version=load_module().__version__,
         provider=options.provider,
         host_class=host.engine_class,
         threads=options.threads,
@@ -77,7 +61,25 @@ def build(onnx_path: Path, engine_path: Path, options: OrtOptions, host: Host) -
         classes=shape[0] if shape else 1,
         onnx_sha256=digest_bytes(onnx_bytes),
         outputs=() if len(ports) == len(shape) == 1 else ports,
+        settings=settings_of(options),
     )
+
+
+def _optimize(onnx_bytes: bytes, onnx_path: Path, engine_path: Path, options: OrtOptions) -> Any:
+    """Write the optimized graph. Returns the session that made it."""
+    partial = engine_path.with_suffix(".partial.onnx")
+    with storage_errors(partial.parent):
+        # Opened here first: of a folder that cannot be written, the runtime says that the model is wrong.
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    try:
+        level = options.session.graph_optimization
+        session = open_session(onnx_bytes, options, level, str(onnx_path), ModelError, partial)
+        _ports(session, str(onnx_path))
+        write_atomic(engine_path, settle_names(partial.read_bytes()))
+    finally:
+        partial.unlink(missing_ok=True)
+    return session
 
 
 def check(info: EngineInfo, host: Host) -> None:
@@ -95,7 +97,8 @@ def check(info: EngineInfo, host: Host) -> None:
             f"was built with ONNX Runtime {info.runtime_version}, and {ort.__version__} is installed here",
             f"Install onnxruntime=={_minor(info.runtime_version)}.*, or build the engine again with this version",
         )
-    if info.host_class != host.engine_class:
+    # What other providers open is the ONNX file, which any processor reads.
+    if info.provider == CPU and info.host_class != host.engine_class:
         raise DeviceError(
             "engine",
             f"was optimized for {info.host_class}, and this host is {host.engine_class}",
@@ -106,12 +109,31 @@ def check(info: EngineInfo, host: Host) -> None:
 def open_engine(engine_bytes: bytes, info: EngineInfo, host: Host) -> OnnxRuntimeEngine:
     """Check and load an engine from bytes that the caller has verified. Raises `DeviceError`."""
     check(info, host)
-    ort = load_module()
-    _require_provider(ort, info.provider)
-    options = _session_options(ort, info.threads)
-    # The graph in the file is the optimized one; a second optimization would run another graph.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _open_session(ort, engine_bytes, options, info.provider, "engine", DeviceError)
+    options = options_of(info)
+    session = open_session(engine_bytes, options, _level_at_opening(options), "engine", DeviceError)
+    return _engine(session, info)
+
+
+@contextmanager
+def open_profiled(
+    engine_bytes: bytes, info: EngineInfo, host: Host
+) -> Iterator[tuple[OnnxRuntimeEngine, Callable[[], list[NodeRun]]]]:
+    """The engine under ONNX Runtime's profiler, with a call that ends it and returns all nodes that ran.
+
+    Raises `DeviceError`.
+    """
+    check(info, host)
+    options = options_of(info)
+    with profiled_session(engine_bytes, options, _level_at_opening(options), "engine", DeviceError) as (session, nodes):
+        yield _engine(session, info), nodes
+
+
+def _level_at_opening(options: OrtOptions) -> GraphOptimization:
+    # The graph in the file of a CPU is the optimized one; a second optimization would run another graph.
+    return "off" if options.provider == CPU else options.session.graph_optimization
+
+
+def _engine(session: Any, info: EngineInfo) -> OnnxRuntimeEngine:
     found = [(port.name, tuple(port.shape[1:])) for port in (*session.get_inputs(), *session.get_outputs())]
     if found != [(info.input_name, info.input_shape), *info.ports]:
         raise DeviceError("engine", f"has inputs and outputs {found}, not what its description says", "Build it again")
@@ -123,10 +145,8 @@ def open_reference(onnx_path: Path, threads: int) -> Callable[[FloatArray], Outp
 
     Maps (N, C, H, W) to its output, such as (N, classes), or to a tuple where it has several.
     """
-    ort = load_module()
-    options = _session_options(ort, threads)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _open_session(ort, _read_onnx(onnx_path), options, "CPUExecutionProvider", str(onnx_path), ModelError)
+    options = OrtOptions(provider=CPU, threads=threads)
+    session = open_session(_read_onnx(onnx_path), options, "off", str(onnx_path), ModelError)
     name = session.get_inputs()[0].name
 
     def run(images_NCHW: FloatArray) -> Outputs:
@@ -164,11 +184,9 @@ class OnnxRuntimeEngine:
 
     def bind(self, images_NCHW: FloatArray) -> Callable[[], None]:
         """A call that runs these images once through an IO binding. It has run once when it is handed out."""
-        ort = load_module()
         images = self._checked(images_NCHW)
-        answers = [np.empty((images.shape[0], *shape), dtype=np.float32) for _, shape in self._info.ports]
         binding = self._session.io_binding()
-        held = tuple(ort.OrtValue.ortvalue_from_numpy(array) for array in (images, *answers))
+        held = tuple(self._in_place(array) for array in (images, *self._blank(len(images))))
         binding.bind_ortvalue_input(self._info.input_name, held[0])
         for (name, _), value in zip(self._info.ports, held[1:], strict=True):
             binding.bind_ortvalue_output(name, value)
@@ -176,6 +194,16 @@ class OnnxRuntimeEngine:
         with _runtime_errors():
             query()
         return query
+
+    def _blank(self, count: int) -> list[FloatArray]:
+        return [np.empty((count, *shape), dtype=np.float32) for _, shape in self._info.ports]
+
+    def _in_place(self, array: FloatArray) -> Any:
+        """The array as the provider reads it: where it lies, or copied to the GPU."""
+        ort = load_module()
+        if self._info.provider not in ON_GPU:
+            return ort.OrtValue.ortvalue_from_numpy(array)
+        return ort.OrtValue.ortvalue_from_numpy(array, "cuda", options_of(self._info).session.device_id)
 
     def _checked(self, images_NCHW: FloatArray) -> FloatArray:
         images = np.ascontiguousarray(images_NCHW, dtype=np.float32)
@@ -196,43 +224,6 @@ class _BoundQuery:
 
     def __call__(self) -> None:
         self._run(self.binding)
-
-
-def _session_options(ort: Any, threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _LOG_ERRORS_ONLY
-    return options
-
-
-def _open_session(ort: Any, content: bytes, options: Any, provider: str, where: str, error: type[EspalierError]) -> Any:
-    if provider != "CPUExecutionProvider":
-        # Without this a node that the provider does not know runs on the CPU in silence.
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        session = ort.InferenceSession(content, options, providers=[provider])
-    # ONNX Runtime's exceptions share no public base below Exception.
-    except Exception as cause:
-        raise error(
-            where,
-            f"ONNX Runtime refuses it: {_first_line(cause)}",
-            "Check that it is a sound ONNX file of operators that this version has",
-        ) from cause
-    in_use = session.get_providers()[0]
-    if in_use != provider:
-        raise DeviceError("engine", f"asked for {provider}, but ONNX Runtime uses {in_use}", "Mend its installation")
-    return session
-
-
-def _require_provider(ort: Any, provider: str) -> None:
-    available = ort.get_available_providers()
-    if provider not in available:
-        raise DeviceError(
-            "engine.provider",
-            f"this ONNX Runtime has no {provider} (it has {', '.join(available)})",
-            "Install the ONNX Runtime package that has it",
-        )
 
 
 def _read_onnx(path: Path) -> bytes:
@@ -266,11 +257,7 @@ def _runtime_errors() -> Iterator[None]:
         yield
     # As above: no public base.
     except Exception as cause:
-        raise DeviceError("engine", f"ONNX Runtime failed while running it: {_first_line(cause)}") from cause
-
-
-def _first_line(cause: Exception) -> str:
-    return next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        raise DeviceError("engine", f"ONNX Runtime failed while running it: {first_line(cause)}") from cause
 
 
 def _minor(version: str) -> str:

@@ -76,7 +76,7 @@ def ort_options(profile: Profile) -> onnxruntime.OrtOptions:
     if engine.provider is None or engine.threads is None:
         missing = "engine.provider" if engine.provider is None else "engine.threads"
         raise DeviceError(f"device '{profile.name}': {missing}", "is missing; ONNX Runtime needs it", "Add it")
-    return onnxruntime.OrtOptions(provider=engine.provider, threads=engine.threads)
+    return onnxruntime.OrtOptions(provider=engine.provider, threads=engine.threads, session=profile.session)
 
 
 def runs_here(profile: Profile, host: Host) -> bool:

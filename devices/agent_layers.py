@@ -1,0 +1,34 @@
+"""Where the time of a bundle's engine goes, measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def layers_of_bundle(
+    folder: Path, allow_unsigned: bool, most: int | None, waiting: Callable[[], None]
+) -> dict[str, object]:
+    """Verify a deploy bundle and time its engine layer by layer; `waiting` is called while another measures.
+
+    The table that is printed holds the `most` longest layers; the JSON holds all. Raises `BundleError`, `DeviceError`.
+    """
+    from devices.bundle import open_bundle
+    from devices.classifier import ENGINE_PATH, read_engine_info
+    from devices.detect import detect_host
+    from devices.latency import measuring_alone, pinned
+    from devices.layer_times import layer_lines, measure_layers
+
+    bundle = open_bundle(folder, "deploy", allow_unsigned)
+    info, host = read_engine_info(bundle), detect_host()
+    with measuring_alone(waiting), pinned(info.threads):
+        times = measure_layers(bundle.read(ENGINE_PATH), info, host)
+    manifest = bundle.manifest
+    return {
+        "bundle": str(folder),
+        "name": manifest.get("name"),
+        "device": manifest.get("device"),
+        "host": host.as_dict(),
+        "table": layer_lines(times, most),
+        **times.as_dict(),
+    }
