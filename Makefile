@@ -14,6 +14,9 @@ PEER ?= .venv-peer
 # Environment of ONNX Runtime with OpenVINO's provider, for its tests; it has wheels for x86-64 alone.
 OPENVINO ?= .venv-openvino
 OPENVINO_STAMP = $(if $(filter x86_64,$(shell uname -m)),$(OPENVINO)/.openvino)
+# Environment with ONNX Runtime for CUDA and TensorRT-RTX; made only where the driver's tool is.
+GPU ?= .venv-gpu
+NVIDIA = $(shell command -v nvidia-smi)
 # Rows of bench-pruning, such as "cifar" or "questions"; without it, all but the questions.
 ROWS ?=
 # Of bench: a deploy bundle, and the board to measure it on (this machine without it).
@@ -29,7 +32,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench clean
+.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -77,8 +80,11 @@ bench-search: $(VENV)/.search ## genetic search against random and uniform width
 bench-prediction: $(VENV)/.compress ## how far predictions are off on a device that was left out of the fit
 	$(BIN)/python -m tests.benchmarks.prediction $(ARGS)
 
+gpu-check: $(if $(NVIDIA),$(GPU)/.gpu,$(VENV)/.compress) ## check once what needs an NVIDIA GPU; results in docs/gpu.md
+	$(if $(NVIDIA),$(GPU),$(VENV))/bin/python -m tests.benchmarks.gpu $(ARGS)
+
 clean: ## remove the environment, results and runs
-	rm -rf $(VENV) $(PEER) $(OPENVINO) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEER) $(OPENVINO) $(GPU) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -109,6 +115,15 @@ $(OPENVINO)/.openvino: pyproject.toml constraints
 	$(PYTHON) -m venv $(OPENVINO)
 	$(OPENVINO)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 		--editable '.[openvino]'
+	@touch $@
+
+# As above: this wheel too excludes the plain one, which comes with what compresses.
+$(GPU)/.gpu: pyproject.toml constraints
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
+		--editable '.[compress,distributed]'
+	$(GPU)/bin/python -m pip uninstall --quiet --yes onnxruntime
+	$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[onnxruntime-gpu]' tensorrt-rtx
 	@touch $@
 
 # torch-pruning and transformers beside what Espalier itself needs.

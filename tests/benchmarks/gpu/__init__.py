@@ -1,0 +1,1 @@
+"""What to run once on a machine with an NVIDIA GPU: `make gpu-check`."""
