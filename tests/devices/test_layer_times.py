@@ -23,7 +23,7 @@ QUERIES = 40
 
 def test_every_node_of_the_engine_is_told_once_and_in_order(tmp_path: Path, host: Host) -> None:
     build_engine(tmp_path, write_network(tmp_path / "model.onnx"), host)
-    times = measure_layers(*read_engine(tmp_path), host, QUERIES, 0.1)
+    times = measure_layers(*read_engine(tmp_path), host, QUERIES)
     built = [node.op_type for node in onnx.load(tmp_path / ENGINE_FILE).graph.node]
     assert sorted(layer.kernel for layer in times.layers) == sorted(built)
     assert times.layers[0].kernel == "Conv"
@@ -33,7 +33,7 @@ def test_every_node_of_the_engine_is_told_once_and_in_order(tmp_path: Path, host
 
 
 def test_layers_and_overhead_make_up_the_median_query(engine_folder: Path, host: Host) -> None:
-    times = measure_layers(*read_engine(engine_folder), host, QUERIES, 0.1)
+    times = measure_layers(*read_engine(engine_folder), host, QUERIES)
     assert times.layers_ms + times.overhead_ms == pytest.approx(times.p50_ms.value)
     assert sum(layer.share for layer in times.layers) == pytest.approx(times.layers_ms / times.p50_ms.value)
     kernels = times.by_kernel()
@@ -43,7 +43,7 @@ def test_layers_and_overhead_make_up_the_median_query(engine_folder: Path, host:
 
 
 def test_the_table_shows_the_longest_when_asked(engine_folder: Path, host: Host) -> None:
-    times = measure_layers(*read_engine(engine_folder), host, QUERIES, 0.1)
+    times = measure_layers(*read_engine(engine_folder), host, QUERIES)
     assert len(times.layers) > 1
     text = layer_lines(times, most=1)
     assert len(layer_lines(times)) - len(text) == len(times.layers) - 1

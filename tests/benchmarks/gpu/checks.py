@@ -68,7 +68,7 @@ def fine_tuning(accelerator: Literal["cpu", "cuda"], precisions: tuple[Literal["
     data = digits()
     figures: dict[str, Any] = {"torch": torch.__version__}
     torch.manual_seed(0)
-    start = residual_cnn(channels=16)
+    start = residual_cnn(channels=8)
     for precision in precisions:
         if precision == "bf16" and importlib.util.find_spec("lightning_fabric") is None:
             figures[precision] = "absent: lightning-fabric is not installed"
@@ -164,7 +164,7 @@ def _by_provider(provider: str, precisions: tuple[Precision, ...]) -> dict[str, 
             folder,
             onnxruntime.build(source, folder / ENGINE_FILE, OrtOptions(provider=provider, threads=1), host),
         )
-        layers = measure_layers(*read_engine(folder), host, 50, 0.5)
+        layers = measure_layers(*read_engine(folder), host, 50)
         nodes: dict[str, int] = {}
         for layer in layers.layers:
             nodes[layer.provider] = nodes.get(layer.provider, 0) + 1
