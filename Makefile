@@ -32,7 +32,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench gpu-check clean
+.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-cpu bench gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-digits: $(VENV)/.compress ## five folds of the digits recipe, pooled: the 
 bench-cifar: $(VENV)/.compress ## ResNet-20 on CIFAR-10: DATA=archive WEIGHTS=safetensors (about fifteen minutes)
 	$(BIN)/espalier run recipes/cifar10-resnet20.toml --device $(DEVICE) \
 		--set data.args.path=$(DATA) --set model.weights=$(WEIGHTS) $(ARGS)
+
+bench-cpu: $(VENV)/.compress ## fastest engines on this CPU: DATA=archive WEIGHTS=safetensors (an hour; ResNet-50 alone without them)
+	$(BIN)/python -m tests.benchmarks.cpu $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 bench-pruning: $(VENV)/.compress $(PEER)/.peer ## against Torch-Pruning: DATA=archive WEIGHTS=safetensors (about an hour)
 	$(BIN)/python -m tests.benchmarks.pruning $(ROWS) --peer $(PEER)/bin/python \
@@ -123,7 +126,7 @@ $(GPU)/.gpu: pyproject.toml constraints
 	$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 		--editable '.[compress,distributed]'
 	$(GPU)/bin/python -m pip uninstall --quiet --yes onnxruntime
-	$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[onnxruntime-gpu]' tensorrt-rtx
+	$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[onnxruntime-gpu,tensorrt-rtx]'
 	@touch $@
 
 # torch-pruning and transformers beside what Espalier itself needs.

@@ -91,7 +91,7 @@ def measure_engines(
     """
     load_average = os.getloadavg()[0]
     baseline, again = config.baseline, _AGAIN.format(config.baseline)
-    threads = read_info(engines[baseline]).threads
+    threads = max(read_info(place).threads for place in engines.values())
     busy = partial(progress, 0, 100, "another measurement has the machine")
     with measuring_alone(busy), pinned(threads) as cpus:
         opened = {name: open_engine(*read_engine(place), host) for name, place in engines.items()}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.engine_plan import graph_of
 from pipeline.node import ONNX, ORT, TENSORRT, Node, make_node
 from pipeline.recipe import Recipe, section_of
 from pipeline.steps.build_job import build_job
+from pipeline.tuning import tune_nodes
 from pipeline.work import Work
 
 ENGINE_PREFIX = "engine "
@@ -39,7 +41,9 @@ def graph_nodes(work: Work, form: str, network: str | None, model: dict[str, Any
         if graph != source:
             config = shared | {"source": source, "precision": precision}
             nodes.append(make_node(graph, "half", "quantize:half", (source,), config, ONNX))
-        nodes.append(_build_node(work, f"{form}-{precision}", graph, shared))
+        tuned = tune_nodes(work, f"{form}-{precision}", graph)
+        needs = (graph, *(node.name for node in tuned))
+        nodes += [*tuned, _build_node(work, f"{form}-{precision}", needs, shared)]
     return nodes
 
 
@@ -68,11 +72,12 @@ def _parity(recipe: Recipe) -> dict[str, Any]:
     return section_of(recipe.parity) | {"after": recipe.quantize.calibration_samples}
 
 
-def _build_node(work: Work, engine: str, source: str, shared: dict[str, Any]) -> Node:
+def _build_node(work: Work, engine: str, needs: tuple[str, ...], shared: dict[str, Any]) -> Node:
     profile = work.profile
     name = f"{ENGINE_PREFIX}{engine}"
     if profile.engine.runtime == "onnxruntime":
         options: dict[str, Any] = {"provider": profile.engine.provider, "threads": profile.engine.threads}
+        options["session"] = asdict(profile.session)
         host: dict[str, Any] = {"host_class": work.host.engine_class}
     else:
         options = {
@@ -84,4 +89,4 @@ def _build_node(work: Work, engine: str, source: str, shared: dict[str, Any]) ->
         host = {"measured": work.measured, "host": work.host.fingerprint if work.measured else None}
     job = build_job(work, engine.rpartition("-")[2], shared["two_of_four"])
     config = shared | {"engine": options, "build": job} | host
-    return make_node(name, "build", "build:build", (source,), config, (*ORT, *TENSORRT))
+    return make_node(name, "build", "build:build", needs, config, (*ORT, *TENSORRT))

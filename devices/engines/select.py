@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from devices.detect import Host, matches
 from devices.engines import onnxruntime
 from devices.engines.base import Engine, EngineInfo
+from devices.engines.ort_session import require_provider
 from devices.engines.tensorrt_options import INSTALL, TITLES, TensorRtOptions, is_tensorrt, require_precision
 from devices.errors import DeviceError
 from devices.profile import Precision, Profile
@@ -91,8 +92,7 @@ def require_buildable(profile: Profile, host: Host) -> None:
     """
     runtime, where = profile.engine.runtime, f"device '{profile.name}'"
     if runtime == "onnxruntime":
-        ort_options(profile)
-        onnxruntime.load_module()
+        require_provider(onnxruntime.load_module(), ort_options(profile).provider)
     elif find_spec(runtime) is None and (runtime == "tensorrt_rtx" or matches(profile, host)):
         title = _RUNTIME_TITLES[runtime]
         raise DeviceError(where, f"needs {title}, which is not installed here ({runtime})", INSTALL[runtime])

@@ -92,6 +92,8 @@ class MeasureConfig(Section):
     """Time each engine runs before anything counts."""
     processes: Annotated[int, Field(ge=1, le=100)] = 3
     """Fresh processes per engine that load time and memory are the medians of."""
+    tune: bool = False
+    """Tune threads, graph rewriting, arena and spinning of each ONNX Runtime engine by measuring, before the build."""
     rebuilds: Annotated[int, Field(ge=2, le=20)] | None = None
     """Builds of the candidate by TensorRT that are compared; without it, none."""
 

@@ -17,16 +17,17 @@ from devices.stage import Metrics
 from exporters.parity import compare, require
 from pipeline.steps.convert import ONNX_FILE, reference_of
 from pipeline.steps.limits import agreement_of, rounding_limits
+from pipeline.tuning import is_tuned, tuned_profile
 from pipeline.work import StepInputs
 
 
 def build(inputs: StepInputs) -> Metrics:
     """ONNX to engine; where it runs, with proof that it computes what the graph says."""
     work = inputs.work
-    (stored,) = inputs.results.values()
+    stored = next(found for node, found in inputs.results.items() if not is_tuned(node))
     onnx_path = stored.folder / ONNX_FILE
     job = decode(BuildJob, inputs.options["build"], "build")
-    told = build_engine(onnx_path, inputs.folder, work.profile, job, work.host, inputs.kept)
+    told = build_engine(onnx_path, inputs.folder, tuned_profile(inputs), job, work.host, inputs.kept)
     info = read_info(inputs.folder)
     size_bytes = (inputs.folder / engine_name(info)).stat().st_size
     metrics: dict[str, object] = {"size_bytes": size_bytes, "build": told}

@@ -20,7 +20,7 @@ from devices.engines.onnxruntime import OrtOptions, build, open_engine, open_pro
 from devices.engines.ort_nodes import NodeRun, read_profile_runs
 from devices.engines.ort_options import CPU, CUDA, OPENVINO, TENSORRT, options_of, provider_options, settings_of
 from devices.engines.ort_session import fallen_back
-from devices.engines.select import ort_options
+from devices.engines.select import ort_options, require_buildable
 from devices.errors import BundleError, DeviceError
 from devices.profile import load_profile
 from devices.profile_session import SessionProfile
@@ -132,6 +132,12 @@ def test_a_provider_that_is_not_here_names_its_extra(
     with pytest.raises(DeviceError, match=rf"no {provider}.*\.\[{extra}\].*exclude each other"):
         build(onnx_path, tmp_path / "out" / ENGINE_FILE, OrtOptions(provider=provider, threads=1), host)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(OPENVINO in ort.get_available_providers(), reason="this wheel has the provider")
+def test_a_device_of_another_wheel_is_refused_before_anything_runs(host: Host) -> None:
+    with pytest.raises(DeviceError, match=r"no OpenVINOExecutionProvider.*\.\[openvino\]"):
+        require_buildable(load_profile("cpu-openvino"), host)
 
 
 @pytest.mark.skipif(CUDA not in ort.get_available_providers(), reason="no ONNX Runtime for CUDA here")
