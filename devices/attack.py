@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,7 @@ def replay_answers(
     folder: Path,
     progress: Progress,
     scorer: Scorer | None = None,
+    of: Literal["engine", "graph"] = "engine",
 ) -> StageResult[ReplayArtifact]:
     """The same of whatever answers; each is loaded when its turn comes, and let go after."""
     replays: dict[str, Replay] = {}
@@ -89,7 +90,7 @@ def replay_answers(
         require_fit(sets, answering.info)
         replays[name] = replay(answering.run_all, sets, scorer)
     results = {name: summarize_replay(found, replays[baseline]) for name, found in replays.items()}
-    metrics: dict[str, object] = {"samples": len(sets.labels), "task": sets.scoring.kind, "engines": results}
+    metrics: dict[str, object] = {"of": of, "samples": len(sets.labels), "task": sets.scoring.kind, "engines": results}
     outcomes = {
         name: {info.name: _outcomes(found.scores[info.name]) for info in found.infos} for name, found in replays.items()
     }

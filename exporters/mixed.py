@@ -7,6 +7,7 @@ dearest first. What comes of it is data (`MixedChoice`), from which the graph is
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from devices.errors import RecipeError
 from devices.profile import Activations
 from devices.scoring import same_classes
 from exporters.fp8 import calibrate_fp8, fp8_graph
+from exporters.layers import layer_costs
 from exporters.mixed_choice import MixedChoice
 from exporters.mixed_search import Search, measure_harms
 from exporters.mixed_trials import Figures, Judge, Latency, Make, Score, Trials, require_apart
@@ -29,6 +31,7 @@ from exporters.quantize_layers import require_costs
 from exporters.quantize_options import QuantizeOptions, require_images
 
 Sensitivity = Literal["alone", "restored"]
+Cost = Literal["equal", "macs"]
 JUDGE_IMAGES = "images that judge layers"
 
 
@@ -47,6 +50,8 @@ class MixedConfig:
     do. The second sees how errors add up."""
     max_trials: int = 64
     """Graphs that are tried at most, those that measure single layers not counted."""
+    cost: Cost = "equal"
+    """Of keeping a layer, where neither costs nor latencies are given: `equal` for all, or its `macs`."""
 
     def __post_init__(self) -> None:
         if self.min_sqnr_db is None and self.min_agreement is None and self.max_score_drop is None:
@@ -56,6 +61,8 @@ class MixedConfig:
             raise RecipeError("mixed.max_trials", f"is {self.max_trials}", "Set it to 2 at least")
         if self.sensitivity not in ("alone", "restored"):
             raise RecipeError("mixed.sensitivity", f"is {self.sensitivity!r}", "Take alone or restored")
+        if self.cost not in ("equal", "macs"):
+            raise RecipeError("mixed.cost", f"is {self.cost!r}", "Take equal or macs")
 
 
 def choose_int8_layers(
@@ -126,6 +133,8 @@ def _choose(
         raise RecipeError("mixed.max_score_drop", "is set, and nothing scores", "Give a score, or take min_sqnr_db")
     if costs is not None:
         require_costs(calibrated.layers, costs)
+    elif config.cost == "macs" and latency is None:
+        costs = _macs(calibrated)
     trials = Trials(source, make, judge, latency)
     always = frozenset(calibrated.options.keep)
     harms = measure_harms(trials, calibrated.layers, always, config.sensitivity == "alone", costs)
@@ -144,6 +153,17 @@ def _choose(
         sensitivity=config.sensitivity,
         judged_on=len(judge.images_NCHW),
     )
+
+
+def _macs(calibrated: CalibratedGraph) -> dict[str, float]:
+    """Multiply-accumulates of each layer for one image: what it costs more of in higher precision."""
+    with tempfile.TemporaryDirectory(prefix="espalier-mixed-") as scratch:
+        path = Path(scratch, "model.onnx")
+        onnx.save(calibrated.model, path)
+        found = {cost.name: float(cost.macs) for cost in layer_costs(path).layers}
+    costs = {layer.name: found[layer.name] for layer in calibrated.layers if layer.name in found}
+    require_costs(calibrated.layers, costs)
+    return costs
 
 
 def _holds(config: MixedConfig, figures: Figures, reference_score: float | None) -> bool:

@@ -59,8 +59,7 @@ def replay_graphs(inputs: StepInputs) -> Metrics:
 
     loaders = {node.removeprefix(ENGINE_PREFIX): answering(node, graph) for node, graph in _graphs(inputs).items()}
     scorer = task_of(work.recipe.task).scores
-    result = replay_answers(loaders, work.baseline, sets, inputs.folder, inputs.progress, scorer)
-    return {"of": "graph", **result.metrics}
+    return replay_answers(loaders, work.baseline, sets, inputs.folder, inputs.progress, scorer, "graph").metrics
 
 
 def _graphs(inputs: StepInputs) -> dict[str, str]:

@@ -49,6 +49,7 @@ def mix(inputs: StepInputs) -> Metrics:
         max_score_drop=None if wanted.max_score_drop is None else wanted.max_score_drop / 100,
         sensitivity=wanted.sensitivity,
         max_trials=wanted.max_trials,
+        cost="macs",
     )
     source, options, threads = _source(inputs), _options(inputs, ()), work.recipe.threads
     images = _calibration(inputs)
