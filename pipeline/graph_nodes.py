@@ -47,12 +47,17 @@ def graph_nodes(work: Work, form: str, network: str | None, model: dict[str, Any
     return nodes
 
 
+def quantize_section(recipe: Recipe, *without: str) -> dict[str, Any]:
+    """What [quantize] says, but for the keys that a step does not look at."""
+    return {key: value for key, value in section_of(recipe.quantize).items() if key not in without}
+
+
 def _quantize_nodes(work: Work, form: str, source: str, shared: dict[str, Any]) -> list[Node]:
     """Layers chosen by the accuracy budget, if there is one, and the quantized graph."""
     recipe = work.recipe
     config = shared | {
         "source": source,
-        "quantize": section_of(recipe.quantize),
+        "quantize": quantize_section(recipe, "only_if_faster", "rest", "mixed"),
         "runtime": work.profile.engine.runtime,
         "activations": work.profile.engine.int8_activations,
         "weight_bits": work.weight_bits,
@@ -60,7 +65,8 @@ def _quantize_nodes(work: Work, form: str, source: str, shared: dict[str, Any]) 
     mixed = None
     nodes = []
     if recipe.quantize.mixed is not None:
-        mixed = make_node(f"mixed {form}", "mixed", "quantize:mix", (source,), config, ONNX)
+        budget = {"budget": section_of(recipe.quantize.mixed), "passed_over": recipe.parity.samples}
+        mixed = make_node(f"mixed {form}", "mixed", "quantize:mix", (source,), config | budget, ONNX)
         nodes.append(mixed)
     needs = (source, *((mixed.name,) if mixed else ()))
     config |= {"mixed": mixed.name if mixed else None}

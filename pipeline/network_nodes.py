@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
+from pipeline.graph_nodes import quantize_section
 from pipeline.node import ORT, TORCH, Node, make_node
 from pipeline.prune.schedule import epochs_of
 from pipeline.recipe import FitConfig, section_of
@@ -78,7 +79,7 @@ def _prune_node(work: Work, learning: dict[str, Any], name: str, before: str, st
         config |= {
             "profile": asdict(work.profile),
             "host": work.host.fingerprint,
-            "quantize": section_of(recipe.quantize),
+            "quantize": quantize_section(recipe, "only_if_faster"),
         }
         libraries = (*ORT, "onnx", "onnxscript", "onnxsim", "torch")
     needs = tuple(dict.fromkeys(("dense", before, *(("search",) if recipe.search else ()))))
@@ -135,6 +136,6 @@ def _search_node(work: Work, learning: dict[str, Any]) -> Node:
     }
     libraries: tuple[str, ...] = (*TORCH, "optuna")
     if "latency_ms" in recipe.search.objectives:
-        config |= {"host": work.host.fingerprint, "quantize": section_of(recipe.quantize)}
+        config |= {"host": work.host.fingerprint, "quantize": quantize_section(recipe, "only_if_faster")}
         libraries = (*libraries, *ORT, "onnx", "onnxscript", "onnxsim")
     return make_node("search", "search", "search:search", ("dense",), config, libraries)

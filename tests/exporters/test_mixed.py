@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from devices.engines.base import Outputs
 from devices.errors import DataError, ModelError, ParityError, RecipeError
 from devices.files import canonical_json
+from exporters.layers import layer_costs
 from exporters.mixed import MixedConfig, choose_fp8_layers, choose_int8_layers
 from exporters.mixed_choice import LayerHarm, MixedChoice, mixed_lines
 from exporters.mixed_search import Search
@@ -86,6 +87,14 @@ def test_costs_steer_what_stays(fragile: Path) -> None:
         assert choice.chosen.cost == 1
     with pytest.raises(ModelError, match="layer costs: none is given for 'node_patches'"):
         choose(fragile, {"min_sqnr_db": 24}, costs={"node_wide": 1.0})
+
+
+def test_multiply_accumulates_are_a_cost(fragile: Path) -> None:
+    """Those of each layer for one image, as prediction counts them."""
+    choice = choose(fragile, {"min_sqnr_db": 5, "cost": "macs"})
+    macs = {layer.name: layer.macs for layer in layer_costs(fragile).layers}
+    assert {harm.layer: harm.cost for harm in choice.harms} == {harm.layer: macs[harm.layer] for harm in choice.harms}
+    assert len({harm.cost for harm in choice.harms}) > 1
 
 
 def test_measured_latency_is_the_cost(fragile: Path) -> None:
