@@ -22,6 +22,8 @@ from pipeline.prune.trace import Trace, trace_network
 from pipeline.recipe import PruneConfig
 
 _SAID = 4
+_FINEST_STEP = 8
+"""No device of a profile works on fewer channels at a time."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ def rank_groups(config: PruneConfig, pruning: Pruning) -> Ranking:
 def prune_channels(config: PruneConfig, pruning: Pruning) -> Change:
     """Remove the units of least score until this step's share of the target is met.
 
-    Raises `RecipeError` when the target cannot be met, `ModelError` when nothing can be pruned.
+    A target that cannot be met at the device's step, as of a narrow network, is met at half of it or a quarter: the
+    device gains less from such widths, and what is told says at which step it was. Raises `RecipeError` when the
+    target cannot be met, `ModelError` when nothing can be pruned.
     """
     ranking = rank_groups(config, pruning)
     left_out = ranking.grouping.left_out
     try:
-        removed, told = _choose(config, pruning, ranking)
+        removed, told = _choose_at_a_step(config, pruning, ranking)
     except RecipeError as error:
         left = "; ".join(f"{item.tensor}: {item.reason}" for item in left_out[:_SAID])
         what = f"{error.what}. Not pruned are {left}" if left else error.what
@@ -104,6 +108,24 @@ def _dense_widths(pruning: Pruning, groups: Sequence[Group]) -> dict[str, int]:
         lengths = (then[item.tensor].shape[item.dim], now[item.tensor].shape[item.dim])
         widths[group.name] = round(group.width * lengths[0] / lengths[1])
     return widths
+
+
+def _choose_at_a_step(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[list[Unit], dict[str, object]]:
+    """At the device's step, or the next finer one at which the target can be met; raises what the device's does."""
+    refused: RecipeError | None = None
+    step = pruning.channel_step
+    while True:
+        try:
+            finer = replace(ranking, snapping=replace(ranking.snapping, channel_step=step))
+            removed, told = _choose(config, pruning, finer)
+            return removed, told | {"channel_step": step, "device_step": pruning.channel_step}
+        except RecipeError as error:
+            refused = refused or error
+            # Milliseconds that are measured take an engine for each try.
+            measured = pruning.latency is not None
+            if measured or step // 2 < _FINEST_STEP:
+                raise refused from error
+            step //= 2
 
 
 def _choose(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[list[Unit], dict[str, object]]:

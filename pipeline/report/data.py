@@ -89,6 +89,7 @@ _PRUNING_KEYS = (
     "parameters_before",
     "parameters_after",
     "channel_step",
+    "device_step",
     "granularity",
     "criterion",
     "scope",

@@ -46,10 +46,11 @@ def _how(pruning: _Figures, searched: bool) -> list[str]:
     if granularity in ("weights", "2:4"):
         what = "Two of every four weights along the inputs" if granularity == "2:4" else "Single weights"
         return [f"{what} are zero, {100 * pruning['zeros_share']:.1f} % of those of the layers concerned."]
-    said = [
-        f"Where the network allows it, a layer keeps a multiple of {plural(pruning['channel_step'], 'channel')}, the "
-        "step of this device."
-    ]
+    step, device_step = pruning["channel_step"], pruning.get("device_step")
+    why = "the step of this device"
+    if device_step not in (None, step):
+        why = f"though the step of this device is {device_step}: the target could not be met at that"
+    said = [f"Where the network allows it, a layer keeps a multiple of {plural(step, 'channel')}, {why}."]
     if pruning.get("criterion"):
         scope = "widths from the search" if searched else f"scope {pruning['scope']}"
         said.append(f"Criterion {pruning['criterion']}, {scope}.")

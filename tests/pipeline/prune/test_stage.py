@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from devices.errors import ModelError, RecipeError
-from pipeline.model import NetworkArtifact, load_network
+from pipeline.model import NetworkArtifact, build_network, load_network
 from pipeline.prune.size import count_macs, count_parameters
 from pipeline.recipe import ModelConfig, PruneConfig
 from tests.pipeline.prune.networks import build, images
@@ -22,8 +22,6 @@ MODEL = ModelConfig(factory="pipeline.zoo:residual_cnn", args={"in_channels": 3,
 
 def dense() -> nn.Module:
     """The network of `MODEL` with weights of its own."""
-    from pipeline.model import build_network
-
     return build_network(MODEL, seed=7)
 
 
@@ -47,6 +45,19 @@ def test_it_meets_its_target_and_says_what_it_did(tmp_path: Path, scope: Any, ta
     ]
     # The network that was given is whole.
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_target_beyond_the_device_s_step_is_met_at_a_finer_one_and_said(tmp_path: Path) -> None:
+    """64 channels have two widths at a step of 32, and a quarter of the MACs is all that they come down to."""
+    network = build_network(ModelConfig(factory=MODEL.factory, args={**MODEL.args, "channels": 64}), seed=7)
+    for target, step in ((0.3, 32), (0.2, 16)):
+        metrics = prune(PruneConfig(target_macs=target), network, images(1), 32, tmp_path / str(step)).metrics
+        assert (metrics["channel_step"], metrics["device_step"]) == (step, 32)
+        groups: Any = metrics["groups"]
+        assert all(group["width_after"] % step == 0 for group in groups)
+        assert step == 32 or any(group["width_after"] % 32 for group in groups)
+    with pytest.raises(RecipeError, match=r"0\.001 cannot be met: .* \(channel step 32"):
+        prune(PruneConfig(target_macs=0.001), network, images(1), 32, tmp_path)
 
 
 def test_equal_inputs_give_equal_files(tmp_path: Path) -> None:
