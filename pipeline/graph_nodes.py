@@ -90,6 +90,7 @@ def _build_node(work: Work, engine: str, needs: tuple[str, ...], shared: dict[st
             "runtime": profile.engine.runtime,
             "allowed": list(profile.engine.precisions),
             "compute_capability": profile.hardware.compute_capability,
+            "workspace_mb": profile.engine.workspace_mb,
         }
         # What is run here is proved here; TensorRT measures its kernels on the machine that it builds on.
         host = {"measured": work.measured, "host": work.host.fingerprint if work.measured else None}
