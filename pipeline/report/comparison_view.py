@@ -78,7 +78,10 @@ def tiles(report: _Figures) -> list[Tile]:
     def compared(text: Callable[[_Figures], str]) -> str:
         return f"{before['title']}: {text(before)}" if before else ""
 
-    def accuracy(label: str, key: str) -> Tile:
+    of_graph = "" if report.get("measured", True) else " (of the graph)"
+
+    def accuracy(what: str, key: str) -> Tile:
+        label = f"{what}{of_graph}"
         if not shipped[key]:
             return Tile(label, NOT_PROVEN, "no attack was run")
         found = accuracy_cell(shipped[key], samples)

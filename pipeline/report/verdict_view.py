@@ -41,7 +41,9 @@ def verdict_view(report: Mapping[str, Any]) -> VerdictView:
     budgets = tuple(_budget_row(budget) for budget in verdict["budgets"])
     missed = sum(not budget.met for budget in budgets)
     if not verdict["passed"]:
-        sentence = f"{shipped}: misses {missed} of {plural(len(budgets), 'budget')}. It must not ship."
+        unproven = sum(budget.found == NOT_PROVEN for budget in budgets)
+        of_them = f", {unproven} of them for want of proof" if unproven else ""
+        sentence = f"{shipped}: misses {missed} of {plural(len(budgets), 'budget')}{of_them}. It must not ship."
         return VerdictView(word="REFUSED", tone="bad", sentence=sentence, budgets=budgets)
     if not budgets:
         sentence = f"{shipped}: the recipe sets no budget, so nothing was asked of this engine and nothing is proven."

@@ -192,7 +192,7 @@ def test_every_figure_of_the_verdict_is_said() -> None:
         ],
     }
     text = _Page(render_page(report)).text
-    assert "REFUSED compressed, INT8: misses 2 of 4 budgets. It must not ship." in text
+    assert "REFUSED compressed, INT8: misses 2 of 4 budgets, 1 of them for want of proof. It must not ship." in text
     rows = (
         "✓ met clean accuracy lost at most 3 points 0.270 points -1.52 to 2.07 points 2.07 points",
         "✓ met size of the engine at most 200,000 bytes 36,031 bytes exact 36,031 bytes",
