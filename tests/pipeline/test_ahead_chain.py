@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,15 @@ def test_what_the_device_cannot_do_is_said_before_anything_runs(
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(
+    os.environ.get("ESPALIER_REQUIRE_SYSTEM") != "1" or platform.machine() != "x86_64",
+    reason="only CI on x86-64 has to have TensorRT-RTX",
+)
+def test_the_library_is_there_where_it_has_a_wheel() -> None:
+    """So that the tests above do not all skip unseen."""
+    assert RTX
 
 
 @pytest.mark.skipif(RTX, reason="TensorRT-RTX is installed")
