@@ -19,9 +19,12 @@ GPU ?= .venv-gpu
 NVIDIA = $(shell command -v nvidia-smi)
 # Rows of bench-pruning, such as "cifar" or "questions"; without it, all but the questions.
 ROWS ?=
-# Of bench: a deploy bundle, and the board to measure it on (this machine without it).
+# Of bench: a deploy bundle. Of bench and run: the board that measures (this machine without it).
 BUNDLE ?=
 HOST ?=
+# Of matrix: a file of boards, and the recipes.
+FLEET ?= fleet.toml
+RECIPES ?= $(RECIPE)
 # More arguments for the command of the target, such as ARGS="--set seed=1".
 ARGS ?=
 
@@ -32,14 +35,17 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-cpu bench gpu-check clean
+.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-cpu bench-board bench-harness bench matrix gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
 	@echo "  Variables: RECIPE=$(RECIPE) DEVICE=$(DEVICE) ARGS= VENV=$(VENV) PYTHON=$(PYTHON) TORCH_INDEX="
 
-run: $(VENV)/.compress $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## run a recipe for a device: RECIPE=recipes/x.toml DEVICE=cpu
-	$(BIN)/espalier run $(RECIPE) --device $(DEVICE) $(ARGS)
+run: $(VENV)/.compress $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## run a recipe for a device: RECIPE=recipes/x.toml DEVICE=cpu, on a board with HOST=user@board
+	$(BIN)/espalier run $(RECIPE) --device $(DEVICE) $(if $(HOST),--host $(HOST)) $(ARGS)
+
+matrix: $(VENV)/.compress ## run recipes on all boards of a file: RECIPES="recipes/x.toml recipes/y.toml" FLEET=fleet.toml
+	$(BIN)/espalier matrix $(RECIPES) --fleet $(FLEET) $(ARGS)
 
 test: lint $(OPENVINO_STAMP) ## lint, check types and run all tests
 	$(if $(OPENVINO_STAMP),ESPALIER_OPENVINO_PYTHON=$(abspath $(OPENVINO))/bin/python )$(BIN)/python -m pytest $(ARGS)
@@ -82,6 +88,12 @@ bench-search: $(VENV)/.search ## genetic search against random and uniform width
 
 bench-prediction: $(VENV)/.compress ## how far predictions are off on a device that was left out of the fit
 	$(BIN)/python -m tests.benchmarks.prediction $(ARGS)
+
+bench-board: $(VENV)/.compress ## what a board over ssh costs: agent's file, detect, 25 MB to the first figure (needs sshd)
+	$(BIN)/python -m tests.benchmarks.board $(ARGS)
+
+bench-harness: $(VENV)/.compress ## the harness against itself and a bare loop, its cost, and that of telemetry (ten minutes)
+	$(BIN)/python -m tests.benchmarks.harness $(ARGS)
 
 gpu-check: $(if $(NVIDIA),$(GPU)/.gpu,$(VENV)/.compress) ## check once what needs an NVIDIA GPU; results in docs/gpu.md
 	$(if $(NVIDIA),$(GPU),$(VENV))/bin/python -m tests.benchmarks.gpu $(ARGS)

@@ -53,6 +53,7 @@ def _print(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from devices import agent_text
+    from devices.bench_options import add_bench_options, in_seconds
 
     parser = argparse.ArgumentParser(prog="espalier-agent", description="Measure shipped engines on this device.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -63,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("out", type=Path, metavar="DIR", help="folder for the engine")
     build.set_defaults(call=_build, as_text=agent_text.build_text)
     bench = commands.add_parser("bench", help="verify a deploy bundle and measure its engine here")
-    bench.add_argument("--seconds", type=_seconds, default=4.0, metavar="S", help="time to measure latency (4)")
-    bench.set_defaults(call=_bench, as_text=agent_text.bench_text)
+    add_bench_options(bench, seconds=4.0)
+    bench.set_defaults(call=_bench, as_text=_bench_text)
     attack = commands.add_parser("attack", help="replay the evaluation sets of an evidence bundle through the engine")
     attack.set_defaults(call=_attack, as_text=agent_text.attack_text)
     layers = commands.add_parser("layers", help="say where the time of a deploy bundle's engine goes, layer by layer")
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     attack.add_argument("evidence", type=Path, metavar="EVIDENCE", help="folder of its evidence bundle")
     calibrate = commands.add_parser("calibrate", help="time every ONNX file of a folder on this device")
     calibrate.add_argument("probes", type=Path, metavar="DIR", help="folder of ONNX files, such as layers by channels")
-    calibrate.add_argument("--seconds", type=_seconds, default=10.0, metavar="S", help="time for all together (10)")
+    calibrate.add_argument("--seconds", type=in_seconds, default=10.0, metavar="S", help="time for all together (10)")
     calibrate.set_defaults(call=_calibrate, as_text=agent_text.calibrate_text)
     for command in (build, calibrate):
         command.add_argument(
@@ -106,16 +107,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError("must be above 0 and at most 3600")
-    return value
-
-
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 10**6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
@@ -142,8 +133,16 @@ def _build(options: argparse.Namespace) -> dict[str, object]:
 
 def _bench(options: argparse.Namespace) -> dict[str, object]:
     from devices.agent_bench import bench_bundle
+    from devices.bench_options import bench_job
+    from devices.progress import terminal_progress
 
-    return bench_bundle(options.bundle, options.allow_unsigned, options.seconds, _say_busy)
+    return bench_bundle(options.bundle, options.against, bench_job(options), terminal_progress("espalier-agent"))
+
+
+def _bench_text(result: dict[str, object]) -> str:
+    from devices.bench_text import bench_text
+
+    return bench_text(result)
 
 
 def _attack(options: argparse.Namespace) -> dict[str, object]:

@@ -2,55 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devices.stage import Progress, no_progress
 
+if TYPE_CHECKING:
+    from devices.bench_job import BenchJob
+    from devices.engines.base import EngineInfo
+
 
 def bench_bundle(
-    folder: Path, allow_unsigned: bool, seconds: float, waiting: Callable[[], None], progress: Progress = no_progress
+    folder: Path, against: Path | None, job: BenchJob, progress: Progress = no_progress
 ) -> dict[str, object]:
-    """Verify a deploy bundle and measure its engine here; `waiting` is called while another measures.
+    """Verify a deploy bundle and measure its engine here, interleaved with that of `against` where there is one.
 
-    Raises `BundleError`, `DeviceError`.
+    Raises `BundleError`, `DeviceError`, and `DataError` for two engines that
+    cannot take the same image.
     """
     import tempfile
 
-    import numpy as np
-
+    from devices.bench_job import OTHER, SHIPPED
     from devices.bundle import open_bundle
-    from devices.classifier import ENGINE_INFO_PATH, engine_path, load_verified, read_engine_info
+    from devices.classifier import load_verified
     from devices.detect import detect_host
+    from devices.measure import measure_engines
+
+    host = detect_host()
+    places = {SHIPPED: folder} | ({OTHER: against} if against else {})
+    bundles = {name: open_bundle(place, "deploy", job.allow_unsigned) for name, place in places.items()}
+    preprocess = {name: load_verified(bundle, host).preprocess for name, bundle in bundles.items()}[SHIPPED]
+    with tempfile.TemporaryDirectory(prefix="espalier-agent-") as scratch:
+        engines = {name: Path(scratch, name) for name in bundles}
+        infos = {name: _lay_out(bundle, engines[name]) for name, bundle in bundles.items()}
+        if against:
+            _require_alike(infos[SHIPPED], infos[OTHER], against)
+        plan = job.plan(preprocess, against is not None)
+        measured: dict[str, Any] = dict(
+            measure_engines(engines, plan, host, Path(scratch, "measured"), progress).metrics
+        )
+    rows = {
+        name: {**_origin(bundle), "host": host.as_dict(), "engine": infos[name].as_dict(), **measured["engines"][name]}
+        for name, bundle in bundles.items()
+    }
+    compared = {}
+    if against:
+        (ratio,) = (row for row in measured["speedups"] if row["engine"] == SHIPPED)
+        compared = {"against": rows[OTHER], "ratio": ratio}
+    shared = {name: value for name, value in measured.items() if name not in ("engines", "speedups")}
+    return {**rows[SHIPPED], **shared, **compared}
+
+
+def _lay_out(bundle: Any, folder: Path) -> EngineInfo:
+    """The verified bytes are what is measured, in fresh processes too, and not the bundle's files again."""
+    from devices.classifier import ENGINE_INFO_PATH, engine_path, read_engine_info
     from devices.engine_files import INFO_FILE, engine_name
     from devices.files import write_atomic
-    from devices.footprint import measure_footprint
-    from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
 
-    bundle = open_bundle(folder, "deploy", allow_unsigned)
-    host = detect_host()
-    with tempfile.TemporaryDirectory(prefix="espalier-agent-") as scratch:
-        # The verified bytes are what the fresh process loads, not the bundle's files again.
-        info = read_engine_info(bundle)
-        write_atomic(Path(scratch, engine_name(info)), bundle.read(engine_path(info)))
-        write_atomic(Path(scratch, INFO_FILE), bundle.read(ENGINE_INFO_PATH))
-        with measuring_alone(waiting), pinned(info.threads) as cpus:
-            engine = load_verified(bundle, host).engine
-            image = np.random.default_rng(0).random((1, *engine.info.input_shape), dtype=np.float32)
-            queries = {"engine": engine.bind(image)}
-            samples = measure_interleaved(queries, LatencyConfig(duration_s=seconds), progress)
-            footprint = measure_footprint(Path(scratch), repeats=3)
-        size_bytes = Path(scratch, engine_name(info)).stat().st_size
-    return {
-        **_origin(bundle),
-        "engine": engine.info.as_dict(),
-        "host": host.as_dict(),
-        "pinned_cpus": list(cpus),
-        "latency": summarize(samples["engine"]).as_dict(),
-        "footprint": footprint.as_dict(),
-        "size_bytes": size_bytes,
-    }
+    info = read_engine_info(bundle)
+    write_atomic(folder / engine_name(info), bundle.read(engine_path(info)))
+    write_atomic(folder / INFO_FILE, bundle.read(ENGINE_INFO_PATH))
+    return info
+
+
+def _require_alike(shipped: EngineInfo, other: EngineInfo, place: Path) -> None:
+    from devices.errors import DataError
+
+    if other.input_shape != shipped.input_shape:
+        what = f"takes images {other.input_shape}, and the other bundle {shipped.input_shape}"
+        raise DataError(str(place), what, "Compare engines of the same input")
 
 
 def attack_bundle(

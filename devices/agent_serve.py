@@ -100,9 +100,14 @@ def _facts(cache: Cache) -> dict[str, Any]:
 
 
 def _detect(*_: object) -> dict[str, Any]:
+    from importlib.util import find_spec
+
     from devices.detect import detect_host
 
-    return {"host": detect_host().as_dict(), "time_s": time.time()}
+    host = detect_host()
+    # Whether it is there; only its use says whether it loads.
+    libraries = [name for name in ("onnxruntime", "tensorrt", "tensorrt_rtx") if find_spec(name)]
+    return {"host": host.as_dict(), "fingerprint": host.fingerprint, "libraries": libraries, "time_s": time.time()}
 
 
 def _lock(link: Link, session: Session, who: str, header: dict[str, Any]) -> dict[str, Any]:

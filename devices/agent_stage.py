@@ -16,11 +16,11 @@ from devices.detect import Host, detect_host, matches
 from devices.errors import BundleError
 from devices.files import storage_errors, write_json
 from devices.profile import Profile
+from devices.progress import WAITING
 from devices.stage import Progress
 
 ENGINE_PREFIX = "engine "
 """Inputs that are engines are named so, such as `engine dense-fp32`."""
-_BUSY = "another measurement has the machine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +29,6 @@ class AttackJob:
 
     baseline: str
     """Engine that every other is compared with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchJob:
-    """A deploy bundle (input `bundle`) measured."""
-
-    seconds: float
-    allow_unsigned: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +76,9 @@ def _stage(name: str, where: str) -> _Stage:
         "build": _build,
         "measure": _measure,
         "attack": _attack,
+        "tune": _tune,
+        "rebuild": _rebuild,
+        "start": _start,
         "bench": _bench,
         "replay": _replay,
         "calibrate": _calibrate,
@@ -121,12 +116,37 @@ def _attack(job: Job, inputs: Mapping[str, Path], host: Host, out: Path, progres
     return attack_engines(_engines(inputs), config.baseline, sets, host, out, progress).metrics
 
 
+def _tune(job: Job, inputs: Mapping[str, Path], host: Host, out: Path, progress: Progress) -> Mapping[str, object]:
+    from devices.agent_build import ONNX_FILE
+    from devices.engines.select import ort_options
+    from devices.latency import LatencyConfig
+    from devices.tune import tune_session
+
+    config, options = decode(LatencyConfig, job.config, "job.json: config"), ort_options(_device(job))
+    return tune_session(_input(inputs, "onnx") / ONNX_FILE, options, config, host, out, progress).metrics
+
+
+def _rebuild(job: Job, inputs: Mapping[str, Path], host: Host, out: Path, _: Progress) -> Mapping[str, object]:
+    from devices.agent_build import ONNX_FILE
+    from devices.agent_runtime import RebuildJob, rebuild_on_device
+
+    config = decode(RebuildJob, job.config, "job.json: config")
+    return rebuild_on_device(_input(inputs, "onnx") / ONNX_FILE, _device(job), config, host, out).metrics
+
+
+def _start(_: Job, inputs: Mapping[str, Path], __: Host, out: Path, ___: Progress) -> Mapping[str, object]:
+    from devices.agent_runtime import start_on_device
+
+    (engine,) = _engines(inputs).values()
+    return start_on_device(engine, out).metrics
+
+
 def _bench(job: Job, inputs: Mapping[str, Path], _: Host, __: Path, progress: Progress) -> Mapping[str, object]:
     from devices.agent_bench import bench_bundle
+    from devices.bench_job import BenchJob
 
     config = decode(BenchJob, job.config, "job.json: config")
-    busy = partial(progress, 0, 100, _BUSY)
-    return bench_bundle(_input(inputs, "bundle"), config.allow_unsigned, config.seconds, busy, progress)
+    return bench_bundle(_input(inputs, "bundle"), inputs.get("against"), config, progress)
 
 
 def _replay(job: Job, inputs: Mapping[str, Path], _: Host, __: Path, progress: Progress) -> Mapping[str, object]:
@@ -140,7 +160,7 @@ def _calibrate(job: Job, inputs: Mapping[str, Path], host: Host, out: Path, prog
     from devices.agent_calibrate import CalibrateJob, calibrate_on_device
 
     config = decode(CalibrateJob, job.config, "job.json: config")
-    busy = partial(progress, 0, 100, _BUSY)
+    busy = partial(progress, 0, 100, WAITING)
     probes = _input(inputs, "probes")
     return calibrate_on_device(probes, _device(job), config, host, out, busy, progress, _kept(job)).metrics
 

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from devices.agent_config import decode
 from devices.describe import host_lines
 from devices.detect import Host
-
-
-def bench_text(result: dict[str, Any]) -> str:
-    """Latency, load time, memory and size."""
-    latency, footprint = result["latency"], result["footprint"]
-    lines = [_title(result)]
-    for name in ("p50", "p90", "p99"):
-        figure = latency[f"{name}_ms"]
-        lines.append(f"  {name}        {figure['value']:.4f} ms  ({figure['low']:.4f} to {figure['high']:.4f})")
-    lines.append(f"  queries    {latency['queries']} in {latency['rounds']} rounds, one image each")
-    lines.append(f"  threads    {result['engine']['threads']} on CPU {', '.join(map(str, result['pinned_cpus']))}")
-    lines.append(f"  load       {footprint['load_ms']:.1f} ms, first query {footprint['first_query_ms']:.2f} ms")
-    memory = footprint["peak_memory_bytes"] / 1e6, footprint["engine_memory_bytes"] / 1e6
-    lines.append(f"  memory     {memory[0]:.1f} MB at the peak, {memory[1]:.1f} MB of it for the engine")
-    lines.append(f"  size       {result['size_bytes']} bytes")
-    return "\n".join(lines)
 
 
 def attack_text(result: dict[str, Any]) -> str:
@@ -36,7 +21,7 @@ def attack_text(result: dict[str, Any]) -> str:
     rows += [(row["name"], row, _origin_of(row)) for row in result["sets"] if row["kind"] != "clean"]
     width = max(len(name) for name, _, _ in rows) + 2
     width = max(width, len("worst case") + 2)
-    lines = [_title(result), f"  {result['samples']} samples; {noun} in %, with its 95 % interval"]
+    lines = [title_of(result), f"  {result['samples']} samples; {noun} in %, with its 95 % interval"]
     lines += [f"  {name:{width}}{_percent(share)}  {origin}".rstrip() for name, share, origin in rows]
     for key, name in (("mean_iou", "mean IoU"), ("mean_ap", "mean AP")):
         if result.get(key):
@@ -51,7 +36,7 @@ def attack_text(result: dict[str, Any]) -> str:
 
 def layers_text(result: dict[str, Any]) -> str:
     """Layers, kernels and what no layer accounts for."""
-    return "\n".join([_title(result), *(f"  {_plain(line, 160)}" for line in result["table"])])
+    return "\n".join([title_of(result), *(f"  {_plain(line, 160)}" for line in result["table"])])
 
 
 def detect_text(result: dict[str, Any]) -> str:
@@ -83,7 +68,8 @@ def clean_text(result: dict[str, Any]) -> str:
     return f"{result['cache']}: {result['removed_bytes']} bytes removed"
 
 
-def _title(result: dict[str, Any]) -> str:
+def title_of(result: Mapping[str, Any]) -> str:
+    """Whose figures they are: the bundle's name and device, and the host."""
     return f"{_plain(result['name'])} for {_plain(result['device'])}, on {result['host']['cpu_model']}"
 
 

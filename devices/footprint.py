@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from devices.agent_process import die_with_parent, python_command
 from devices.detect import detect_host
 from devices.engine_files import read_engine
 from devices.engines import onnxruntime
+from devices.engines.base import EngineInfo
+from devices.engines.select import open_engine
+from devices.engines.tensorrt_options import Module, is_tensorrt
 from devices.errors import DeviceError, EspalierError
 
 _TIMEOUT_S = 120
@@ -87,10 +91,10 @@ def main() -> None:
 def _measure_here(engine_folder: Path) -> Footprint:
     content, info = read_engine(engine_folder)
     host = detect_host()
-    onnxruntime.load_module()
+    _load_library(info)
     before_bytes = _peak_bytes()
     started = time.perf_counter()
-    engine = onnxruntime.open_engine(content, info, host)
+    engine = open_engine(content, info, host)
     loaded = time.perf_counter()
     image = np.zeros((1, *info.input_shape), dtype=np.float32)
     engine.run(image)
@@ -104,3 +108,13 @@ def _measure_here(engine_folder: Path) -> Footprint:
         peak_memory_bytes=peak,
         engine_memory_bytes=peak - before_bytes,
     )
+
+
+def _load_library(info: EngineInfo) -> None:
+    """So that what it takes is not counted as the engine's."""
+    if is_tensorrt(info):
+        from devices.engines.tensorrt_build import load_module
+
+        load_module(cast(Module, info.runtime))
+    else:
+        onnxruntime.load_module()

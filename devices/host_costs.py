@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,9 +76,9 @@ def _silent(call: Callable[[], object]) -> Callable[[], None]:
     return query
 
 
-def host_cost_lines(costs: HostCosts) -> list[str]:
-    """Medians, one a line."""
-    rows = [("inference", costs.inference), ("with copies", costs.with_copies), ("preprocessing", costs.preprocess)]
-    lines = [f"{name:14} {found.p50_ms.value:.4f} ms" for name, found in rows if found is not None]
-    share = costs.copies_share
-    return [*lines, f"copies add {100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f})"]
+def host_cost_lines(costs: Mapping[str, Any]) -> list[str]:
+    """Medians, given as `as_dict`, one a line."""
+    rows = (("inference", "inference"), ("with copies", "with_copies"), ("preprocessing", "preprocess"))
+    lines = [f"{name:14} {costs[key]['p50_ms']['value']:.4f} ms" for name, key in rows if costs[key]]
+    share = {end: 100 * value for end, value in costs["copies_share"].items()}
+    return [*lines, f"copies add {share['value']:.1f} % ({share['low']:.1f} to {share['high']:.1f})"]

@@ -21,7 +21,6 @@ from devices.warmup import WarmUp, warm_up
 
 _LOCK_NAME = "espalier-measure.lock"
 _SETTLE_QUERIES = 2
-_MIN_ROUNDS = 40
 _MAX_ROUNDS = 400
 _VISIT_NS = 3_000_000
 _MAX_QUERIES = 50
@@ -33,7 +32,8 @@ class LatencyConfig:
     """How long and in which order engines are timed."""
 
     duration_s: float = 4.0
-    """Time for all engines together; 40 rounds are run however long they take, and 400 at most."""
+    """Time for all engines together; `least_rounds` are run however long they take, and 400 at most."""
+    least_rounds: int = 40
     warmup_s: float = 0.2
     """Time each engine runs, at least, before anything counts."""
     warmup_limit_s: float | None = None
@@ -149,12 +149,12 @@ def time_interleaved(
         started_ns = time.perf_counter_ns()
         for done in range(_MAX_ROUNDS):
             spent = (time.perf_counter_ns() - started_ns) / 1e9
-            if done >= _MIN_ROUNDS and spent > config.duration_s:
+            if done >= config.least_rounds and spent > config.duration_s:
                 break
             for index in rng.permutation(len(names)):
                 name = names[index]
                 stamps[name].append(_visit(queries[name], counts[name]))
-            share = max(done / _MAX_ROUNDS, min(spent / config.duration_s, done / _MIN_ROUNDS))
+            share = max(done / _MAX_ROUNDS, min(spent / config.duration_s, done / config.least_rounds))
             progress(int(100 * min(share, 1.0)), 100, "rounds")
     return {name: _timings(np.stack(stamps[name]), started_ns, warm[name]) for name in names}
 

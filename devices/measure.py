@@ -29,11 +29,13 @@ from devices.latency import (
     time_interleaved,
 )
 from devices.preprocess import Preprocess
+from devices.progress import WAITING
 from devices.scenarios import ScenarioConfig
 from devices.scenarios_run import run_scenarios
 from devices.spikes import find_spikes
 from devices.stage import Progress, StageResult
 from devices.statistics import bootstrap_ratio
+from devices.sustained import SustainedConfig, run_sustained
 from devices.telemetry.energy import EnergyConfig, measure_energy
 from devices.telemetry.memory import memory_in_use
 from devices.telemetry.sampler import SamplerConfig
@@ -45,6 +47,7 @@ TELEMETRY_FILE = "telemetry.json"
 _AGAIN = "{} again"
 _RESAMPLES = 2000
 _THROUGHPUT_SHARE = 0.1
+_SHORT_ROUNDS = 10
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,21 @@ class MeasurePlan:
     """Takes no time on a device without a power sensor."""
     scenarios: ScenarioConfig | None = None
     """MLPerf's scenarios, of the shipped engine."""
+    sustained: SustainedConfig | None = None
+    """Minutes of the shipped engine, back to back, after all else."""
     preprocess: Preprocess | None = None
     """What makes the input of a frame: timed on a frame of the network's own size, beside pure inference."""
     telemetry_root: Path = HERE
     """Where telemetry is read; elsewhere only for a recorded system."""
+
+    @property
+    def lasts_s(self) -> float:
+        """What is asked for takes about so long, builds and loads aside."""
+        parts = (
+            self.scenarios.lasts_s if self.scenarios else 0.0,
+            self.sustained.duration_s if self.sustained else 0.0,
+        )
+        return self.latency.duration_s + sum(parts)
 
 
 def measure_engines(
@@ -92,7 +106,7 @@ def measure_engines(
     load_average = os.getloadavg()[0]
     baseline, again = config.baseline, _AGAIN.format(config.baseline)
     threads = max(read_info(place).threads for place in engines.values())
-    busy = partial(progress, 0, 100, "another measurement has the machine")
+    busy = partial(progress, 0, 100, WAITING)
     with measuring_alone(busy), pinned(threads) as cpus:
         opened = {name: open_engine(*read_engine(place), host) for name, place in engines.items()}
         opened[again] = open_engine(*read_engine(engines[baseline]), host)
@@ -142,7 +156,7 @@ def _latency(timings: Timings, config: MeasurePlan) -> dict[str, object]:
 def _alone(
     opened: Mapping[str, Engine], cpus: tuple[int, ...], config: MeasurePlan, progress: Progress
 ) -> dict[str, dict[str, object]]:
-    """What is measured of one engine after the other: energy, the host's own work, and the scenarios."""
+    """What is measured of one engine after the other: energy, the host's own work, scenarios, minutes of work."""
     queries = _bind_all(opened, 1, config)
     rows: dict[str, dict[str, object]] = {name: {} for name in opened}
     if config.energy is not None:
@@ -164,6 +178,11 @@ def _alone(
 
         found = run_scenarios(bind, config.scenarios, most, progress)
         rows[config.shipped]["scenarios"] = [result.as_dict() for result in found]
+    if config.sustained is not None:
+        watch = WatchConfig(root=config.telemetry_root, cpus=cpus, power_mode=config.power_mode)
+        rows[config.shipped]["sustained"] = run_sustained(
+            queries[config.shipped], config.sustained, watch, progress
+        ).as_dict()
     return rows
 
 
@@ -205,7 +224,9 @@ def _throughput(opened: Mapping[str, Engine], batch: int, config: MeasurePlan) -
 
 def _short(latency: LatencyConfig) -> LatencyConfig:
     warmup_s = _THROUGHPUT_SHARE * latency.warmup_s
-    return replace(latency, duration_s=_THROUGHPUT_SHARE * latency.duration_s, warmup_s=warmup_s, warmup_limit_s=None)
+    duration_s = _THROUGHPUT_SHARE * latency.duration_s
+    # Of a large network, 40 rounds of what only stands beside its latency would take longer than the latency itself.
+    return replace(latency, duration_s=duration_s, least_rounds=_SHORT_ROUNDS, warmup_s=warmup_s, warmup_limit_s=None)
 
 
 def _governor(cpu: int) -> str | None:

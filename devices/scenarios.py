@@ -6,8 +6,9 @@ generator is our own: no accuracy run, no log files, and so nothing here is an o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from devices.json_value import as_json
 from devices.spikes import Spikes
@@ -59,6 +60,12 @@ class ScenarioConfig:
         if (self.server_rate_per_s is not None and self.server_rate_per_s <= 0) or self.server_search_steps < 1:
             raise ValueError(f"the server's rate must be above 0: {self}")
 
+    @property
+    def lasts_s(self) -> float:
+        """All scenarios together, about, where early stopping asks for no more."""
+        server = self.server_search_steps if self.server_rate_per_s is None else 1
+        return self.min_duration_s * sum(server if name == "server" else 1 for name in self.scenarios)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScenarioResult:
@@ -102,26 +109,28 @@ class ScenarioResult:
         return {name: value for name, value in as_json(self).items() if value is not None}
 
 
-def scenario_lines(results: tuple[ScenarioResult, ...]) -> list[str]:
-    """One line a scenario, and one for each reason that makes it invalid."""
+def scenario_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a scenario, given as `as_dict`, and one for each reason that makes it invalid."""
     lines = []
     for found in results:
-        lines.append(f"{found.scenario.replace('_', ' '):14} {_figure(found)}  {_extent(found)}".rstrip())
-        lines += [f"{'':14} not valid: {reason}" for reason in found.reasons]
+        lines.append(f"{found['scenario'].replace('_', ' '):14} {_figure(found)}  {_extent(found)}".rstrip())
+        lines += [f"{'':14} not valid: {reason}" for reason in found["reasons"]]
     return lines
 
 
-def _figure(found: ScenarioResult) -> str:
-    if found.scenario == "offline":
-        return f"{found.samples_per_s:.1f} samples/s in batches of {found.batch}"
-    if found.scenario == "server":
-        kept = f"p{100 * (found.percentile or 0):g} {found.percentile_ms:.3f} ms for {found.target_ms:g} ms"
-        return f"{found.rate_per_s:.1f} queries/s, {kept}"
-    bound = "unknown (too few queries)" if found.bound_ms is None else f"at most {found.bound_ms:.4f} ms"
-    return f"p{100 * (found.percentile or 0):g} {bound}"
+def _figure(found: Mapping[str, Any]) -> str:
+    if found["scenario"] == "offline":
+        return f"{found['samples_per_s']:.1f} samples/s in batches of {found['batch']}"
+    percentile = f"p{100 * found['percentile']:g}"
+    if found["scenario"] == "server":
+        kept = f"{percentile} {found['percentile_ms']:.3f} ms for {found['target_ms']:g} ms"
+        return f"{found['rate_per_s']:.1f} queries/s, {kept}"
+    bound_ms = found.get("bound_ms")
+    bound = "unknown (too few queries)" if bound_ms is None else f"at most {bound_ms:.4f} ms"
+    return f"{percentile} {bound}"
 
 
-def _extent(found: ScenarioResult) -> str:
-    length = "" if found.official_length else "; shorter than MLPerf asks"
-    each = f" of {found.samples_per_query} samples" if found.samples_per_query > 1 else ""
-    return f"({found.queries} queries{each}, {found.duration_s:.1f} s, {found.spikes.count} spikes{length})"
+def _extent(found: Mapping[str, Any]) -> str:
+    length = "" if found["official_length"] else "; shorter than MLPerf asks"
+    each = f" of {found['samples_per_query']} samples" if found["samples_per_query"] > 1 else ""
+    return f"({found['queries']} queries{each}, {found['duration_s']:.1f} s, {found['spikes']['count']} spikes{length})"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,21 +142,29 @@ def judge_sustained(
     )
 
 
-def sustained_lines(found: Sustained) -> list[str]:
-    """What happened, in words."""
-    lines = [f"{found.queries} queries in {found.duration_s:.0f} s, half of them within {found.p50_ms:.4f} ms"]
-    if not found.shifts:
+def sustained_lines(found: Mapping[str, Any]) -> list[str]:
+    """What happened, given as `as_dict`, and what the device did meanwhile, in words."""
+    return level_lines(found) + [f"  {line}" for line in watched_lines(found["telemetry"])]
+
+
+def level_lines(found: Mapping[str, Any]) -> list[str]:
+    """How the latency was, and when it changed, given as `as_dict`."""
+    lines = [f"{found['queries']} queries in {found['duration_s']:.0f} s, half of them within {found['p50_ms']:.4f} ms"]
+    lines += [f"  {_shift_text(shift)}" for shift in found["shifts"]]
+    if not found["shifts"]:
         lines.append("  the latency held its level throughout")
-    for shift in found.shifts:
-        word = "slower" if shift.after_ms > shift.before_ms else "faster"
-        change = abs(shift.after_ms / shift.before_ms - 1)
-        why = [f"{name.partition('.')[2]} {a:.0f} to {b:.0f} MHz" for name, (a, b) in shift.clocks.items()]
-        why += [f"{name.partition('.')[2]} at {degrees:.1f} °C" for name, degrees in shift.temperature.items()]
-        said = f"; {', '.join(why)}" if why else "; no clock or temperature is known"
-        mark = "throttled: " if shift.is_throttling else ""
-        figures = f"{shift.before_ms:.4f} to {shift.after_ms:.4f} ms"
-        lines.append(f"  {mark}from {shift.at_s:.0f} s on ({shift.utc}) {100 * change:.1f} % {word}, {figures}{said}")
-    return lines + [f"  {line}" for line in watched_lines(found.telemetry)]
+    return lines
+
+
+def _shift_text(shift: Mapping[str, Any]) -> str:
+    before_ms, after_ms = shift["before_ms"], shift["after_ms"]
+    word = "slower" if after_ms > before_ms else "faster"
+    why = [f"{name.partition('.')[2]} {a:.0f} to {b:.0f} MHz" for name, (a, b) in shift["clocks"].items()]
+    why += [f"{name.partition('.')[2]} at {degrees:.1f} °C" for name, degrees in shift["temperature"].items()]
+    said = ", ".join(why) if why else "no clock or temperature is known"
+    mark = "throttled: " if shift["is_throttling"] else ""
+    change = f"{100 * abs(after_ms / before_ms - 1):.1f} % {word}, {before_ms:.4f} to {after_ms:.4f} ms"
+    return f"{mark}from {shift['at_s']:.0f} s on ({shift['utc']}) {change}; {said}"
 
 
 def _windows(

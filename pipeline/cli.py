@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from devices.bench_options import add_bench_options, in_seconds
 from devices.errors import (
     EXIT_CODES,
     EXIT_INTERNAL,
@@ -17,9 +18,11 @@ from devices.errors import (
 )
 from pipeline.commands import bench as commands_bench
 from pipeline.commands import devices as commands_devices
+from pipeline.commands import matrix as commands_matrix
 from pipeline.commands import predict as commands_predict
 from pipeline.commands import report as commands_report
 from pipeline.commands import run as commands_run
+from pipeline.commands.boards import add_board_options
 from pipeline.commands.device_option import add_device
 
 if TYPE_CHECKING:
@@ -73,6 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (runs/NAME-DEVICE)")
     run.set_defaults(call=commands_run.run)
 
+    matrix = commands.add_parser("matrix", help="run recipes on all boards of a fleet, side by side")
+    matrix.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE", help="recipe files")
+    matrix.add_argument("--fleet", type=Path, required=True, metavar="FILE", help="file of boards")
+    matrix.add_argument("--board", action="append", default=[], metavar="NAME", help="only this board; may be repeated")
+    matrix.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs' folders (runs)"
+    )
+    _add_results(matrix)
+    matrix.set_defaults(call=commands_matrix.matrix)
+
     stages = commands.add_parser("stages", help="show what a recipe would run, and what is stored")
     _add_recipe(stages)
     stages.set_defaults(call=commands_run.stages)
@@ -93,14 +106,19 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")
     report.set_defaults(call=commands_report.report)
-    for command in (run, stages, devices, *what.choices.values(), predict, bench, report):
+    for command in (run, matrix, stages, devices, *what.choices.values(), predict, bench, report):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
 def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", type=Path, metavar="RECIPE", help="recipe file, such as recipes/digits.toml")
-    add_device(command, default="cpu")
+    add_device(command, "device profile (cpu)")
+    add_board_options(command)
+    _add_results(command)
+
+
+def _add_results(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="override a key of the recipe"
     )
@@ -121,33 +139,24 @@ def _add_devices(what: Subparsers) -> None:
     template = what.add_parser("template", help="write a profile to start from")
     template.add_argument("--out", type=Path, required=True, metavar="FILE", help="profile to write, NAME.toml")
     template.set_defaults(call=commands_devices.template)
-    calibrate = what.add_parser("calibrate", help="measure layers by channels here, and write a profile of one's own")
-    add_device(calibrate, "profile to start from", default="cpu")
+    calibrate = what.add_parser("calibrate", help="measure layers by channels, and write a profile of one's own")
+    add_device(calibrate, "profile to start from (cpu)")
+    add_board_options(calibrate)
     calibrate.add_argument("--out", type=Path, required=True, metavar="FILE", help="profile to write, NAME.toml")
     calibrate.add_argument("--precision", default="fp32", choices=("fp32", "fp16", "int8"), help="of the layers (fp32)")
-    calibrate.add_argument("--seconds", type=_seconds, default=15.0, metavar="S", help="time for all probes (15)")
+    calibrate.add_argument("--seconds", type=in_seconds, default=15.0, metavar="S", help="time for all probes (15)")
     calibrate.set_defaults(call=commands_predict.calibrate)
 
 
 def _add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", type=Path, metavar="BUNDLE", help="deploy bundle, such as runs/digits-cpu/deploy")
     add_device(command, "what the machine has to be: another is refused")
-    command.add_argument("--host", metavar="USER@BOARD", help="board to measure on, as ssh takes it")
-    command.add_argument("--fleet", type=Path, metavar="FILE", help="file of boards, instead of --host")
-    command.add_argument("--board", metavar="NAME", help="board of the fleet's file")
+    add_board_options(command)
     command.add_argument("--evidence", type=Path, metavar="DIR", help="replay this evidence bundle through it too")
-    command.add_argument("--seconds", type=_seconds, default=6.0, metavar="S", help="time of the measurement (6)")
+    add_bench_options(command, seconds=6.0)
     command.add_argument("--allow-unsigned", action="store_true", help="take a bundle that nobody signed")
-    command.add_argument("--force", action="store_true", help="measure on another device too, and say so")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     command.set_defaults(call=commands_bench.bench)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 3600:
-        raise ValueError
-    return seconds
 
 
 def _version_or_help(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

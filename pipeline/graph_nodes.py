@@ -84,7 +84,7 @@ def _build_node(work: Work, engine: str, needs: tuple[str, ...], shared: dict[st
     if profile.engine.runtime == "onnxruntime":
         options: dict[str, Any] = {"provider": profile.engine.provider, "threads": profile.engine.threads}
         options["session"] = asdict(profile.session)
-        host: dict[str, Any] = {"host_class": work.host.engine_class}
+        host: dict[str, Any] = {"host_class": work.engine_class}
     else:
         options = {
             "runtime": profile.engine.runtime,
@@ -93,7 +93,7 @@ def _build_node(work: Work, engine: str, needs: tuple[str, ...], shared: dict[st
             "workspace_mb": profile.engine.workspace_mb,
         }
         # What is run here is proved here; TensorRT measures its kernels on the machine that it builds on.
-        host = {"measured": work.measured, "host": work.host.fingerprint if work.measured else None}
+        host = {"measured": work.measured, "host": work.device_key if work.measured else None}
     job = build_job(work, engine.rpartition("-")[2], shared["two_of_four"])
     config = shared | {"engine": options, "build": job} | host
     return make_node(name, "build", "build:build", needs, config, (*ORT, *TENSORRT))

@@ -78,7 +78,7 @@ def _prune_node(work: Work, learning: dict[str, Any], name: str, before: str, st
         # Measured here, or predicted from the profile: another host or another profile, another result.
         config |= {
             "profile": asdict(work.profile),
-            "host": work.host.fingerprint,
+            "host": work.device_key,
             "quantize": quantize_section(recipe, "only_if_faster"),
         }
         libraries = (*ORT, "onnx", "onnxscript", "onnxsim", "torch")
@@ -136,6 +136,6 @@ def _search_node(work: Work, learning: dict[str, Any]) -> Node:
     }
     libraries: tuple[str, ...] = (*TORCH, "optuna")
     if "latency_ms" in recipe.search.objectives:
-        config |= {"host": work.host.fingerprint, "quantize": quantize_section(recipe, "only_if_faster")}
+        config |= {"host": work.device_key, "quantize": quantize_section(recipe, "only_if_faster")}
         libraries = (*libraries, *ORT, "onnx", "onnxscript", "onnxsim")
     return make_node("search", "search", "search:search", ("dense",), config, libraries)

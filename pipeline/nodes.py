@@ -57,10 +57,10 @@ def _figure_nodes(work: Work, engines: tuple[str, ...], task: dict[str, Any]) ->
     recipe = work.recipe
     compared = {"baseline": work.baseline, "candidate": work.candidate, "rivals": list(work.rivals)}
     batches = {"batch_sizes": list(work.profile.measure.batch_sizes)}
-    host = {"host": work.host.fingerprint}
+    host = {"host": work.device_key}
     config = compared | batches | host | {"measure": section_of(recipe.measure), "seed": recipe.seed}
     measure = make_node(MEASUREMENTS, "measure", "engine:measure", engines, config, (*ORT, *TENSORRT))
-    config = {"host_class": work.host.engine_class, "task": task, "baseline": work.baseline}
+    config = {"host_class": work.engine_class, "task": task, "baseline": work.baseline}
     attack = make_node(REPLAYS, "attack", "engine:attack", (*engines, "sets"), config, (*ORT, *TENSORRT))
     return [measure, attack]
 
@@ -86,7 +86,7 @@ def _device_nodes(work: Work, engines: tuple[str, ...]) -> list[Node]:
         "only_if_faster": recipe.quantize.only_if_faster,
     }
     nodes = [make_node(DECISION, "decide", "decide:decide", (figures,), config, ())]
-    host = {"host": work.host.fingerprint}
+    host = {"host": work.device_key}
     if runtime != "onnxruntime" and recipe.measure.rebuilds is not None:
         graph = graph_of(work.candidate, work.engines)
         job = build_job(work, work.engines.candidate, work.sparse)
@@ -104,7 +104,7 @@ def _judge_nodes(work: Work, nodes: list[Node], data: dict[str, Any]) -> list[No
     judged = tuple(name for name in before if name in (MEASUREMENTS, PREDICTIONS, REPLAYS, GRAPH_REPLAYS, DECISION))
     config = {"gate": section_of(recipe.gate), "baseline": work.baseline}
     gate = make_node("verdict", "gate", "publish:gate", judged, config, ())
-    whole = {"recipe": section_of(recipe), "profile": work.profile.name, "data": data, "host": work.host.fingerprint}
+    whole = {"recipe": section_of(recipe), "profile": work.profile.name, "data": data, "host": work.device_key}
     written = whole | {"command": work.command}
     everything = (*before, "verdict")
     bundle = make_node("deploy", "bundle", "publish:deploy", everything, whole, DATA)

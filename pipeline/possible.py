@@ -8,6 +8,8 @@ from pipeline.work import Work
 
 def require_possible(work: Work) -> None:
     """Raise `DeviceError` or `RecipeError` for what the profile says cannot be, or cannot be judged."""
+    if work.board is not None:
+        _require_possible_on_board(work, work.board.name)
     gate, plan = work.recipe.gate, work.engines
     for precision in ("fp32", "int8"):
         key = f"min_speedup_dense_{precision}"
@@ -18,3 +20,13 @@ def require_possible(work: Work) -> None:
     if work.recipe.measure.rebuilds is not None and work.profile.engine.runtime == "onnxruntime":
         what = f"is of TensorRT, and {work.profile.name} runs ONNX Runtime, which builds the same engine every time"
         raise RecipeError("measure.rebuilds", what, "Leave it out")
+
+
+def _require_possible_on_board(work: Work, board: str) -> None:
+    """What is done on this machine alone."""
+    if work.recipe.task.kind == "custom":
+        what = "its score is code of this machine, which a board does not have"
+        raise RecipeError("task.kind: custom", what, "Run the recipe on the device itself, without a board")
+    if work.recipe.search and "latency_ms" in work.recipe.search.objectives:
+        what = f"its networks are measured on this machine, not on board '{board}'"
+        raise RecipeError("search.objectives: latency_ms", what, "Search by macs, or on the device itself")

@@ -53,6 +53,10 @@ def _measured_lines(report: Mapping[str, Any]) -> list[str]:
             f"{engine['title']:20} {engine['macs']:11,} {engine['size_bytes'] / 1e3:6.0f} kB "
             f"{latency['p50_ms']['value']:7.4f} ms {latency['p99_ms']['value']:7.4f} ms {_accuracies(engine)}"
         )
+    if report.get("board"):
+        lines += [f"measured on board '{report['board']['name']}'", *(f"! {note}" for note in report["board"]["notes"])]
+    findings = report["telemetry"]["findings"] if report.get("telemetry") else []
+    lines += [f"! {finding['text']}" for finding in findings if finding["is_warning"]]
     return lines + [_speed(ratio) for ratio in report["speedups"] if ratio["engine"] == report["shipped"]]
 
 

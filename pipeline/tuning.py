@@ -30,7 +30,7 @@ def tune_nodes(work: Work, engine: str, graph: str) -> list[Node]:
         "duration_s": measure.duration_s,
         "warmup_s": measure.warmup_s,
         "seed": work.recipe.seed,
-        "host": work.host.fingerprint,
+        "host": work.device_key,
     }
     return [make_node(f"{_PREFIX}{engine}", "tune", "tune:tune", (graph,), config, ORT)]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from devices.detect import Host
 from devices.engines.select import runs_here
 from devices.profile import Profile
+from devices.remote.result import BoardResult
 from devices.stage import Progress
 from pipeline.engine_plan import EnginePlan, plan_engines
 from pipeline.opset import choose_opset
@@ -24,6 +26,21 @@ if TYPE_CHECKING:
     from pipeline.store import Stored
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunBoard:
+    """The board that a run builds and measures on."""
+
+    name: str
+    host: Host
+    """What it is, as it describes itself."""
+    fingerprint: str
+    """Changes when measurements have to be taken again."""
+    notes: tuple[str, ...]
+    """What is to be known of it beside its figures, such as a clock that is years off."""
+    run_stage: Callable[..., BoardResult]
+    """`devices.remote.board.Board.run_stage`."""
+
+
 @dataclass(frozen=True)
 class Work:
     """Inputs of a run. Everything heavy is loaded only when a step that is not stored asks for it."""
@@ -31,8 +48,11 @@ class Work:
     recipe: Recipe
     profile: Profile
     host: Host
+    """This machine, which trains, prunes, exports and quantizes."""
     command: str
     """What the user typed, for the report."""
+    board: RunBoard | None = None
+    """Where engines are built, measured and attacked; None: here."""
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -52,9 +72,30 @@ class Work:
         return train.batch(seeded_choice(len(train), self.recipe.parity.samples, self.recipe.seed, calibration))
 
     @property
+    def run_name(self) -> str:
+        """Of the run's folder."""
+        name = re.sub(r"[^\w.@-]+", "-", self.board.name) if self.board else self.profile.name
+        return f"{self.recipe.name}-{name}"
+
+    @property
+    def device_host(self) -> Host:
+        """The machine that the engines run on: the board, or this one."""
+        return self.board.host if self.board else self.host
+
+    @property
+    def device_key(self) -> str:
+        """Changes when measurements have to be taken again: of the board, or of this machine."""
+        return self.board.fingerprint if self.board else self.host.fingerprint
+
+    @property
+    def engine_class(self) -> str:
+        """Changes when engines have to be built again. What is installed on a board is in its fingerprint alone."""
+        return self.board.fingerprint if self.board else self.host.engine_class
+
+    @property
     def weight_bits(self) -> int:
-        """Bits of a quantized weight: 7 where the engine runs here and this CPU would overflow with 8."""
-        return 7 if self.profile.kind == "cpu" and self.host.saturates_int8 else 8
+        """Bits of a quantized weight: 7 where the engine runs on a CPU that would overflow with 8."""
+        return 7 if self.profile.kind == "cpu" and self.device_host.saturates_int8 else 8
 
     @cached_property
     def opset(self) -> int:
@@ -69,7 +110,8 @@ class Work:
     @property
     def measured(self) -> bool:
         """Whether engines are run and measured. TensorRT-RTX builds them ahead of time where they cannot be."""
-        return self.profile.engine.runtime != "tensorrt_rtx" or runs_here(self.profile, self.host)
+        ahead = self.profile.engine.runtime == "tensorrt_rtx" and not runs_here(self.profile, self.host)
+        return self.board is not None or not ahead
 
     @property
     def form(self) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from devices.agent_config import decode, encode
 from devices.agent_job import Job, require_device, require_input_name
-from devices.agent_stage import BenchJob, ReplayJob
+from devices.agent_stage import ReplayJob
+from devices.bench_job import BenchJob
 from devices.bundle import open_bundle
 from devices.detect import Host, matches
 from devices.fleet import BoardConfig
 from devices.profile import Profile
 from devices.remote.clock import BoardClock
 from devices.remote.link import Link
+from devices.remote.result import BoardFacts, BoardResult
 from devices.remote.ssh import LostError
 from devices.remote.transfer import download, list_inputs, upload
 from devices.stage import Progress, no_progress
@@ -27,37 +29,6 @@ _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 10.0
 _MAX_LOSSES = 3
 """So often in a row may a connection be lost without a byte sent: a stage that stops the board would do so again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoardResult:
-    """What a stage on a board came to."""
-
-    folder: Path
-    """Where its files lie on this machine."""
-    metrics: dict[str, Any]
-    host: Host
-    """The board, as it describes itself."""
-    clock: BoardClock
-    seconds: float
-    """Time of the stage, by a clock that nobody sets."""
-    other_device: bool
-    """Whether the board is not the device of the profile; only when forced."""
-    reused: bool
-    """Whether the board had it already, from a run that was cut off."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoardFacts:
-    """What a board is and how it stands."""
-
-    host: Host
-    matches: bool
-    """Whether it is the device of the profile."""
-    clock: BoardClock
-    free_bytes: int
-    """Space where its cache lies."""
-    cache: str
 
 
 def say_nothing(text: str) -> None:
@@ -98,6 +69,12 @@ class Board:
         """What the board is. Raises `DeviceError`, `LostError` when it cannot be reached."""
         return self._persist(self._detect)
 
+    def check(self) -> BoardFacts:
+        """The same. Raises `DeviceError` too when it is not the profile's device, unless forced."""
+        facts = self.detect()
+        self._require_device(facts)
+        return facts
+
     def run_stage(
         self,
         stage: str,
@@ -105,24 +82,29 @@ class Board:
         inputs: Mapping[str, Path],
         out: Path,
         progress: Progress = no_progress,
+        longer_s: float = 0.0,
+        profile: Profile | None = None,
     ) -> BoardResult:
         """Run a stage of `devices.agent_stage` on the board: its config, a dataclass, and folders go there.
 
-        What it writes comes to `out`. Raises what the stage raises, naming the board; `DeviceError` when the board is
-        not the profile's device, unless forced, and when the stage takes longer than the board's `limit_s`;
-        `LostError` when the connection cannot be made again; `StorageError` on a full disk, there or here.
+        What it writes comes to `out`. `longer_s` is time that was asked for, and is no sign that the stage hangs;
+        `profile` is the board's with other options of its engine.
+        Raises what the stage raises, naming the board; `DeviceError` when the board is not the profile's device, unless
+        forced, and when the stage takes longer than the board's `limit_s`; `LostError` when the connection cannot be
+        made again; `StorageError` on a full disk, there or here.
         """
         for name in inputs:
             require_input_name(name, "inputs")
         listed = list_inputs(inputs)
-        job = Job(stage=stage, config=encode(config) if config is not None else {}, device=self.profile)
+        job = Job(stage=stage, config=encode(config) if config is not None else {}, device=profile or self.profile)
         content = {**encode(replace(job, force=self._force)), "inputs": listed}
 
         def attempt(link: Link) -> BoardResult:
-            self._require_device(link)
+            # Before anything is sent.
+            self._require_device(self._detect(link))
             link.request("lock", {}, self._waiting)
             upload(link, inputs, listed, progress)
-            ask = {"job": content, "limit_s": self.config.limit_s}
+            ask = {"job": content, "limit_s": self.config.limit_s + longer_s}
             answer = link.request("stage", ask, lambda event: progress(*event["progress"]))
             result = answer["result"]
             files = {name: (str(digest), int(size)) for name, (digest, size) in result["files"].items()}
@@ -143,13 +125,15 @@ class Board:
         return self._persist(attempt)
 
     def bench(
-        self, bundle: Path, out: Path, seconds: float, allow_unsigned: bool, progress: Progress = no_progress
+        self, bundle: Path, out: Path, job: BenchJob, against: Path | None = None, progress: Progress = no_progress
     ) -> BoardResult:
-        """Measure the engine of a deploy bundle on the board. Raises as `run_stage`, and `BundleError`."""
-        # Here first: a bundle that does not verify goes nowhere.
-        open_bundle(bundle, "deploy", allow_unsigned)
-        config = BenchJob(seconds=seconds, allow_unsigned=allow_unsigned)
-        result = self.run_stage("bench", config, {"bundle": bundle}, out, progress)
+        """Measure the engine of a deploy bundle on the board, beside that of another. Raises as `run_stage`, and
+        `BundleError`."""
+        inputs = {"bundle": bundle} | ({"against": against} if against else {})
+        for folder in inputs.values():
+            # Here first: a bundle that does not verify goes nowhere.
+            open_bundle(folder, "deploy", job.allow_unsigned)
+        result = self.run_stage("bench", job, inputs, out, progress, job.lasts_s)
         return replace(result, metrics={**result.metrics, "bundle": str(bundle)})
 
     def attack(
@@ -169,18 +153,19 @@ class Board:
         return answer
 
     def _detect(self, link: Link) -> BoardFacts:
-        host = decode(Host, link.request("detect")["host"], f"{link.where}: host")
+        answer = link.request("detect")
+        host = decode(Host, answer["host"], f"{link.where}: host")
         return BoardFacts(
             host=host,
+            fingerprint=str(answer["fingerprint"]),
+            libraries=tuple(answer["libraries"]),
             matches=matches(self.profile, host),
             clock=BoardClock.of(link.offset_s, 0.0),
             free_bytes=int(link.facts["free_bytes"]),
             cache=str(link.facts["cache"]),
         )
 
-    def _require_device(self, link: Link) -> None:
-        """Before anything is sent."""
-        facts = self._detect(link)
+    def _require_device(self, facts: BoardFacts) -> None:
         job = Job(stage="", device=self.profile, force=self._force)
         require_device(job, facts.matches, facts.host.device_tree_model or facts.host.cpu_model)
 

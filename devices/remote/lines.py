@@ -5,7 +5,7 @@ from __future__ import annotations
 from devices.describe import host_lines
 from devices.profile import Profile
 from devices.recognise import other_mode
-from devices.remote.board import BoardFacts, BoardResult
+from devices.remote.result import BoardFacts, BoardResult
 
 
 def facts_lines(name: str, profile: Profile, facts: BoardFacts) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from devices.telemetry.conditions import Conditions, read_conditions
 from devices.telemetry.findings import Finding, find_conditions
@@ -74,18 +75,17 @@ def watching(config: WatchConfig) -> Iterator[list[Watched]]:
     found.append(Watched(before, after, samples[0], series, findings))
 
 
-def watched_lines(watched: Watched) -> list[str]:
-    """What stands out, then mode and figures, in words."""
-    lines = [f"{'! ' if finding.is_warning else '  '}{finding.text}" for finding in watched.findings]
-    mode = watched.before.power_mode
-    if mode is not None:
-        locked = {True: ", clocks locked", False: ", clocks not locked", None: ""}[watched.before.jetson_clocks]
-        lines.append(f"  power mode {mode.name} (by {mode.source}){locked}")
-    for name, figure in watched.series.figures().items():
+def watched_lines(watched: Mapping[str, Any]) -> list[str]:
+    """What stands out, then mode and figures, given as `as_dict`, in words."""
+    before = watched["before"]
+    lines = [f"{'! ' if finding['is_warning'] else '  '}{finding['text']}" for finding in watched["findings"]]
+    if before["power_mode"] is not None:
+        mode, locks = before["power_mode"], {True: ", clocks locked", False: ", clocks not locked", None: ""}
+        lines.append(f"  power mode {mode['name']} (by {mode['source']}){locks[before['jetson_clocks']]}")
+    for name, figure in watched["figures"].items():
         if not name.startswith(("throttle.", "energy.")):
-            span = f"{figure.least:.1f} to {figure.most:.1f}"
-            lines.append(f"  {name:28} {figure.mean:8.1f} {figure.unit:4} ({span})")
-    absent = {entry.name: entry.why for entry in watched.before.absent} | dict(watched.samples.absent)
-    if absent:
-        lines.append("  not known: " + "; ".join(f"{name} ({why})" for name, why in absent.items()))
+            span = f"{figure['least']:.1f} to {figure['most']:.1f}"
+            lines.append(f"  {name:28} {figure['mean']:8.1f} {figure['unit']:4} ({span})")
+    if watched["absent"]:
+        lines.append("  not known: " + "; ".join(f"{name} ({why})" for name, why in watched["absent"].items()))
     return lines

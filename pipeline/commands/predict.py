@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devices.errors import EXIT_OK
+from pipeline.commands.boards import named_board, require_agent, say
 from pipeline.commands.needs import require_compress
+
+if TYPE_CHECKING:
+    from devices.agent_calibrate import CalibrateJob
+    from devices.calibrate import Calibration
+    from devices.fleet import BoardConfig
+    from devices.profile import Profile
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -27,31 +35,57 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def calibrate(options: argparse.Namespace) -> int:
-    """Measure layers by channels on this device, and write a profile of the user's own with what they tell."""
+    """Measure layers by channels, here or on a board, and write a profile of the user's own with what they tell."""
     require_compress()
     import tempfile
     from datetime import date
 
     from devices.agent_calibrate import CalibrateJob
-    from devices.calibrate import calibrate as measure
     from devices.calibrate import calibration_lines, write_calibrated
-    from devices.detect import detect_host
-    from devices.engines.select import require_measurable
     from devices.profile import load_profile
     from devices.profile_files import require_new_profile
     from exporters.probes import make_probes, probe_plan
 
     out: Path = options.out
     require_new_profile(out)
-    profile, host = load_profile(options.device), detect_host()
-    require_measurable(profile, host)
+    named = named_board(options)
+    if named:
+        require_agent(named[1])
+    profile = named[1] if named else load_profile(options.device or "cpu")
     job = CalibrateJob(seconds=options.seconds, precision=options.precision)
     with tempfile.TemporaryDirectory(prefix="espalier-probes-") as probes:
         made = make_probes(probe_plan(profile, options.precision), Path(probes))
         print(f"{len(made)} probes, about {options.seconds:g} s and their builds ...", file=sys.stderr)
-        found = measure(profile, host, Path(probes), job)
+        found = _on_board(options, *named, job, Path(probes)) if named else _here(profile, job, Path(probes))
     print("\n".join(calibration_lines(found)))
     name = out.name.removesuffix(".toml")
     write_calibrated(out, profile, found, name, date.today())
     print(f"written: {out}. Use it with --profile {out}")
     return EXIT_OK
+
+
+def _here(profile: Profile, job: CalibrateJob, probes: Path) -> Calibration:
+    from devices.calibrate import calibrate as measure
+    from devices.detect import detect_host
+    from devices.engines.select import require_measurable
+
+    host = detect_host()
+    require_measurable(profile, host)
+    return measure(profile, host, probes, job)
+
+
+def _on_board(
+    options: argparse.Namespace, config: BoardConfig, profile: Profile, job: CalibrateJob, probes: Path
+) -> Calibration:
+    import tempfile
+
+    from devices.calibrate import calibration_of
+    from devices.progress import terminal_progress
+    from devices.remote.board import Board
+    from devices.remote.lines import result_lines
+
+    with tempfile.TemporaryDirectory(prefix="espalier-") as out, Board(config, profile, options.force, say) as board:
+        progress = terminal_progress("espalier")
+        result = board.run_stage("calibrate", job, {"probes": probes}, Path(out), progress, job.seconds)
+    print("\n".join(result_lines(config.name, profile, result)))
+    return calibration_of(result.metrics, probes)

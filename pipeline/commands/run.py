@@ -21,26 +21,19 @@ def run(options: argparse.Namespace) -> int:
     if not sys.warnoptions:
         # Those of libraries are for their authors; python -W shows them.
         warnings.simplefilter("ignore")
-    from devices.detect import detect_host
-    from devices.engines.select import require_buildable
     from devices.errors import BundleError
     from devices.files import read_json
-    from devices.profile import load_profile
     from pipeline.chain import run_chain
+    from pipeline.commands.opened import opened_work
     from pipeline.progress import standard_progress
-    from pipeline.recipe import read_recipe
     from pipeline.run_folder import check_out, publish
     from pipeline.store import Store
     from pipeline.summary import summary_lines
-    from pipeline.work import Work
 
-    recipe = read_recipe(options.recipe, options.overrides)
-    profile, host = load_profile(options.device), detect_host()
-    require_buildable(profile, host)
-    out = options.out or Path("runs", f"{recipe.name}-{profile.name}")
-    check_out(out)
-    work = Work(recipe, profile, host, _command(options))
-    outcome = run_chain(work, Store(options.store), standard_progress())
+    with opened_work(options, to_build=True) as work:
+        out = options.out or Path("runs", work.run_name)
+        check_out(out)
+        outcome = run_chain(work, Store(options.store), standard_progress())
     publish(work, outcome, out)
     report = read_json(outcome.results["report"].folder / "report.json", BundleError)
     print("\n".join(summary_lines(report, out)))
@@ -51,26 +44,12 @@ def run(options: argparse.Namespace) -> int:
 def stages(options: argparse.Namespace) -> int:
     """Show the steps."""
     require_compress()
-    from devices.detect import detect_host
-    from devices.profile import load_profile
     from pipeline.chain import stored_steps
-    from pipeline.recipe import read_recipe
+    from pipeline.commands.opened import opened_work
     from pipeline.store import Store
-    from pipeline.work import Work
 
-    recipe = read_recipe(options.recipe, options.overrides)
-    work = Work(recipe, load_profile(options.device), detect_host(), _command(options))
-    for node, stored in stored_steps(work, Store(options.store)):
-        state = f"stored   {stored.seconds:6.1f} s  {stored.digest[:12]}" if stored else "would run"
-        print(f"{node.stage:9} {node.name:22} {state}")
+    with opened_work(options, to_build=False) as work:
+        for node, stored in stored_steps(work, Store(options.store)):
+            state = f"stored   {stored.seconds:6.1f} s  {stored.digest[:12]}" if stored else "would run"
+            print(f"{node.stage:9} {node.name:22} {state}")
     return EXIT_OK
-
-
-def _command(options: argparse.Namespace) -> str:
-    """The command that runs the same again: without the folders that do not change the result."""
-    from shlex import join
-
-    overrides = [part for text in options.overrides for part in ("--set", text)]
-    command = join(["espalier", "run", str(options.recipe), "--device", options.device, *overrides])
-    # Names of files may be anything but text; what is written down is text.
-    return command.encode("utf-8", "backslashreplace").decode()

@@ -13,19 +13,22 @@ from pipeline.recipe.prune import LatencySource
 _SOURCES: tuple[Source, ...] = ("measured", "table", "predicted")
 
 
-def choose_source(asked: LatencySource, profile: Profile, host: Host, precision: str) -> Source:
+def choose_source(
+    asked: LatencySource, profile: Profile, host: Host, precision: str, board: str | None = None
+) -> Source:
     """The source asked for; `auto`: measured, else the profile's table, else predicted.
 
-    `precision` is the one that ships. Raises `RecipeError` that says what is missing of each.
+    `precision` is the one that ships; `board` the name of the board that the run is for, on which nothing is measured
+    before its engines are built. Raises `RecipeError` that says what is missing of each.
     """
     if asked != "auto":
-        lacks = _lacks(asked, profile, host, precision)
+        lacks = _lacks(asked, profile, host, precision, board)
         if lacks is not None:
             raise RecipeError(
                 "prune.latency_source", f"is '{asked}', and {lacks}", "Choose another, or 'auto' for what there is"
             )
         return asked
-    reasons = {source: _lacks(source, profile, host, precision) for source in _SOURCES}
+    reasons = {source: _lacks(source, profile, host, precision, board) for source in _SOURCES}
     for source, lacks in reasons.items():
         if lacks is None:
             return source
@@ -33,12 +36,15 @@ def choose_source(asked: LatencySource, profile: Profile, host: Host, precision:
         "prune.target_latency_ms",
         f"milliseconds on {profile.name} can neither be measured here ({reasons['measured']}), nor read from a table "
         f"({reasons['table']}), nor predicted ({reasons['predicted']})",
-        "Run it on the device, add what is missing to the profile, or set target_macs instead",
+        "Run it on the device, add what is missing to the profile (`espalier devices calibrate` measures a table, on a "
+        "board too), or set target_macs instead",
     )
 
 
-def _lacks(source: Source, profile: Profile, host: Host, precision: str) -> str | None:
+def _lacks(source: Source, profile: Profile, host: Host, precision: str, board: str | None) -> str | None:
     """What this source has not got; None when it has everything."""
+    if source == "measured" and board is not None:
+        return f"pruned networks are not measured on board '{board}'"
     if source == "measured":
         try:
             require_measurable(profile, host)

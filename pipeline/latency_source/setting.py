@@ -46,6 +46,8 @@ class LatencySetting:
     folder: Path
     """Where measurements are kept; a killed run goes on from them."""
     progress: Progress = no_progress
+    board: str | None = None
+    """Name of the board that the run is for; nothing is measured on it here."""
 
     def budget(
         self, limit_ms: float, network: nn.Module, dense: nn.Module, image_NCHW: torch.Tensor, trace: Trace
@@ -54,7 +56,7 @@ class LatencySetting:
 
         Raises `RecipeError` when the device can neither be measured here nor predicted.
         """
-        source = choose_source(self.asked, self.profile, self.host, self.precision)
+        source = choose_source(self.asked, self.profile, self.host, self.precision, self.board)
         if source == "measured":
             measured = self.measured(network, dense)
             return latency_budget(limit_ms, measured.dense_ms, measured.latency_ms, source)

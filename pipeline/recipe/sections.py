@@ -96,6 +96,25 @@ class MeasureConfig(Section):
     """Tune threads, graph rewriting, arena and spinning of each ONNX Runtime engine by measuring, before the build."""
     rebuilds: Annotated[int, Field(ge=2, le=20)] | None = None
     """Builds of the candidate by TensorRT that are compared; without it, none."""
+    scenarios: tuple[Literal["single_stream", "multi_stream", "offline", "server"], ...] = ()
+    """MLPerf's scenarios that the shipped engine is run in."""
+    scenario_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """Time of a scenario, at least; official results take 600."""
+    scenario_queries: Count = 100
+    """Queries of a scenario, at least; more are run where early stopping needs them."""
+    offline_samples: Count = 24_576
+    server_target_ms: Annotated[float, Field(gt=0)] = 10.0
+    """What 99 % of the server's queries must keep, from their arrival."""
+    sustained_s: Annotated[float, Field(ge=3, le=86_400)] | None = None
+    """Time that the shipped engine then works back to back, with the device watched."""
+    power_mode: Annotated[str, Field(min_length=1)] | None = None
+    """Mode that the device should be in, by name. Another is said in the report, and never switched."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> MeasureConfig:
+        if len(set(self.scenarios)) != len(self.scenarios):
+            raise ValueError("measure.scenarios names a scenario twice")
+        return self
 
 
 class RobustnessConfig(Section):

@@ -171,6 +171,7 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
         row("p90: 90 % of the queries", percentile("p90_ms")),
         row("p99: 99 % of the queries", percentile("p99_ms")),
         row("slowest query", lambda engine: Cell(milliseconds(engine["latency"]["max_ms"]))),
+        row("spikes: above twice the p50", _spikes),
         row("queries timed", lambda engine: _queries(engine["latency"])),
     )
     groups = [
@@ -216,9 +217,26 @@ def _cost_rows(row: _MakeRow, built: bool) -> tuple[TableRow, ...]:
         row("first query", lambda engine: Cell(milliseconds(engine["footprint"]["first_query_ms"]))),
         row("memory of the engine", lambda engine: Cell(size(engine["footprint"]["engine_memory_bytes"]))),
         row("peak memory of the process", lambda engine: Cell(size(engine["footprint"]["peak_memory_bytes"]))),
+        row("energy of an image, idle subtracted", _energy),
         row("MACs per image", lambda engine: Cell(f"{engine['macs']:,}")),
         row("parameters", lambda engine: Cell(f"{engine['parameters']:,}")),
     )
+
+
+def _spikes(engine: _Figures) -> Cell:
+    found = engine.get("spikes")
+    if not found:
+        return Cell(NOT_MEASURED)
+    return Cell(f"{found['count']:,}", f"{significant(100 * found['time_share'])} % of the time")
+
+
+def _energy(engine: _Figures) -> Cell:
+    found = engine.get("energy")
+    if not found:
+        return Cell(NOT_MEASURED)
+    if not found["is_resolved"]:
+        return Cell("too little to tell", "the sensor cannot tell it from idle")
+    return Cell(f"{significant(found['energy_mj']['value'])} mJ", span(found["energy_mj"], significant))
 
 
 def _speedup_rows(report: _Figures) -> tuple[TableRow, ...]:

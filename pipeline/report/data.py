@@ -57,6 +57,8 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "engines": [_engine(name, results, measured["engines"][name], attacked["engines"][name]) for name in engines],
         "speedups": measured["speedups"],
         "same_engine_twice": measured.get("same_engine_twice"),
+        "board": _board(work, measured),
+        "telemetry": measured.get("telemetry"),
         "conditions": {key: measured[key] for key in _CONDITIONS} if is_measured(results) else None,
         "latency_histogram": _histogram(inputs, engines) if is_measured(results) else None,
         "notes": {name: stored.metrics["lines"] for name, stored in results.items() if "lines" in stored.metrics},
@@ -76,7 +78,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
             {"name": name, "stage": stored.folder.parent.name, "seconds": stored.seconds, "digest": stored.digest}
             for name, stored in results.items()
         ],
-        "environment": {"host": work.host.as_dict(), "versions": library_versions()},
+        "environment": {"host": work.device_host.as_dict(), "versions": library_versions()},
         "commands": _commands(work),
         "recipe": portable_recipe(section_of(work.recipe)),
     }
@@ -101,6 +103,13 @@ _PRUNING_KEYS = (
     "reached",
     "latency_source",
 )
+
+
+def _board(work: Work, measured: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where it was measured: by the name of this run, because one board may have several."""
+    if work.board is None:
+        return None
+    return {"name": work.board.name, "notes": measured.get("board", {}).get("notes", [])}
 
 
 def _steps(results: Mapping[str, Stored]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report import comparison_view, record_view, robustness_view
+from pipeline.report import comparison_view, device_view, record_view, robustness_view
 from pipeline.report.comparison_plots import comparison_plots
 from pipeline.report.engine_style import key_mark
 from pipeline.report.figures import TIMES
@@ -91,6 +91,9 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "host": record_view.host_facts(report),
         "versions": record_view.version_facts(report),
         "conditions": record_view.condition_facts(report) if measured else [],
+        "device_facts": device_view.device_facts(report),
+        "device_findings": device_view.device_findings(report),
+        "beside_inference": device_view.beside_inference(report),
         "recipe_toml": toml_text(report["recipe"]),
     }
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from devices.agent_build import BuildJob, build_engine
+from devices.agent_build import BuildJob
 from devices.agent_config import decode
-from devices.engine_files import engine_name, read_engine, read_info
+from devices.engine_files import engine_name, read_info
 from devices.engines import onnxruntime
 from devices.engines.base import EngineInfo
-from devices.engines.select import open_engine
 from devices.errors import DeviceError
 from devices.files import digest_file
 from devices.profile import Profile
 from devices.stage import Metrics
 from exporters.parity import compare, require
+from pipeline.place import place_of
 from pipeline.steps.convert import ONNX_FILE, reference_of
 from pipeline.steps.limits import agreement_of, rounding_limits
 from pipeline.tuning import is_tuned, tuned_profile
@@ -27,17 +27,17 @@ def build(inputs: StepInputs) -> Metrics:
     stored = next(found for node, found in inputs.results.items() if not is_tuned(node))
     onnx_path = stored.folder / ONNX_FILE
     job = decode(BuildJob, inputs.options["build"], "build")
-    told = build_engine(onnx_path, inputs.folder, tuned_profile(inputs), job, work.host, inputs.kept)
+    images = work.parity_images if work.measured else None
+    profile, place = tuned_profile(inputs), place_of(work, inputs.kept)
+    built = place.build(onnx_path, images, profile, job, inputs.folder, inputs.progress)
     info = read_info(inputs.folder)
     size_bytes = (inputs.folder / engine_name(info)).stat().st_size
-    metrics: dict[str, object] = {"size_bytes": size_bytes, "build": told}
-    if not work.measured:
+    metrics: dict[str, object] = {"size_bytes": size_bytes, "build": built.told, **built.origin}
+    if images is None:
         require_described(info, onnx_path, work.profile, work.dataset.input_shape)
         return metrics
-    engine = open_engine(*read_engine(inputs.folder), work.host)
-    expected = onnxruntime.open_reference(reference_of(stored.folder), work.recipe.threads)(work.parity_images)
-    answered = engine.run_all(work.parity_images)
-    found = answered if isinstance(expected, tuple) else answered[0]
+    expected = onnxruntime.open_reference(reference_of(stored.folder), work.recipe.threads)(images)
+    found = built.answers if isinstance(expected, tuple) else built.answers[0]
     parity = compare("ONNX to engine", expected, found, agreement_of(inputs))
     limits = rounding_limits(work.recipe.parity, job.precision)
     require(parity, limits, "The engine does not compute what the graph says; report it with its model")

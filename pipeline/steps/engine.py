@@ -4,45 +4,57 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from devices.attack import attack_engines
-from devices.errors import BundleError
-from devices.files import read_json
+from devices.engine_files import read_info
 from devices.latency import LatencyConfig
-from devices.measure import MeasurePlan, measure_engines
-from devices.robustness import INDEX_FILE, read_sets
+from devices.measure import MeasurePlan
+from devices.preprocess import Preprocess
+from devices.scenarios import ScenarioConfig
 from devices.stage import Metrics
-from pipeline.tasks.select import task_of
-from pipeline.work import StepInputs
+from devices.sustained import SustainedConfig
+from pipeline.place import place_of
+from pipeline.work import StepInputs, Work
 
 _ENGINE_PREFIX = "engine "
 
 
 def measure(inputs: StepInputs) -> Metrics:
     """Latency, throughput, load time, memory and size of all engines."""
-    work = inputs.work
-    wanted = work.recipe.measure
-    config = MeasurePlan(
+    engines = _engines(inputs)
+    plan = measure_plan(inputs.work, read_info(engines[inputs.work.baseline]).input_shape)
+    return place_of(inputs.work).measure(engines, plan, inputs.folder, inputs.progress)
+
+
+def measure_plan(work: Work, input_shape: tuple[int, int, int]) -> MeasurePlan:
+    """What the recipe asks of engines that take images of this shape (C, H, W)."""
+    wanted, seed = work.recipe.measure, work.recipe.seed
+    channels, height, width = input_shape
+    scenarios = ScenarioConfig(
+        scenarios=wanted.scenarios,
+        min_duration_s=wanted.scenario_s,
+        min_queries=wanted.scenario_queries,
+        max_duration_s=max(1200.0, 2 * wanted.scenario_s),
+        offline_samples=wanted.offline_samples,
+        server_target_ms=wanted.server_target_ms,
+        seed=seed,
+    )
+    return MeasurePlan(
         baseline=work.baseline,
         shipped=work.candidate,
         may_ship=work.rivals,
         batch_sizes=work.profile.measure.batch_sizes,
-        latency=LatencyConfig(duration_s=wanted.duration_s, warmup_s=wanted.warmup_s, seed=work.recipe.seed),
+        latency=LatencyConfig(duration_s=wanted.duration_s, warmup_s=wanted.warmup_s, seed=seed),
         processes=wanted.processes,
+        power_mode=wanted.power_mode,
+        scenarios=scenarios if wanted.scenarios else None,
+        sustained=SustainedConfig(duration_s=wanted.sustained_s) if wanted.sustained_s else None,
+        preprocess=Preprocess(channels=channels, height=height, width=width),
     )
-    result = measure_engines(_engines(inputs), config, work.host, inputs.folder, inputs.progress)
-    return result.metrics
 
 
 def attack(inputs: StepInputs) -> Metrics:
     """Evaluation sets through all engines."""
-    folder = inputs.path("sets")
-    index = folder / INDEX_FILE
-    sets = read_sets(read_json(index, BundleError), lambda name: (folder / name).read_bytes(), str(index))
-    scorer = task_of(inputs.work.recipe.task).scores
-    result = attack_engines(
-        _engines(inputs), inputs.work.baseline, sets, inputs.work.host, inputs.folder, inputs.progress, scorer
-    )
-    return result.metrics
+    place, sets = place_of(inputs.work), inputs.path("sets")
+    return place.attack(_engines(inputs), inputs.work.baseline, sets, inputs.folder, inputs.progress)
 
 
 def _engines(inputs: StepInputs) -> dict[str, Path]:

@@ -62,4 +62,5 @@ def latency_setting(inputs: StepInputs, folder: Path) -> LatencySetting:
         latency=LatencyConfig(duration_s=_PROBE_S, warmup_s=recipe.measure.warmup_s, seed=recipe.seed),
         folder=folder,
         progress=inputs.progress,
+        board=work.board.name if work.board else None,
     )

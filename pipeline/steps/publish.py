@@ -117,7 +117,7 @@ def _manifest(inputs: StepInputs) -> dict[str, object]:
         "task": task_of(work.recipe.task).scoring.as_dict(),
         "recipe": portable_recipe(section_of(work.recipe)),
         "versions": library_versions(),
-        "host": work.host.as_dict(),
+        "host": work.device_host.as_dict(),
         "verdict": verdict,
         "metrics": {
             "latency": shipped["latency"],

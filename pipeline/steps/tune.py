@@ -1,11 +1,10 @@
-"""Step: options of an engine's session, tuned by measuring on this host."""
+"""Step: options of an engine's session, tuned by measuring on the device."""
 
 from __future__ import annotations
 
-from devices.engines.select import ort_options
 from devices.latency import LatencyConfig
 from devices.stage import Metrics
-from devices.tune import tune_session
+from pipeline.place import place_of
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.work import StepInputs
 
@@ -16,5 +15,4 @@ def tune(inputs: StepInputs) -> Metrics:
     (stored,) = inputs.results.values()
     wanted = work.recipe.measure
     config = LatencyConfig(duration_s=wanted.duration_s, warmup_s=wanted.warmup_s, seed=work.recipe.seed)
-    options = ort_options(work.profile)
-    return tune_session(stored.folder / ONNX_FILE, options, config, work.host, inputs.folder, inputs.progress).metrics
+    return place_of(work).tune(stored.folder / ONNX_FILE, config, inputs.folder, inputs.progress)

@@ -16,8 +16,9 @@ import pytest
 from devices.agent_build import BuildJob
 from devices.agent_config import encode
 from devices.agent_job import FORMAT
-from devices.agent_stage import AttackJob, BenchJob, ReplayJob, run_stage, throttled
+from devices.agent_stage import AttackJob, ReplayJob, run_stage, throttled
 from devices.attack import attack_engines
+from devices.bench_job import BenchJob
 from devices.detect import Host
 from devices.engine_files import read_engine
 from devices.engines.onnxruntime import open_engine, open_reference

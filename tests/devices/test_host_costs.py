@@ -34,14 +34,19 @@ def test_each_part_has_its_own_latency(engine: OnnxRuntimeEngine) -> None:
     assert found.copies_share.value > 0
     assert found.copies_share.low <= found.copies_share.value <= found.copies_share.high
     assert json.loads(json.dumps(found.as_dict()))["preprocess"]["p50_ms"]["value"] > 2
-    assert [line.split()[0] for line in host_cost_lines(found)] == ["inference", "with", "preprocessing", "copies"]
+    assert [line.split()[0] for line in host_cost_lines(found.as_dict())] == [
+        "inference",
+        "with",
+        "preprocessing",
+        "copies",
+    ]
 
 
 def test_without_a_frame_there_is_no_preprocessing(engine: OnnxRuntimeEngine) -> None:
     found = measure_host_costs(engine, SHORT)
     assert found.preprocess is None
     assert found.as_dict()["preprocess"] is None
-    assert len(host_cost_lines(found)) == 3
+    assert len(host_cost_lines(found.as_dict())) == 3
 
 
 def test_a_frame_that_the_preprocessing_refuses(engine: OnnxRuntimeEngine) -> None:

@@ -76,7 +76,7 @@ def test_what_takes_too_long_is_ended_and_not_valid(clock: Clock) -> None:
     assert found.queries == 20
     assert (found.valid, found.bound_ms) == (False, None)
     assert found.reasons == ("20 queries, and 200 are needed", "20 queries, and early stopping needs 64")
-    lines = scenario_lines((found,))
+    lines = scenario_lines([found.as_dict()])
     assert lines[0].startswith("single stream  p90 unknown (too few queries)")
     assert lines[2] == "               not valid: 20 queries, and early stopping needs 64"
 
@@ -188,7 +188,7 @@ def test_all_four_on_an_engine(engine: OnnxRuntimeEngine) -> None:
     assert single.latency["p50_ms"].low <= single.latency["p50_ms"].value <= single.latency["p50_ms"].high
     assert server.rate_per_s == 2000
     assert len(json.dumps([result.as_dict() for result in found], allow_nan=False)) > 500
-    assert len(scenario_lines(found)) == 4
+    assert len(scenario_lines([result.as_dict() for result in found])) == 4
 
 
 def test_an_engine_of_a_small_batch_is_asked_for_no_more() -> None:

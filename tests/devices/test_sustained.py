@@ -58,7 +58,7 @@ def test_throttling_is_dated_with_clock_and_temperature(tmp_path: Path) -> None:
     assert shift.is_throttling
     assert found.is_throttled
     assert found.slowdown == pytest.approx(0.4, abs=0.02)
-    text = "\n".join(sustained_lines(found))
+    text = "\n".join(sustained_lines(found.as_dict()))
     assert "throttled: from 18" in text
     assert "gpu 625 to 420 MHz, tj at 96." in text
     json.dumps(found.as_dict(), allow_nan=False)
@@ -86,13 +86,13 @@ def test_a_device_that_recovers_is_faster_again(tmp_path: Path) -> None:
     found = judge_sustained(windows(np.where(slow, 1.4, 1.0)), CONFIG, board, 0, START_S)
     assert [shift.is_throttling for shift in found.shifts] == [True, False]
     assert found.slowdown == pytest.approx(0, abs=0.01)
-    assert "% faster" in "\n".join(sustained_lines(found))
+    assert "% faster" in "\n".join(sustained_lines(found.as_dict()))
 
 
 def test_a_device_that_holds(tmp_path: Path) -> None:
     found = judge_sustained(windows(np.full(300, 1.0)), CONFIG, watched(tmp_path), 0, START_S)
     assert found.shifts == ()
-    assert sustained_lines(found)[1] == "  the latency held its level throughout"
+    assert sustained_lines(found.as_dict())[1] == "  the latency held its level throughout"
 
 
 def test_a_real_run_on_a_board_that_gives_way(tmp_path: Path) -> None:

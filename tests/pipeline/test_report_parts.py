@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from devices.telemetry.watch import WatchConfig, watching
 from pipeline.report import figures
+from pipeline.report.device_view import beside_inference, device_facts, device_findings
 from pipeline.report.svg import element, label, linear_axis, log_axis
 from pipeline.report.toml_text import toml_text
+from tests.devices.telemetry.trees import expand
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -96,3 +101,26 @@ def test_toml_comes_back_as_it_was(values: dict[str, object]) -> None:
 
 def test_toml_leaves_out_what_has_no_value() -> None:
     assert toml_text({"a": None, "t": {"b": None, "c": (1, 2)}}) == "[t]\nc = [1, 2]\n"
+
+
+def test_a_device_that_was_slowed_is_said_with_its_mode_clocks_and_power(tmp_path: Path) -> None:
+    root = expand("orin-nano", tmp_path)
+    with watching(WatchConfig(root=root, rate_hz=50, power_mode="25W")) as found:
+        (root / "sys/class/thermal/cooling_device3/cur_state").write_text("1\n")
+    telemetry = found[0].as_dict()
+    board = {"name": "kitchen", "notes": ["the board's clock is 53.9 years behind this machine's"]}
+    report: dict[str, Any] = {"board": board, "telemetry": telemetry}
+    findings = device_findings(report)
+    assert findings[0] == board["notes"][0]
+    assert findings[1].startswith("gpu-throttle-alert slowed the device")
+    facts = {fact.name: fact.value for fact in device_facts(report)}
+    assert facts["board"] == "kitchen, over ssh"
+    assert facts["power mode"].startswith("15W (by /var/lib/nvpmodel/status")
+    assert facts["clock.gpu"].startswith("306 MHz (")
+    assert facts["power.VDD_IN"].endswith(" W (6.12 to 6.12)")
+    assert not [name for name in facts if name.startswith(("throttle.", "energy."))]
+
+
+def test_of_a_report_without_telemetry_nothing_is_said() -> None:
+    report: dict[str, Any] = {"engines": [{"name": "dense-fp32"}], "shipped": "dense-fp32"}
+    assert (device_facts(report), device_findings(report), beside_inference(report)) == ([], [], [])

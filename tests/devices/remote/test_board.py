@@ -14,6 +14,7 @@ import pytest
 from devices.agent_build import BuildJob
 from devices.agent_stage import AttackJob
 from devices.attack import attack_engines
+from devices.bench_job import BenchJob
 from devices.detect import Host
 from devices.errors import BundleError, DeviceError, StorageError
 from devices.fleet import BoardConfig
@@ -71,7 +72,7 @@ def test_a_bundle_is_sent_once_and_measured(
 ) -> None:
     cache = Path(board_config.cache)
     with Board(board_config, CPU) as board:
-        found = board.bench(deploy, tmp_path / "bench", 0.05, True)
+        found = board.bench(deploy, tmp_path / "bench", BenchJob(seconds=0.05, allow_unsigned=True))
         sent = board._connected().moved_bytes
         replayed = board.attack(deploy, evidence, tmp_path / "attack", True)
         again = board._connected().moved_bytes - sent
@@ -89,7 +90,7 @@ def test_a_bundle_is_sent_once_and_measured(
 def test_a_bundle_that_does_not_verify_goes_nowhere(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
     (deploy / "labels.json").write_text("[]")
     with Board(board_config, CPU) as board, pytest.raises(BundleError, match="differs from the manifest"):
-        board.bench(deploy, tmp_path / "out", 0.05, True)
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
     assert not Path(board_config.cache).exists()
 
 
@@ -142,14 +143,14 @@ def test_another_device_is_refused_before_anything_is_sent(
         assert not board.detect().matches
         assert "is NOT a" in facts_lines("bench", profile, board.detect())[0]
         with pytest.raises(DeviceError, match="--force"):
-            board.bench(deploy, tmp_path / "out", 0.05, True)
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
     assert blob_bytes(Path(board_config.cache)) == {}
 
 
 def test_a_forced_device_is_told_with_its_result(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
     profile = load_profile("jetson-orin-nano-8gb")
     with Board(board_config, profile, force=True) as board:
-        found = board.bench(deploy, tmp_path / "out", 0.05, True)
+        found = board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
     assert found.other_device
     assert any("NOT a" in line for line in result_lines("bench", profile, found))
     for mode, told in (("25W", True), ("MODE_15W", False)):
@@ -161,7 +162,7 @@ def test_a_forced_device_is_told_with_its_result(board_config: BoardConfig, depl
 def test_clean_leaves_nothing(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
     cache = Path(board_config.cache)
     with Board(board_config, CPU) as board:
-        board.bench(deploy, tmp_path / "out", 0.05, True)
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
         with Board(board_config, CPU) as other:
             other.detect()
             with pytest.raises(StorageError, match=r"board 'bench': .* is in use by another session"):
@@ -180,7 +181,7 @@ def test_nothing_is_written_outside_the_cache(board_config: BoardConfig, deploy:
     config = replace(board_config, python=python, cache="~/.cache/espalier")
     with Board(config, CPU) as board:
         assert board.detect().cache == str(places[0] / ".cache" / "espalier")
-        board.bench(deploy, tmp_path / "out", 0.05, True)
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
         board.clean()
     left = [path for place in places for path in place.rglob("*") if not path.is_dir()]
     assert left == []
@@ -197,14 +198,16 @@ def test_one_measures_at_a_time_and_the_other_waits(board_config: BoardConfig, d
                 began.set()
 
         with Board(board_config, CPU) as board:
-            found = board.bench(deploy, tmp_path / "first", 1.0, True, progress)
+            found = board.bench(
+                deploy, tmp_path / "first", BenchJob(seconds=1.0, allow_unsigned=True), progress=progress
+            )
             spans["first"] = found.metrics["latency"]["rounds"], time.monotonic()
 
     thread = threading.Thread(target=first)
     thread.start()
     assert began.wait(30)
     with Board(board_config, CPU, say=said.append) as board:
-        assert board.bench(deploy, tmp_path / "second", 0.05, True).metrics
+        assert board.bench(deploy, tmp_path / "second", BenchJob(seconds=0.05, allow_unsigned=True)).metrics
         ended = time.monotonic()
     thread.join()
     assert len(said) == 1
@@ -216,7 +219,7 @@ def test_the_time_limit_ends_a_stage_and_all_below_it(board_config: BoardConfig,
     config = replace(board_config, limit_s=0.2)
     with Board(config, CPU) as board:
         with pytest.raises(DeviceError, match=r"board 'bench': job: took longer than its limit of 0\.2 s"):
-            board.bench(deploy, tmp_path / "out", 3600.0, True)
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=3600.0, allow_unsigned=True))
         assert board.detect().matches
     assert list((Path(board_config.cache) / "jobs").iterdir()) == []
 
@@ -232,9 +235,9 @@ def test_a_disk_that_is_full_before_is_said_before(board_config: BoardConfig, de
     try:
         with Board(board_config, CPU) as board:
             with pytest.raises(StorageError, match=r"the disk is full: \d+ MB are needed, \d MB are free"):
-                board.bench(deploy, tmp_path / "out", 0.05, True)
+                board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-            assert board.bench(deploy, tmp_path / "out", 0.05, True).metrics
+            assert board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True)).metrics
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -271,7 +274,7 @@ def test_a_board_with_another_date_says_so(
     real = time.time
     monkeypatch.setattr("devices.remote.link.time.time", lambda: real() + 3.2e8)
     with Board(board_config, CPU) as board:
-        found = board.bench(deploy, tmp_path / "out", 0.05, True)
+        found = board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
     assert found.clock.warnings[0].startswith("the board's clock is 10.1 years behind")
     assert 0 < found.seconds < 60
     assert any("10.1 years" in line for line in result_lines("bench", CPU, found))
@@ -282,3 +285,25 @@ def test_inputs_that_are_links_are_refused(board_config: BoardConfig, tmp_path: 
     os.symlink("/etc/hostname", tmp_path / "engine" / "engine.json")
     with Board(board_config, CPU) as board, pytest.raises(BundleError, match="is not a plain file"):
         board.run_stage("measure", PLAN, {"engine a": tmp_path / "engine"}, tmp_path / "out")
+
+
+def test_an_interpreter_in_a_container_is_a_command_of_the_boards_shell(
+    board_config: BoardConfig, tmp_path: Path
+) -> None:
+    """A stand-in for `docker`, to see that every word arrives and the shell fills in what is the board's to know."""
+    docker = tmp_path / "docker"
+    script = (
+        "#!/bin/sh",
+        f'echo "$@" | head -c 300 >{tmp_path}/words',
+        "until [ $1 = IMAGE ]; do shift; done",
+        "shift",
+    )
+    docker.write_text("\n".join((*script, 'exec "$@"', "")))
+    docker.chmod(0o755)
+    options = "run -i --rm --uts host --user $(id -u):$(id -g) -v /a:/a IMAGE"
+    config = replace(board_config, python=f"{docker} {options} {sys.executable}")
+    with Board(config, CPU) as board:
+        assert board.detect().libraries[0] == "onnxruntime"
+    words = (tmp_path / "words").read_text()
+    user = f"--user {os.getuid()}:{os.getgid()}"
+    assert words.startswith(f"run -i --rm --uts host {user} -v /a:/a IMAGE {sys.executable} -c ")

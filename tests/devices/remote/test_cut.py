@@ -17,6 +17,7 @@ import pytest
 
 from devices import agent_link
 from devices.agent_build import BuildJob
+from devices.bench_job import BenchJob
 from devices.errors import DeviceError, StorageError
 from devices.fleet import BoardConfig
 from devices.profile import load_profile
@@ -127,7 +128,7 @@ def test_nothing_runs_on_when_the_connection_ends(
 
     heard = Heard(lambda done, total, text: text == "rounds", end)
     with Board(replace(board_config, reconnect_s=0.0), CPU) as board, pytest.raises(LostError):
-        board.bench(deploy, tmp_path / "out", 60.0, True, heard)
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=heard)
     assert len(running) >= 2
     assert wait_until_none(cache, 8.0) == []
     assert not (tmp_path / "out" / "measurements.json").exists()
@@ -140,7 +141,7 @@ def test_ctrl_c_ends_what_runs_there(board_config: BoardConfig, deploy: Path, tm
 
     with Board(board_config, CPU) as board:
         with pytest.raises(KeyboardInterrupt):
-            board.bench(deploy, tmp_path / "out", 60.0, True, interrupt)
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=interrupt)
         assert wait_until_none(Path(board_config.cache), 8.0) == []
 
 
@@ -153,7 +154,7 @@ def test_a_job_that_is_killed_says_so(board_config: BoardConfig, deploy: Path, t
     heard = Heard(lambda done, total, text: text == "rounds", kill)
     with Board(board_config, CPU) as board:
         with pytest.raises(DeviceError, match=r"job: was killed by signal 9: .* memory ran out") as caught:
-            board.bench(deploy, tmp_path / "out", 60.0, True, heard)
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=heard)
         assert not isinstance(caught.value, LostError)
 
 
@@ -193,7 +194,7 @@ def test_a_board_that_always_fails_is_given_up(
             server.cut()
 
     with Board(board_config, CPU, say=heard.say) as board, pytest.raises(LostError):
-        board.bench(deploy, tmp_path / "out", 60.0, True, progress)
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=progress)
     assert 3 <= cuts <= 6
 
 
@@ -215,7 +216,7 @@ def test_a_board_that_freezes_is_noticed(
         Board(replace(board_config, reconnect_s=0.0), CPU) as board,
         pytest.raises(LostError, match="nothing came for"),
     ):
-        board.bench(deploy, tmp_path / "out", 60.0, True, heard)
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=heard)
     assert time.monotonic() - started < 20
     os.kill(frozen[0], signal.SIGCONT)
     assert wait_until_none(cache, 8.0) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from devices.bench_job import BenchJob
 from devices.errors import DeviceError, StorageError
 from devices.fleet import BoardConfig
 from devices.profile import load_profile
@@ -120,7 +121,7 @@ def test_an_interpreter_without_numpy_detects_and_says_what_is_missing(
     with Board(config, load_profile("cpu")) as board:
         assert board.detect().host.runtimes == {}
         with pytest.raises(DeviceError, match="board 'bench': python: has no module numpy"):
-            board.bench(deploy, tmp_path / "out", 0.05, True)
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
 
 
 @pytest.mark.parametrize(

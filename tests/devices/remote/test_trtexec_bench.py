@@ -134,5 +134,6 @@ def test_the_command_takes_this_way_for_such_a_profile(
     assert main([*words, "--seconds", "0.5", "--json", str(tmp_path / "r.json")]) == 0
     assert "measured by trtexec, TensorRT 8.2.1 in FP32" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())["trtexec"]["other_device"] is True
-    assert main([*words, "--evidence", str(tmp_path)]) == DeviceError.exit_code
-    assert "--evidence: cannot be replayed" in capsys.readouterr().err
+    for option, value in (("--evidence", str(tmp_path)), ("--scenarios", "all"), ("--power-mode", "MAXN")):
+        assert main([*words, option, value]) == DeviceError.exit_code
+        assert f"{option}: cannot be done: a NVIDIA Jetson Nano" in capsys.readouterr().err

@@ -141,7 +141,7 @@ def test_a_watched_block_is_told_in_words_and_json(tmp_path: Path) -> None:
     assert raw["before"]["readings"]["clock.gpu"] == pytest.approx(306)
     assert raw["figures"]["power.VDD_IN"]["unit"] == "W"
     assert raw["samples"] >= 2
-    lines = watched_lines(found[0])
+    lines = watched_lines(found[0].as_dict())
     assert lines[0].startswith("! gpu-throttle-alert slowed the device")
     assert any(line.startswith("  power mode 15W (by /var/lib/nvpmodel/status") for line in lines)
     assert any("power.VDD_IN" in line and "6.1 W" in line for line in lines)
@@ -154,4 +154,4 @@ def test_what_is_not_known_is_said_with_its_reason(tmp_path: Path) -> None:
     with watching(WatchConfig(root=tmp_path)) as found:
         pass
     assert Absent("power", "this system shows none") in found[0].before.absent
-    assert "power (this system shows none)" in watched_lines(found[0])[-1]
+    assert "power (this system shows none)" in watched_lines(found[0].as_dict())[-1]

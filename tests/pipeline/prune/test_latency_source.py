@@ -348,3 +348,11 @@ def test_a_damaged_file_of_latencies_is_named(tmp_path: Path, content: str) -> N
     (tmp_path / "latencies.json").write_text(content)
     with pytest.raises(BundleError, match=r"latencies\.json"):
         MeasuredLatency(tmp_path, make, plan_key(network, (), PruningPlan()), QUICK, HOST, tmp_path / "latencies.json")
+
+
+def test_on_a_board_nothing_is_measured_before_its_engines_are_built() -> None:
+    cpu = load_profile("cpu")
+    with pytest.raises(RecipeError, match="pruned networks are not measured on board 'kitchen'"):
+        choose_source("measured", cpu, HOST, "int8", "kitchen")
+    both = board(hardware=RATES, latency_table=TABLE)
+    assert choose_source("auto", both, HOST, "int8", "kitchen") == "table"
