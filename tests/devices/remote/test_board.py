@@ -16,6 +16,8 @@ from devices.agent_stage import AttackJob
 from devices.attack import attack_engines
 from devices.bench_job import BenchJob
 from devices.detect import Host
+from devices.engine_files import read_info
+from devices.engines.ort_options import options_of
 from devices.errors import BundleError, DeviceError, StorageError
 from devices.fleet import BoardConfig
 from devices.latency import LatencyConfig
@@ -26,6 +28,7 @@ from devices.remote.clock import BoardClock
 from devices.remote.lines import facts_lines, result_lines
 from devices.robustness import EvaluationSets
 from devices.stage import no_progress
+from devices.tune import read_tuned
 from tests.devices.parts import write_sets
 from tests.devices.remote.conftest import blob_bytes
 
@@ -307,3 +310,19 @@ def test_an_interpreter_in_a_container_is_a_command_of_the_boards_shell(
     words = (tmp_path / "words").read_text()
     user = f"--user {os.getuid()}:{os.getgid()}"
     assert words.startswith(f"run -i --rm --uts host {user} -v /a:/a IMAGE {sys.executable} -c ")
+
+
+def test_a_session_is_tuned_there_and_the_engine_built_with_what_was_found(
+    board_config: BoardConfig, onnx_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(onnx_path.read_bytes())
+    inputs = {"onnx": tmp_path / "onnx"}
+    with Board(board_config, CPU) as board:
+        tuned = board.run_stage("tune", LatencyConfig(duration_s=0.02, warmup_s=0.01), inputs, tmp_path / "tuned")
+        options = read_tuned(tuned.folder)
+        assert tuned.metrics["trials"]
+        changed = replace(CPU, engine=replace(CPU.engine, threads=2), session=options.session)
+        built = board.run_stage("build", BuildJob(), inputs, tmp_path / "built", profile=changed)
+    assert options_of(read_info(built.folder)).session == options.session
+    assert read_info(built.folder).threads == 2
