@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.cells import Cell, energy_cell, spikes_cell
 from pipeline.report.figures import (
     NOT_MEASURED,
     NOT_PROVEN,
@@ -34,14 +35,6 @@ class Tile:
     figure: str
     detail: str
     before: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure and, below it, its interval."""
-
-    figure: str
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,7 +164,7 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
         row("p90: 90 % of the queries", percentile("p90_ms")),
         row("p99: 99 % of the queries", percentile("p99_ms")),
         row("slowest query", lambda engine: Cell(milliseconds(engine["latency"]["max_ms"]))),
-        row("spikes: above twice the p50", _spikes),
+        row("spikes: above twice the p50", spikes_cell),
         row("queries timed", lambda engine: _queries(engine["latency"])),
     )
     groups = [
@@ -217,26 +210,10 @@ def _cost_rows(row: _MakeRow, built: bool) -> tuple[TableRow, ...]:
         row("first query", lambda engine: Cell(milliseconds(engine["footprint"]["first_query_ms"]))),
         row("memory of the engine", lambda engine: Cell(size(engine["footprint"]["engine_memory_bytes"]))),
         row("peak memory of the process", lambda engine: Cell(size(engine["footprint"]["peak_memory_bytes"]))),
-        row("energy of an image, idle subtracted", _energy),
+        row("energy of an image, idle subtracted", energy_cell),
         row("MACs per image", lambda engine: Cell(f"{engine['macs']:,}")),
         row("parameters", lambda engine: Cell(f"{engine['parameters']:,}")),
     )
-
-
-def _spikes(engine: _Figures) -> Cell:
-    found = engine.get("spikes")
-    if not found:
-        return Cell(NOT_MEASURED)
-    return Cell(f"{found['count']:,}", f"{significant(100 * found['time_share'])} % of the time")
-
-
-def _energy(engine: _Figures) -> Cell:
-    found = engine.get("energy")
-    if not found:
-        return Cell(NOT_MEASURED)
-    if not found["is_resolved"]:
-        return Cell("too little to tell", "the sensor cannot tell it from idle")
-    return Cell(f"{significant(found['energy_mj']['value'])} mJ", span(found["energy_mj"], significant))
 
 
 def _speedup_rows(report: _Figures) -> tuple[TableRow, ...]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.cells import Cell
 from pipeline.report.comparison_plots import accuracy_row
-from pipeline.report.comparison_view import WHOLE_SET, Cell, TableRow, accuracy_cell, table_engines
+from pipeline.report.comparison_view import WHOLE_SET, TableRow, accuracy_cell, table_engines
 from pipeline.report.figures import plural, share
 from pipeline.report.plot_rows import Group, plot_rows
 from pipeline.report.plot_strength import accuracy_axis, from_what
