@@ -22,6 +22,8 @@ ROWS ?=
 # Of bench: a deploy bundle. Of bench and run: the board that measures (this machine without it).
 BUNDLE ?=
 HOST ?=
+# File of who may have signed the bundle; without it, an unsigned one is taken.
+TRUST ?=
 # Of matrix: a file of boards, and the recipes.
 FLEET ?= fleet.toml
 RECIPES ?= $(RECIPE)
@@ -64,7 +66,7 @@ devices: $(VENV)/.compress ## list the devices
 
 bench: $(VENV)/.compress ## measure a bundle: BUNDLE=runs/digits-cpu/deploy, on a board with HOST=user@board DEVICE=name
 	@test -n "$(BUNDLE)" || { echo "Name a bundle: make bench BUNDLE=runs/digits-cpu/deploy HOST=user@board DEVICE=cpu"; exit 2; }
-	$(BIN)/espalier bench $(BUNDLE) --device $(DEVICE) --allow-unsigned $(if $(HOST),--host $(HOST)) $(ARGS)
+	$(BIN)/espalier bench $(BUNDLE) --device $(DEVICE) $(if $(TRUST),--trust $(TRUST),--allow-unsigned) $(if $(HOST),--host $(HOST)) $(ARGS)
 
 bench-digits: $(VENV)/.compress ## five folds of the digits recipe, pooled: the table in the docs (about five minutes)
 	$(BIN)/python tests/benchmarks/digits.py $(ARGS)
@@ -122,7 +124,7 @@ $(VENV)/.search: $(VENV)/.compress
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.compress
-	$(PIP) --editable '.[compress,search,distributed,tensorrt-rtx,test,lint]'
+	$(PIP) --editable '.[compress,search,distributed,tensorrt-rtx,sign,test,lint]'
 	@touch $@
 
 # The wheel excludes the plain one of ONNX Runtime.

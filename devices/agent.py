@@ -54,6 +54,7 @@ def _print(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     from devices import agent_text
     from devices.bench_options import add_bench_options, in_seconds
+    from devices.trust.options import add_trust_options
 
     parser = argparse.ArgumentParser(prog="espalier-agent", description="Measure shipped engines on this device.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     layers.set_defaults(call=_layers, as_text=agent_text.layers_text)
     for command in (bench, attack, layers):
         command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a deploy bundle")
-        command.add_argument("--allow-unsigned", action="store_true", help="use a bundle that nobody signed")
+        add_trust_options(command)
     attack.add_argument("evidence", type=Path, metavar="EVIDENCE", help="folder of its evidence bundle")
     calibrate = commands.add_parser("calibrate", help="time every ONNX file of a folder on this device")
     calibrate.add_argument("probes", type=Path, metavar="DIR", help="folder of ONNX files, such as layers by channels")
@@ -147,14 +148,16 @@ def _bench_text(result: dict[str, object]) -> str:
 
 def _attack(options: argparse.Namespace) -> dict[str, object]:
     from devices.agent_bench import attack_bundle
+    from devices.trust.options import trust_of
 
-    return attack_bundle(options.bundle, options.evidence, options.allow_unsigned)
+    return attack_bundle(options.bundle, options.evidence, trust_of(options))
 
 
 def _layers(options: argparse.Namespace) -> dict[str, object]:
     from devices.agent_layers import layers_of_bundle
+    from devices.trust.options import trust_of
 
-    return layers_of_bundle(options.bundle, options.allow_unsigned, options.most, _say_busy)
+    return layers_of_bundle(options.bundle, trust_of(options), options.most, _say_busy)
 
 
 def _calibrate(options: argparse.Namespace) -> dict[str, object]:

@@ -10,6 +10,7 @@ from devices.stage import Progress, no_progress
 if TYPE_CHECKING:
     from devices.bench_job import BenchJob
     from devices.engines.base import EngineInfo
+    from devices.trust.store import Trust
 
 
 def bench_bundle(
@@ -30,7 +31,7 @@ def bench_bundle(
 
     host = detect_host()
     places = {SHIPPED: folder} | ({OTHER: against} if against else {})
-    bundles = {name: open_bundle(place, "deploy", job.allow_unsigned) for name, place in places.items()}
+    bundles = {name: open_bundle(place, "deploy", job.trust) for name, place in places.items()}
     preprocess = {name: load_verified(bundle, host).preprocess for name, bundle in bundles.items()}[SHIPPED]
     with tempfile.TemporaryDirectory(prefix="espalier-agent-") as scratch:
         engines = {name: Path(scratch, name) for name in bundles}
@@ -74,7 +75,7 @@ def _require_alike(shipped: EngineInfo, other: EngineInfo, place: Path) -> None:
 
 
 def attack_bundle(
-    folder: Path, evidence_folder: Path, allow_unsigned: bool, progress: Progress = no_progress
+    folder: Path, evidence_folder: Path, trust: Trust, progress: Progress = no_progress
 ) -> dict[str, object]:
     """Replay the evaluation sets of an evidence bundle through the engine of the deploy bundle it belongs to.
 
@@ -87,8 +88,8 @@ def attack_bundle(
     from devices.robustness import INDEX_FILE, accuracy, read_sets, replay, require_fit
     from devices.scoring import scorer_of
 
-    bundle = open_bundle(folder, "deploy", allow_unsigned)
-    evidence = open_bundle(evidence_folder, "evidence", allow_unsigned)
+    bundle = open_bundle(folder, "deploy", trust)
+    evidence = open_bundle(evidence_folder, "evidence", trust)
     _require_same_engine(bundle, evidence)
     index = f"sets/{INDEX_FILE}"
     place = str(evidence.folder / index)

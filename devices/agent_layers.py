@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from devices.trust.store import Trust
 
 
-def layers_of_bundle(
-    folder: Path, allow_unsigned: bool, most: int | None, waiting: Callable[[], None]
-) -> dict[str, object]:
+def layers_of_bundle(folder: Path, trust: Trust, most: int | None, waiting: Callable[[], None]) -> dict[str, object]:
     """Verify a deploy bundle and time its engine layer by layer; `waiting` is called while another measures.
 
     The table that is printed holds the `most` longest layers; the JSON holds all. Raises `BundleError`, `DeviceError`.
@@ -19,7 +21,7 @@ def layers_of_bundle(
     from devices.latency import measuring_alone, pinned
     from devices.layer_times import layer_lines, measure_layers
 
-    bundle = open_bundle(folder, "deploy", allow_unsigned)
+    bundle = open_bundle(folder, "deploy", trust)
     info, host = read_engine_info(bundle), detect_host()
     with measuring_alone(waiting), pinned(info.threads):
         times = measure_layers(bundle.read(ENGINE_PATH), info, host)

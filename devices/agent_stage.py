@@ -18,6 +18,7 @@ from devices.files import storage_errors, write_json
 from devices.profile import Profile
 from devices.progress import WAITING
 from devices.stage import Progress
+from devices.trust.store import Trust
 
 ENGINE_PREFIX = "engine "
 """Inputs that are engines are named so, such as `engine dense-fp32`."""
@@ -35,7 +36,8 @@ class AttackJob:
 class ReplayJob:
     """An evidence bundle (input `evidence`) through the engine of a deploy bundle (input `bundle`)."""
 
-    allow_unsigned: bool
+    trust: Trust
+    """Whose bundles are taken."""
 
 
 def run_stage(folder: Path, progress: Progress) -> dict[str, object]:
@@ -153,7 +155,7 @@ def _replay(job: Job, inputs: Mapping[str, Path], _: Host, __: Path, progress: P
     from devices.agent_bench import attack_bundle
 
     config = decode(ReplayJob, job.config, "job.json: config")
-    return attack_bundle(_input(inputs, "bundle"), _input(inputs, "evidence"), config.allow_unsigned, progress)
+    return attack_bundle(_input(inputs, "bundle"), _input(inputs, "evidence"), config.trust, progress)
 
 
 def _calibrate(job: Job, inputs: Mapping[str, Path], host: Host, out: Path, progress: Progress) -> Mapping[str, object]:

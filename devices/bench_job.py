@@ -9,6 +9,7 @@ from devices.measure import MeasurePlan
 from devices.preprocess import Preprocess
 from devices.scenarios import ScenarioConfig
 from devices.sustained import SustainedConfig
+from devices.trust.store import Trust
 
 SHIPPED = "engine"
 OTHER = "against"
@@ -20,7 +21,8 @@ class BenchJob:
 
     seconds: float
     """Of the measurement that every other is beside, all engines together."""
-    allow_unsigned: bool
+    trust: Trust
+    """Whose bundles are measured."""
     scenarios: ScenarioConfig | None = None
     """MLPerf's scenarios."""
     sustained_s: float | None = None

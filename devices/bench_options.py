@@ -41,12 +41,14 @@ def add_bench_options(command: argparse.ArgumentParser, seconds: float) -> None:
 
 
 def bench_job(options: argparse.Namespace) -> BenchJob:
-    """What the options ask for. Raises `DeviceError` for a scenario that there is none of."""
+    """What the options ask for. Raises `DeviceError` for a scenario that there is none of,
+    `BundleError` for files of trust that cannot be used."""
     from devices.bench_job import BenchJob
+    from devices.trust.options import trust_of
 
     return BenchJob(
         seconds=options.seconds,
-        allow_unsigned=options.allow_unsigned,
+        trust=trust_of(options),
         scenarios=_scenarios(options) if options.scenarios else None,
         sustained_s=options.sustained,
         power_mode=options.power_mode,

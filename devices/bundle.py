@@ -15,6 +15,9 @@ from typing import Any, BinaryIO, NoReturn
 
 from devices.errors import BundleError
 from devices.files import digest_bytes, digest_file, write_json
+from devices.trust.envelope import MAX_SIGNATURE_BYTES, SIGNATURE_FILE
+from devices.trust.store import Trust
+from devices.trust.verify import Signer, Verified, verify_signature
 
 MANIFEST = "manifest.json"
 FORMAT = "espalier-bundle/1"
@@ -22,6 +25,7 @@ _MAX_MANIFEST_BYTES = 16 << 20
 _FETCH_AGAIN = "Fetch the bundle again"
 _BLOCK_BYTES = 1 << 20
 _UNSIGNED_FIX = "Pass --allow-unsigned (in Python: allow_unsigned=True) if you trust where it came from"
+_TRUST_FIX = "Name who is trusted (--trust FILE or --key FILE; in Python: trust=FILE), or pass --allow-unsigned"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class Bundle:
     manifest: dict[str, Any]
     digests: dict[str, str]
     """SHA-256 by path."""
+    manifest_digest: str
+    signer: Signer | None = None
+    """Who signed it; None where nobody did, or nobody was asked to have."""
+    signed: bool = False
+    """Whether it has a signature, looked at or not."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a listed file, hashed again: what is returned is what was verified."""
@@ -56,26 +65,69 @@ def write_manifest(folder: Path, kind: str, content: dict[str, object]) -> None:
     files = [
         {"path": name, "size_bytes": (folder / name).stat().st_size, "sha256": digest_file(folder / name)}
         for name in _files_below(folder)
-        if name != MANIFEST
+        if name not in (MANIFEST, SIGNATURE_FILE)
     ]
     write_json(folder / MANIFEST, content | {"format": FORMAT, "kind": kind, "files": files})
 
 
-def open_bundle(folder: Path, kind: str, allow_unsigned: bool) -> Bundle:
-    """Verify a bundle: kind, every digest and size, nothing missing, nothing that is not listed, no links.
+def open_bundle(folder: Path, kind: str, trust: Trust) -> Bundle:
+    """Verify a bundle: who signed it, its kind, every digest and size, nothing missing, nothing unlisted, no links.
 
-    Raises `BundleError` that names the file.
+    The signature comes before anything that it stands for is parsed. Raises `BundleError` that names the file.
     """
+    _require_folder(folder)
+    verified = _signature(folder, trust)
+    bundle = _checked_by_manifest(folder, verified)
+    found = bundle.manifest.get("kind")
+    if found != kind:
+        raise BundleError(
+            str(folder), f"is a bundle of kind {_label(found)}, not {kind!r}", f"Give a bundle of kind {kind}"
+        )
+    return bundle
+
+
+def open_any(folder: Path, trust: Trust) -> Bundle:
+    """The same for a bundle of whatever kind."""
+    _require_folder(folder)
+    return _checked_by_manifest(folder, _signature(folder, trust))
+
+
+def open_whole(folder: Path) -> Bundle:
+    """The same for a bundle that is about to be signed: whole, whoever made it. A signature it has is not looked at."""
+    _require_folder(folder)
+    return _checked_by_manifest(folder, None)
+
+
+def _require_folder(folder: Path) -> None:
     if not os.path.isdir(folder):
         raise BundleError(str(folder), "is not a folder", "Give the folder of a bundle, such as runs/digits-cpu/deploy")
-    manifest = _read_manifest(folder)
-    if manifest.get("kind") != kind:
-        raise BundleError(
-            str(folder),
-            f"is a bundle of kind {_label(manifest.get('kind'))}, not {kind!r}",
-            f"Give a bundle of kind {kind}",
-        )
-    found = set(_files_below(folder)) - {MANIFEST}
+
+
+def _signature(folder: Path, trust: Trust) -> Verified | None:
+    """Who signed it, and what: None where that need not be known. A signature that can be checked must hold."""
+    place = str(folder / SIGNATURE_FILE)
+    if not os.path.lexists(place):
+        if not trust.allow_unsigned:
+            raise BundleError(str(folder), "is not signed", _UNSIGNED_FIX)
+        return None
+    if not trust.names:
+        if not trust.allow_unsigned:
+            raise BundleError(str(folder), "is signed, and it is not said who is trusted here", _TRUST_FIX)
+        return None
+    with _open_plain(folder, SIGNATURE_FILE) as (stream, size_bytes):
+        if size_bytes > MAX_SIGNATURE_BYTES:
+            raise BundleError(place, f"is larger than {MAX_SIGNATURE_BYTES} bytes", "Do not use this bundle")
+        content = stream.read(size_bytes)
+    return verify_signature(content, place, trust)
+
+
+def _checked_by_manifest(folder: Path, verified: Verified | None) -> Bundle:
+    content = _manifest_bytes(folder)
+    manifest_digest = digest_bytes(content)
+    if verified and verified.digests.get(MANIFEST) != manifest_digest:
+        raise BundleError(str(folder / MANIFEST), "is not the one that was signed", _FETCH_AGAIN)
+    manifest = _parsed(content, folder / MANIFEST)
+    found = set(_files_below(folder)) - {MANIFEST, SIGNATURE_FILE}
     digests: dict[str, str] = {}
     for index, entry in enumerate(manifest["files"]):
         name, size_bytes, digest = _checked_entry(entry, f"{folder / MANIFEST}: files[{index}]")
@@ -89,17 +141,21 @@ def open_bundle(folder: Path, kind: str, allow_unsigned: bool) -> Bundle:
         raise BundleError(
             str(folder / unlisted[0]), "is not listed in the manifest", "Remove it or fetch the bundle again"
         )
-    if not allow_unsigned:
-        raise BundleError(str(folder), "is not signed", _UNSIGNED_FIX)
-    return Bundle(folder, manifest, digests)
+    if verified and verified.digests != {**digests, MANIFEST: manifest_digest}:
+        raise BundleError(str(folder), "is signed for other files than its manifest lists", _FETCH_AGAIN)
+    signed = os.path.lexists(folder / SIGNATURE_FILE)
+    return Bundle(folder, manifest, digests, manifest_digest, verified.signer if verified else None, signed)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
+def _manifest_bytes(folder: Path) -> bytes:
     with _open_plain(folder, MANIFEST) as (stream, size_bytes):
         if size_bytes > _MAX_MANIFEST_BYTES:
-            raise BundleError(str(path), f"is larger than {_MAX_MANIFEST_BYTES} bytes", "Do not use this bundle")
-        content = stream.read(size_bytes)
+            what = f"is larger than {_MAX_MANIFEST_BYTES} bytes"
+            raise BundleError(str(folder / MANIFEST), what, "Do not use this bundle")
+        return stream.read(size_bytes)
+
+
+def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError) as cause:
@@ -126,6 +182,8 @@ def _checked_entry(entry: Any, where: str) -> tuple[str, int, str]:
         raise BundleError(where, "must hold path, size_bytes and sha256", _FETCH_AGAIN)
     name = entry["path"]
     parts = PurePosixPath(name).parts
+    if name in (MANIFEST, SIGNATURE_FILE):
+        raise BundleError(where, f"lists {name}, which cannot list itself", "Do not use this bundle")
     if not parts or name.startswith("/") or ".." in parts or "\0" in name or str(PurePosixPath(name)) != name:
         raise BundleError(where, f"names {name!r:.80}, not a path within the bundle", "Do not use this bundle")
     return name, entry["size_bytes"], entry["sha256"]

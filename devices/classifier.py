@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from devices.errors import BundleError, DeviceError
 from devices.preprocess import Preprocess
 from devices.scoring import Scoring
 from devices.segmenter import RawNetwork, Segmenter
+from devices.trust.store import Trust, read_trust
 
 ENGINE_PATH = "engine/engine.onnx"
 """Of an engine of ONNX Runtime; `engine_path` gives it of any."""
@@ -60,13 +61,17 @@ class Classifier:
         return Prediction(self.labels[index], index, float(shares[index] / shares.sum()))
 
 
-def load(bundle: str | Path, *, allow_unsigned: bool = False) -> Classifier | Segmenter | Detector | RawNetwork:
+def load(
+    bundle: str | Path, *, trust: str | Path | None = None, allow_unsigned: bool = False
+) -> Classifier | Segmenter | Detector | RawNetwork:
     """Verify a deploy bundle and load its engine, as a function of one frame.
 
-    What it returns is by the bundle's task: a label, a class map, boxes, or the outputs as they are. Raises
-    `BundleError` when it is damaged or unsigned, `DeviceError` when the engine does not fit this host.
+    `trust` is the file of who is trusted. What it returns is by the bundle's task: a label, a class map, boxes, or the
+    outputs as they are. Raises `BundleError` when it is damaged, unsigned or by nobody trusted, `DeviceError` when the
+    engine does not fit this host.
     """
-    return load_verified(open_bundle(Path(bundle), "deploy", allow_unsigned), detect_host())
+    trusted = replace(read_trust(Path(trust)) if trust is not None else Trust(), allow_unsigned=allow_unsigned)
+    return load_verified(open_bundle(Path(bundle), "deploy", trusted), detect_host())
 
 
 def load_verified(bundle: Bundle, host: Host) -> Classifier | Segmenter | Detector | RawNetwork:

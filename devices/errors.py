@@ -100,7 +100,7 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
     (ModelError.exit_code, "the network or its weights cannot be used"),
     (DataError.exit_code, "the data set cannot be used"),
     (DeviceError.exit_code, "the device, its profile or its engine cannot be used here"),
-    (BundleError.exit_code, "a bundle or run folder is damaged, incomplete or unsigned"),
+    (BundleError.exit_code, "a bundle or run folder is damaged, incomplete, unsigned or by nobody who is trusted"),
     (ParityError.exit_code, "a step changed the network's answers by more than allowed"),
     (StorageError.exit_code, "disk full, folder not writable"),
     (EXIT_REFUSED, "the run ended and the gate refused it"),

@@ -16,12 +16,14 @@ from devices.errors import (
     EXIT_OK,
     EspalierError,
 )
+from devices.trust.options import add_trust_options
 from pipeline.commands import bench as commands_bench
 from pipeline.commands import devices as commands_devices
 from pipeline.commands import matrix as commands_matrix
 from pipeline.commands import predict as commands_predict
 from pipeline.commands import report as commands_report
 from pipeline.commands import run as commands_run
+from pipeline.commands import sign as commands_sign
 from pipeline.commands.boards import add_board_options
 from pipeline.commands.device_option import add_device
 
@@ -103,10 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure a bundle's engine here, or on a board over ssh")
     _add_bench(bench)
 
+    signing = commands_sign.add_commands(commands)
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")
     report.set_defaults(call=commands_report.report)
-    for command in (run, matrix, stages, devices, *what.choices.values(), predict, bench, report):
+    for command in (run, matrix, stages, devices, *what.choices.values(), predict, bench, *signing, report):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -154,7 +157,7 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     add_board_options(command)
     command.add_argument("--evidence", type=Path, metavar="DIR", help="replay this evidence bundle through it too")
     add_bench_options(command, seconds=6.0)
-    command.add_argument("--allow-unsigned", action="store_true", help="take a bundle that nobody signed")
+    add_trust_options(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     command.set_defaults(call=commands_bench.bench)
 

@@ -14,6 +14,7 @@ from typing import Any
 from devices.bundle import open_bundle
 from devices.errors import BundleError, StorageError
 from devices.files import digest_file, read_json, storage_errors, write_json
+from devices.trust.store import UNSIGNED
 from exporters.package import copy_file
 from pipeline.chain import Outcome
 from pipeline.store import RESULT_FILE, Stored
@@ -79,13 +80,13 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def _check_bundles(folder: Path, report: dict[str, Any]) -> None:
     """The bundles are whole, and the report is the one that the evidence holds."""
-    evidence = open_bundle(folder / "evidence", "evidence", allow_unsigned=True)
+    evidence = open_bundle(folder / "evidence", "evidence", UNSIGNED)
     if evidence.digests.get("report.json") != digest_file(folder / "report.json"):
         raise BundleError(
             str(folder / "report.json"), "is not the report that the evidence holds", "Run the recipe again"
         )
     if report["verdict"]["passed"]:
-        open_bundle(folder / "deploy", "deploy", allow_unsigned=True)
+        open_bundle(folder / "deploy", "deploy", UNSIGNED)
 
 
 def _index(work: Work, results: Mapping[str, Stored]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from devices.bundle import open_bundle
+from devices.trust.store import UNSIGNED
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
@@ -84,7 +85,7 @@ def test_base_install(version: str, wheel: Path, drilled: tuple[Path, Path], tmp
 
 def _check_engine(run: object, deploy: Path, installed: str) -> None:
     """The engine runs where the runtime is the one it was built with, and is refused by name elsewhere."""
-    built = open_bundle(deploy, "deploy", allow_unsigned=True).read_json("engine/engine.json")["runtime_version"]
+    built = open_bundle(deploy, "deploy", UNSIGNED).read_json("engine/engine.json")["runtime_version"]
     bench = run("espalier-agent", "bench", str(deploy), "--allow-unsigned", "--seconds", "0.2", "--json")  # type: ignore[operator]
     answer = run("python", "-c", THREE_LINES.format(bundle=str(deploy)))  # type: ignore[operator]
     if built.split(".")[:2] != installed.split(".")[:2]:

@@ -22,6 +22,7 @@ from devices.remote.result import BoardFacts, BoardResult
 from devices.remote.ssh import LostError
 from devices.remote.transfer import download, list_inputs, upload
 from devices.stage import Progress, no_progress
+from devices.trust.store import Trust
 from devices.zipapp import agent_zipapp
 
 AnswerT = TypeVar("AnswerT")
@@ -132,17 +133,17 @@ class Board:
         inputs = {"bundle": bundle} | ({"against": against} if against else {})
         for folder in inputs.values():
             # Here first: a bundle that does not verify goes nowhere.
-            open_bundle(folder, "deploy", job.allow_unsigned)
+            open_bundle(folder, "deploy", job.trust)
         result = self.run_stage("bench", job, inputs, out, progress, job.lasts_s)
         return replace(result, metrics={**result.metrics, "bundle": str(bundle)})
 
     def attack(
-        self, bundle: Path, evidence: Path, out: Path, allow_unsigned: bool, progress: Progress = no_progress
+        self, bundle: Path, evidence: Path, out: Path, trust: Trust, progress: Progress = no_progress
     ) -> BoardResult:
         """Replay an evidence bundle through the bundle's engine on the board. Raises as `bench`."""
-        open_bundle(bundle, "deploy", allow_unsigned)
-        open_bundle(evidence, "evidence", allow_unsigned)
-        config = ReplayJob(allow_unsigned=allow_unsigned)
+        open_bundle(bundle, "deploy", trust)
+        open_bundle(evidence, "evidence", trust)
+        config = ReplayJob(trust=trust)
         result = self.run_stage("replay", config, {"bundle": bundle, "evidence": evidence}, out, progress)
         return replace(result, metrics={**result.metrics, "bundle": str(bundle), "evidence": str(evidence)})
 

@@ -23,6 +23,7 @@ from devices.files import write_atomic
 from devices.latency import LatencySummary, summarize
 from devices.profile import Precision, Profile
 from devices.remote.plain import PlainBoard
+from devices.trust.store import Trust
 
 _ROUNDS = 20
 _LEAST_OF_A_ROUND = 5
@@ -56,14 +57,14 @@ class TrtexecBench:
 
 
 def bench_by_trtexec(
-    board: PlainBoard, profile: Profile, bundle_folder: Path, allow_unsigned: bool, seconds: float, force: bool
+    board: PlainBoard, profile: Profile, bundle_folder: Path, trust: Trust, seconds: float, force: bool
 ) -> TrtexecBench:
     """Verify a deploy bundle, build its ONNX on the board as the profile says, and measure one image there.
 
     The network is built in the precision of the bundle's engine. Nothing stays outside the board's cache.
     Raises `BundleError`, `ModelError`, `DeviceError`, `StorageError`, `LostError`.
     """
-    bundle = open_bundle(bundle_folder, "deploy", allow_unsigned)
+    bundle = open_bundle(bundle_folder, "deploy", trust)
     ports = trtexec.ports_of_engine(read_engine_info(bundle))
     options = tensorrt_options(profile, _precision(str(bundle.manifest.get("engine"))))
     command = find_on_board(board)

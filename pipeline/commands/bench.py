@@ -45,7 +45,7 @@ def _here(options: argparse.Namespace) -> dict[str, Any]:
     job, progress = bench_job(options), terminal_progress("espalier")
     results: dict[str, Any] = {"bench": bench_bundle(options.bundle, options.against, job, progress)}
     if options.evidence:
-        results["attack"] = attack_bundle(options.bundle, options.evidence, options.allow_unsigned)
+        results["attack"] = attack_bundle(options.bundle, options.evidence, job.trust)
     return results
 
 
@@ -66,7 +66,7 @@ def _on_board(options: argparse.Namespace, config: BoardConfig, profile: Profile
         measured = board.bench(options.bundle, Path(scratch, "bench"), job, options.against, progress)
         results["bench"], results["notes"] = measured.metrics, result_lines(config.name, profile, measured)
         if options.evidence:
-            replayed = board.attack(options.bundle, options.evidence, Path(scratch, "attack"), options.allow_unsigned)
+            replayed = board.attack(options.bundle, options.evidence, Path(scratch, "attack"), job.trust)
             results["attack"] = replayed.metrics
     return results
 
@@ -74,12 +74,13 @@ def _on_board(options: argparse.Namespace, config: BoardConfig, profile: Profile
 def _by_trtexec(options: argparse.Namespace, config: BoardConfig, profile: Profile) -> dict[str, Any]:
     from devices.remote.plain import PlainBoard
     from devices.remote.trtexec_bench import bench_by_trtexec, trtexec_bench_lines
+    from devices.trust.options import trust_of
 
     for name in ("evidence", "against", "scenarios", "sustained", "power_mode"):
         if getattr(options, name):
             what = f"cannot be done: a {profile.title} is served by trtexec, which only measures time"
             raise DeviceError(f"--{name.replace('_', '-')}", what, "Leave it out")
     found = bench_by_trtexec(
-        PlainBoard(config), profile, options.bundle, options.allow_unsigned, options.seconds, options.force
+        PlainBoard(config), profile, options.bundle, trust_of(options), options.seconds, options.force
     )
     return {"trtexec": found.as_dict(), "notes": trtexec_bench_lines(config.name, profile, found)}

@@ -30,6 +30,7 @@ from devices.files import write_json
 from devices.fleet import BoardConfig
 from devices.profile import load_profile
 from devices.remote.board import Board
+from devices.trust.store import UNSIGNED
 from devices.zipapp import agent_zipapp, write_agent
 from tests.devices.remote.sshd import start_server, stop_server
 
@@ -125,7 +126,7 @@ def main() -> None:
             cache=str(base / "cache"),
             ssh_options=server.ssh_options,
         )
-        job = BenchJob(seconds=options.seconds, allow_unsigned=True)
+        job = BenchJob(seconds=options.seconds, trust=UNSIGNED)
         firsts, connects, nexts = [], [], []
         for _ in range(options.repeats):
             shutil.rmtree(base / "cache", ignore_errors=True)

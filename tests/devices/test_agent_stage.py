@@ -28,6 +28,7 @@ from devices.measure import MeasurePlan
 from devices.profile import load_profile
 from devices.robustness import EvaluationSets
 from devices.stage import no_progress
+from devices.trust.store import UNSIGNED, Trust
 from tests.devices.parts import write_sets
 
 PLAN = MeasurePlan(
@@ -91,14 +92,14 @@ def test_build_answers_what_the_graph_says(tmp_path: Path, onnx_path: Path, sets
 
 
 def test_bundles_are_measured_and_replayed(tmp_path: Path, deploy: Path, evidence: Path) -> None:
-    config = BenchJob(seconds=0.05, allow_unsigned=True)
+    config = BenchJob(seconds=0.05, trust=UNSIGNED)
     found: Any = run_stage(write_job(tmp_path / "bench", "bench", config, {"bundle": deploy}), no_progress)
     assert found["metrics"]["latency"]["rounds"] >= 40
     inputs = {"bundle": deploy, "evidence": evidence}
-    job = write_job(tmp_path / "replay", "replay", ReplayJob(allow_unsigned=True), inputs)
+    job = write_job(tmp_path / "replay", "replay", ReplayJob(trust=UNSIGNED), inputs)
     replayed: Any = run_stage(job, no_progress)
     assert replayed["metrics"]["worst_case"]["value"] == pytest.approx(13 / 30)
-    job = write_job(tmp_path / "unsigned", "replay", ReplayJob(allow_unsigned=False), inputs)
+    job = write_job(tmp_path / "unsigned", "replay", ReplayJob(trust=Trust()), inputs)
     with pytest.raises(BundleError, match="is not signed"):
         run_stage(job, no_progress)
 
@@ -106,7 +107,7 @@ def test_bundles_are_measured_and_replayed(tmp_path: Path, deploy: Path, evidenc
 @pytest.mark.parametrize("name", ["jetson-orin-nano-8gb", "rtx-4090"])
 def test_another_device_is_refused_unless_forced(tmp_path: Path, deploy: Path, name: str) -> None:
     device = encode(load_profile(name))
-    inputs, config = {"bundle": deploy}, BenchJob(seconds=0.05, allow_unsigned=True)
+    inputs, config = {"bundle": deploy}, BenchJob(seconds=0.05, trust=UNSIGNED)
     with pytest.raises(DeviceError, match=r"is meant for .* and this is .*--force"):
         run_stage(write_job(tmp_path / "job", "bench", config, inputs, device=device), no_progress)
     assert not (tmp_path / "job" / "result.json").exists()
@@ -119,7 +120,7 @@ def test_a_clock_that_was_set_is_told_and_times_nothing(
 ) -> None:
     shown = iter([4e9, 1e9])
     monkeypatch.setattr(time, "time", lambda: next(shown, 1e9))
-    job = write_job(tmp_path / "job", "bench", BenchJob(seconds=0.05, allow_unsigned=True), {"bundle": deploy})
+    job = write_job(tmp_path / "job", "bench", BenchJob(seconds=0.05, trust=UNSIGNED), {"bundle": deploy})
     found: Any = run_stage(job, no_progress)
     assert found["clock"]["set_by_s"] == pytest.approx(-3e9, abs=60)
     assert 0 < found["seconds"] < 60
@@ -150,7 +151,7 @@ def test_a_job_that_makes_no_sense_is_named(
 
 
 def test_the_command_tells_progress_and_errors_in_json(tmp_path: Path, deploy: Path) -> None:
-    job = write_job(tmp_path / "job", "bench", BenchJob(seconds=0.05, allow_unsigned=False), {"bundle": deploy})
+    job = write_job(tmp_path / "job", "bench", BenchJob(seconds=0.05, trust=Trust()), {"bundle": deploy})
     command = [sys.executable, "-m", "devices.agent", "stage", str(job)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == BundleError.exit_code

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from devices.bundle import FORMAT, MANIFEST, Bundle, open_bundle, write_manifest
 from devices.errors import BundleError
 from devices.files import digest_file
+from devices.trust.store import UNSIGNED, Trust
 
 FILES = ("engine/engine.json", "engine/engine.onnx", "labels.json", "model.onnx", "preprocess.json")
 
 
 def refused(folder: Path, kind: str = "deploy", allow_unsigned: bool = True) -> BundleError:
     with pytest.raises(BundleError) as caught:
-        open_bundle(folder, kind, allow_unsigned)
+        open_bundle(folder, kind, Trust(allow_unsigned=allow_unsigned))
     assert str(caught.value).isprintable()
     assert caught.value.fix
     return caught.value
@@ -37,7 +38,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_a_bundle_opens_and_gives_the_bytes_that_were_verified(deploy: Path) -> None:
-    bundle = open_bundle(deploy, "deploy", allow_unsigned=True)
+    bundle = open_bundle(deploy, "deploy", UNSIGNED)
     assert bundle.folder == deploy
     assert tuple(sorted(bundle.digests)) == FILES
     assert bundle.manifest["name"] == "rows"
@@ -49,7 +50,7 @@ def test_a_bundle_opens_and_gives_the_bytes_that_were_verified(deploy: Path) -> 
 
 def test_a_bundle_is_reached_through_a_link(deploy: Path, tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to(deploy)
-    assert open_bundle(tmp_path / "latest", "deploy", allow_unsigned=True).digests
+    assert open_bundle(tmp_path / "latest", "deploy", UNSIGNED).digests
 
 
 def test_an_unsigned_bundle_needs_a_word(deploy: Path) -> None:
@@ -68,7 +69,7 @@ def test_any_flipped_bit_is_found(deploy: Path, name: str, data: st.DataObject) 
     path.write_bytes(content)
     assert refused(deploy).where == str(path)
     path.write_bytes(original)
-    open_bundle(deploy, "deploy", allow_unsigned=True)
+    open_bundle(deploy, "deploy", UNSIGNED)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -247,7 +248,7 @@ def test_a_huge_manifest_is_not_read(deploy: Path) -> None:
 def test_a_damaged_manifest_is_refused_or_lists_the_same_files(deploy: Path, data: st.DataObject) -> None:
     path = deploy / MANIFEST
     original = path.read_bytes()
-    before = open_bundle(deploy, "deploy", allow_unsigned=True).digests
+    before = open_bundle(deploy, "deploy", UNSIGNED).digests
     content = bytearray(original)
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
@@ -279,7 +280,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_file_that_changes_after_verification_is_not_given_out(deploy: Path) -> None:
-    bundle = open_bundle(deploy, "deploy", allow_unsigned=True)
+    bundle = open_bundle(deploy, "deploy", UNSIGNED)
     path = deploy / "labels.json"
     original = path.read_bytes()
     path.write_bytes(original.replace(b"top", b"pot"))
@@ -291,7 +292,7 @@ def test_a_file_that_changes_after_verification_is_not_given_out(deploy: Path) -
 
 
 def test_a_link_that_appears_after_verification_is_not_followed(deploy: Path, tmp_path: Path) -> None:
-    bundle = open_bundle(deploy, "deploy", allow_unsigned=True)
+    bundle = open_bundle(deploy, "deploy", UNSIGNED)
     shutil.copytree(deploy / "engine", tmp_path / "copy")
     shutil.rmtree(deploy / "engine")
     (deploy / "engine").symlink_to(tmp_path / "copy")
@@ -305,7 +306,7 @@ def test_a_link_that_appears_after_verification_is_not_followed(deploy: Path, tm
 @pytest.mark.parametrize("name", [MANIFEST, "none.json", "../secret", "/etc/passwd"])
 def test_a_file_that_is_not_listed_is_not_read(deploy: Path, name: str) -> None:
     with pytest.raises(BundleError, match="is not in this bundle"):
-        open_bundle(deploy, "deploy", allow_unsigned=True).read(name)
+        open_bundle(deploy, "deploy", UNSIGNED).read(name)
 
 
 def test_a_listed_file_that_is_no_json_is_named(deploy: Path, seal: Callable[[Path], None]) -> None:
@@ -313,7 +314,7 @@ def test_a_listed_file_that_is_no_json_is_named(deploy: Path, seal: Callable[[Pa
         (deploy / "labels.json").write_bytes(content)
         seal(deploy)
         with pytest.raises(BundleError, match=r"labels\.json: is not JSON"):
-            open_bundle(deploy, "deploy", allow_unsigned=True).read_json("labels.json")
+            open_bundle(deploy, "deploy", UNSIGNED).read_json("labels.json")
 
 
 def test_writing_a_manifest_lists_all_and_its_own_keys_win(tmp_path: Path) -> None:
@@ -321,11 +322,11 @@ def test_writing_a_manifest_lists_all_and_its_own_keys_win(tmp_path: Path) -> No
     (tmp_path / "deep" / "er" / "b").write_text("bb")
     (tmp_path / ".a").write_text("a")
     write_manifest(tmp_path, "evidence", {"name": "x", "files": [], "kind": "deploy"})
-    bundle = open_bundle(tmp_path, "evidence", allow_unsigned=True)
+    bundle = open_bundle(tmp_path, "evidence", UNSIGNED)
     assert list(bundle.digests) == [".a", "deep/er/b"]
     assert bundle.manifest["name"] == "x"
     write_manifest(tmp_path, "evidence", {})
-    assert list(open_bundle(tmp_path, "evidence", allow_unsigned=True).digests) == [".a", "deep/er/b"]
+    assert list(open_bundle(tmp_path, "evidence", UNSIGNED).digests) == [".a", "deep/er/b"]
 
 
 def test_writing_a_manifest_of_a_folder_with_a_linked_folder_is_refused(tmp_path: Path) -> None:
@@ -336,6 +337,6 @@ def test_writing_a_manifest_of_a_folder_with_a_linked_folder_is_refused(tmp_path
 
 def _open(folder: Path) -> Bundle | BundleError:
     try:
-        return open_bundle(folder, "deploy", allow_unsigned=True)
+        return open_bundle(folder, "deploy", UNSIGNED)
     except BundleError as error:
         return error

@@ -17,6 +17,7 @@ from devices.engine_files import ENGINE_FILE, write_info
 from devices.engines import onnxruntime
 from devices.errors import BundleError, StorageError
 from devices.preprocess import Preprocess
+from devices.trust.store import UNSIGNED, Trust
 from exporters.package import assemble_deploy, assemble_evidence
 from tests.exporters.parts import samples
 
@@ -37,7 +38,7 @@ def deploy(old_export: Path, tmp_path: Path) -> Path:
 
 
 def test_a_deploy_bundle_opens_and_classifies(deploy: Path, old_export: Path) -> None:
-    bundle = open_bundle(deploy, "deploy", allow_unsigned=True)
+    bundle = open_bundle(deploy, "deploy", UNSIGNED)
     assert bundle.manifest["name"] == "small"
     assert set(bundle.digests) == {
         "engine/engine.onnx",
@@ -55,14 +56,14 @@ def test_a_deploy_bundle_opens_and_classifies(deploy: Path, old_export: Path) ->
 
 def test_it_is_refused_unsigned_and_as_another_kind(deploy: Path) -> None:
     with pytest.raises(BundleError, match="is not signed"):
-        open_bundle(deploy, "deploy", allow_unsigned=False)
+        open_bundle(deploy, "deploy", Trust())
     with pytest.raises(BundleError, match="kind 'deploy', not 'evidence'"):
-        open_bundle(deploy, "evidence", allow_unsigned=True)
+        open_bundle(deploy, "evidence", UNSIGNED)
 
 
 def test_a_bundle_can_be_moved(deploy: Path, tmp_path: Path) -> None:
     shutil.move(deploy, tmp_path / "elsewhere")
-    assert open_bundle(tmp_path / "elsewhere", "deploy", allow_unsigned=True).digests
+    assert open_bundle(tmp_path / "elsewhere", "deploy", UNSIGNED).digests
 
 
 def test_an_evidence_bundle_opens_with_the_names_given(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_an_evidence_bundle_opens_with_the_names_given(tmp_path: Path) -> None:
     (source / "report.json").write_text("{}")
     files = {"sets/clean.npy": source / "clean.npy", "report.json": source / "report.json"}
     assemble_evidence(tmp_path / "evidence", files, {"name": "small"})
-    bundle = open_bundle(tmp_path / "evidence", "evidence", allow_unsigned=True)
+    bundle = open_bundle(tmp_path / "evidence", "evidence", UNSIGNED)
     assert set(bundle.digests) == set(files)
     assert bundle.read("sets/clean.npy") == (source / "clean.npy").read_bytes()
 

@@ -19,6 +19,7 @@ from devices.engine_files import read_info
 from devices.errors import DeviceError
 from devices.files import digest_file
 from devices.profile import load_profile
+from devices.trust.store import UNSIGNED
 from tests import drill
 
 RTX = importlib.util.find_spec("tensorrt_rtx") is not None
@@ -114,7 +115,7 @@ def test_every_border_of_the_graphs_was_proved(passed: Path) -> None:
 
 @needs_rtx
 def test_the_bundle_holds_the_engine_and_is_refused_where_its_gpu_is_not(passed: Path) -> None:
-    bundle = open_bundle(passed / "deploy", "deploy", allow_unsigned=True)
+    bundle = open_bundle(passed / "deploy", "deploy", UNSIGNED)
     assert {"engine/engine.plan", "engine/engine.json", "model.onnx", "labels.json"} <= set(bundle.digests)
     info = read_info(passed / "deploy" / "engine")
     assert (info.runtime, info.compute_capability, info.batches) == ("tensorrt_rtx", "7.5", (1, 1, 8))

@@ -15,6 +15,7 @@ import pytest
 
 import devices
 from devices.bundle import open_bundle
+from devices.trust.store import UNSIGNED
 from pipeline.store import Store
 from tests import drill
 
@@ -27,7 +28,7 @@ def test_a_run_ends_in_a_bundle_that_answers(drilled: tuple[Path, Path]) -> None
     classify = devices.load(out / "deploy", allow_unsigned=True)
     answer = classify(np.zeros((8, 8), dtype=np.uint8))
     assert answer.label in classify.labels
-    evidence = open_bundle(out / "evidence", "evidence", allow_unsigned=True)
+    evidence = open_bundle(out / "evidence", "evidence", UNSIGNED)
     assert {"report.html", "report.json", "sets/sets.json", "results/replay.json"} <= set(evidence.digests)
     assert evidence.manifest["verdict"]["passed"] is True
 
@@ -182,8 +183,8 @@ def test_kill_at_any_moment(drilled: tuple[Path, Path], tmp_path: Path) -> None:
     done = drill.run(store, out)
     assert done.returncode == 0, done.stderr
     assert drill.digests(out) == drill.digests(drilled[1])
-    open_bundle(out / "deploy", "deploy", allow_unsigned=True)
-    open_bundle(out / "evidence", "evidence", allow_unsigned=True)
+    open_bundle(out / "deploy", "deploy", UNSIGNED)
+    open_bundle(out / "evidence", "evidence", UNSIGNED)
 
 
 def test_two_runs_at_once(drilled: tuple[Path, Path], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from devices.bundle import open_bundle
+from devices.trust.store import UNSIGNED
 from tests import drill
 
 
@@ -49,8 +50,8 @@ def test_what_was_changed_in_a_run_folder_is_put_right(drilled: tuple[Path, Path
     (out / "evidence" / "extra").write_text("x")
     (out / "report.json").unlink()
     assert drill.run(drilled[0], out).returncode == 0
-    open_bundle(out / "deploy", "deploy", allow_unsigned=True)
-    open_bundle(out / "evidence", "evidence", allow_unsigned=True)
+    open_bundle(out / "deploy", "deploy", UNSIGNED)
+    open_bundle(out / "evidence", "evidence", UNSIGNED)
     assert json.loads((out / "report.json").read_text())["verdict"]["passed"]
 
 
@@ -73,9 +74,9 @@ def test_killed_while_publishing(drilled: tuple[Path, Path], tmp_path: Path) -> 
             index = json.loads((out / "run.json").read_text())
             verdict = json.loads((out / "report.json").read_text())["verdict"]
             assert verdict["passed"] == index["passed"] == (out / "deploy").exists()
-            assert open_bundle(out / "evidence", "evidence", allow_unsigned=True).manifest["verdict"] == verdict
+            assert open_bundle(out / "evidence", "evidence", UNSIGNED).manifest["verdict"] == verdict
         if (out / "deploy").exists():
-            open_bundle(out / "deploy", "deploy", allow_unsigned=True)
+            open_bundle(out / "deploy", "deploy", UNSIGNED)
     done = drill.run(store, out, *variants[0])
     assert done.returncode == 0, done.stderr
     assert drill.digests(out).keys() == drill.digests(drilled[1]).keys()

@@ -15,6 +15,7 @@ import devices
 from devices.bundle import open_bundle
 from devices.errors import DataError, RecipeError
 from devices.segmenter import RawNetwork, Segmenter
+from devices.trust.store import UNSIGNED
 from tests import drill
 
 RECIPES = Path(__file__).parent.parent / "custom_recipe"
@@ -79,7 +80,7 @@ def test_a_detector_comes_through_by_its_users_callables(store: Path) -> None:
     assert report["task"] == "custom"
     borders = [row["agreement"] for row in report["parity"]]
     assert min(borders) > 0.9
-    evidence = open_bundle(out / "evidence", "evidence", allow_unsigned=True)
+    evidence = open_bundle(out / "evidence", "evidence", UNSIGNED)
     assert evidence.manifest["task"]["kind"] == "custom"
     assert str(RECIPES) not in json.dumps(evidence.manifest)
     code, _, said = agent("attack", out / "deploy", out / "evidence", "--allow-unsigned")

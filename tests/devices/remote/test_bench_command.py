@@ -18,6 +18,7 @@ from devices.detect import Host
 from devices.errors import BundleError, DataError, DeviceError
 from devices.files import write_json
 from devices.fleet import BoardConfig
+from devices.trust.store import UNSIGNED
 from pipeline.cli import main
 from tests.devices.parts import build_engine, build_onnx
 
@@ -79,7 +80,7 @@ def test_scenarios_minutes_of_work_and_another_bundle_beside_it(
 
 
 def test_energy_and_memory_of_a_board_that_has_sensors(deploy: Path) -> None:
-    found: dict[str, Any] = bench_bundle(deploy, None, BenchJob(seconds=0.05, allow_unsigned=True))
+    found: dict[str, Any] = bench_bundle(deploy, None, BenchJob(seconds=0.05, trust=UNSIGNED))
     energy = {"energy_mj": {"value": 4.0, "low": 3.5, "high": 4.5}, "is_resolved": True, "power_w": 9.5, "idle_w": 4.25}
     found["energy"] = energy | {"of": ["VDD_IN"]}
     found["memory"]["gpus"] = {"gpu": {"before_mb": 100.0, "most_mb": 150.0}}

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,10 @@ from devices.remote.clock import BoardClock
 from devices.remote.lines import facts_lines, result_lines
 from devices.robustness import EvaluationSets
 from devices.stage import no_progress
+from devices.trust.store import UNSIGNED, read_trust
 from devices.tune import read_tuned
+from exporters.keys import make_key
+from exporters.sign import SignConfig, sign_bundle
 from tests.devices.parts import write_sets
 from tests.devices.remote.conftest import blob_bytes
 
@@ -75,9 +79,9 @@ def test_a_bundle_is_sent_once_and_measured(
 ) -> None:
     cache = Path(board_config.cache)
     with Board(board_config, CPU) as board:
-        found = board.bench(deploy, tmp_path / "bench", BenchJob(seconds=0.05, allow_unsigned=True))
+        found = board.bench(deploy, tmp_path / "bench", BenchJob(seconds=0.05, trust=UNSIGNED))
         sent = board._connected().moved_bytes
-        replayed = board.attack(deploy, evidence, tmp_path / "attack", True)
+        replayed = board.attack(deploy, evidence, tmp_path / "attack", UNSIGNED)
         again = board._connected().moved_bytes - sent
     assert found.metrics["latency"]["rounds"] >= 40
     assert found.metrics["bundle"] == str(deploy)
@@ -90,10 +94,27 @@ def test_a_bundle_is_sent_once_and_measured(
     assert list((cache / "jobs").iterdir()) == list((cache / "tmp").iterdir()) == []
 
 
+def test_a_signed_bundle_is_verified_here_and_on_the_board(
+    board_config: BoardConfig, deploy: Path, tmp_path: Path
+) -> None:
+    make_key(tmp_path / "keys", "release", None, date(2099, 1, 1))
+    make_key(tmp_path / "keys", "other", None, date(2099, 1, 1))
+    sign_bundle(deploy, SignConfig(private_key=tmp_path / "keys" / "release.key"))
+    trust, other = (read_trust(tmp_path / "keys" / f"{name}.trust.toml") for name in ("release", "other"))
+    with Board(board_config, CPU) as board:
+        assert board.bench(deploy, tmp_path / "bench", BenchJob(seconds=0.05, trust=trust)).metrics["latency"]
+        with pytest.raises(BundleError, match="not trusted here"):
+            board.bench(deploy, tmp_path / "refused", BenchJob(seconds=0.05, trust=other))
+        # What comes to the board by another way is refused there too.
+        job = BenchJob(seconds=0.05, trust=other)
+        with pytest.raises(BundleError, match="not trusted here"):
+            board.run_stage("bench", job, {"bundle": deploy}, tmp_path / "refused")
+
+
 def test_a_bundle_that_does_not_verify_goes_nowhere(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
     (deploy / "labels.json").write_text("[]")
     with Board(board_config, CPU) as board, pytest.raises(BundleError, match="differs from the manifest"):
-        board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
     assert not Path(board_config.cache).exists()
 
 
@@ -146,14 +167,14 @@ def test_another_device_is_refused_before_anything_is_sent(
         assert not board.detect().matches
         assert "is NOT a" in facts_lines("bench", profile, board.detect())[0]
         with pytest.raises(DeviceError, match="--force"):
-            board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
     assert blob_bytes(Path(board_config.cache)) == {}
 
 
 def test_a_forced_device_is_told_with_its_result(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
     profile = load_profile("jetson-orin-nano-8gb")
     with Board(board_config, profile, force=True) as board:
-        found = board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
+        found = board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
     assert found.other_device
     assert any("NOT a" in line for line in result_lines("bench", profile, found))
     for mode, told in (("25W", True), ("MODE_15W", False)):
@@ -165,7 +186,7 @@ def test_a_forced_device_is_told_with_its_result(board_config: BoardConfig, depl
 def test_clean_leaves_nothing(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
     cache = Path(board_config.cache)
     with Board(board_config, CPU) as board:
-        board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
         with Board(board_config, CPU) as other:
             other.detect()
             with pytest.raises(StorageError, match=r"board 'bench': .* is in use by another session"):
@@ -184,7 +205,7 @@ def test_nothing_is_written_outside_the_cache(board_config: BoardConfig, deploy:
     config = replace(board_config, python=python, cache="~/.cache/espalier")
     with Board(config, CPU) as board:
         assert board.detect().cache == str(places[0] / ".cache" / "espalier")
-        board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
         board.clean()
     left = [path for place in places for path in place.rglob("*") if not path.is_dir()]
     assert left == []
@@ -201,16 +222,14 @@ def test_one_measures_at_a_time_and_the_other_waits(board_config: BoardConfig, d
                 began.set()
 
         with Board(board_config, CPU) as board:
-            found = board.bench(
-                deploy, tmp_path / "first", BenchJob(seconds=1.0, allow_unsigned=True), progress=progress
-            )
+            found = board.bench(deploy, tmp_path / "first", BenchJob(seconds=1.0, trust=UNSIGNED), progress=progress)
             spans["first"] = found.metrics["latency"]["rounds"], time.monotonic()
 
     thread = threading.Thread(target=first)
     thread.start()
     assert began.wait(30)
     with Board(board_config, CPU, say=said.append) as board:
-        assert board.bench(deploy, tmp_path / "second", BenchJob(seconds=0.05, allow_unsigned=True)).metrics
+        assert board.bench(deploy, tmp_path / "second", BenchJob(seconds=0.05, trust=UNSIGNED)).metrics
         ended = time.monotonic()
     thread.join()
     assert len(said) == 1
@@ -222,7 +241,7 @@ def test_the_time_limit_ends_a_stage_and_all_below_it(board_config: BoardConfig,
     config = replace(board_config, limit_s=0.2)
     with Board(config, CPU) as board:
         with pytest.raises(DeviceError, match=r"board 'bench': job: took longer than its limit of 0\.2 s"):
-            board.bench(deploy, tmp_path / "out", BenchJob(seconds=3600.0, allow_unsigned=True))
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=3600.0, trust=UNSIGNED))
         assert board.detect().matches
     assert list((Path(board_config.cache) / "jobs").iterdir()) == []
 
@@ -238,9 +257,9 @@ def test_a_disk_that_is_full_before_is_said_before(board_config: BoardConfig, de
     try:
         with Board(board_config, CPU) as board:
             with pytest.raises(StorageError, match=r"the disk is full: \d+ MB are needed, \d MB are free"):
-                board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
+                board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-            assert board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True)).metrics
+            assert board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED)).metrics
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -277,7 +296,7 @@ def test_a_board_with_another_date_says_so(
     real = time.time
     monkeypatch.setattr("devices.remote.link.time.time", lambda: real() + 3.2e8)
     with Board(board_config, CPU) as board:
-        found = board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
+        found = board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
     assert found.clock.warnings[0].startswith("the board's clock is 10.1 years behind")
     assert 0 < found.seconds < 60
     assert any("10.1 years" in line for line in result_lines("bench", CPU, found))

@@ -25,6 +25,7 @@ from devices.remote import board as board_module
 from devices.remote import link as link_module
 from devices.remote.board import Board
 from devices.remote.ssh import LostError
+from devices.trust.store import UNSIGNED
 from tests.devices.remote.conftest import Heard, blob_bytes, processes_of, random_file, wait_until_none
 from tests.devices.remote.sshd import Server
 
@@ -128,7 +129,7 @@ def test_nothing_runs_on_when_the_connection_ends(
 
     heard = Heard(lambda done, total, text: text == "rounds", end)
     with Board(replace(board_config, reconnect_s=0.0), CPU) as board, pytest.raises(LostError):
-        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=heard)
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=heard)
     assert len(running) >= 2
     assert wait_until_none(cache, 8.0) == []
     assert not (tmp_path / "out" / "measurements.json").exists()
@@ -141,7 +142,7 @@ def test_ctrl_c_ends_what_runs_there(board_config: BoardConfig, deploy: Path, tm
 
     with Board(board_config, CPU) as board:
         with pytest.raises(KeyboardInterrupt):
-            board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=interrupt)
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=interrupt)
         assert wait_until_none(Path(board_config.cache), 8.0) == []
 
 
@@ -154,7 +155,7 @@ def test_a_job_that_is_killed_says_so(board_config: BoardConfig, deploy: Path, t
     heard = Heard(lambda done, total, text: text == "rounds", kill)
     with Board(board_config, CPU) as board:
         with pytest.raises(DeviceError, match=r"job: was killed by signal 9: .* memory ran out") as caught:
-            board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=heard)
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=heard)
         assert not isinstance(caught.value, LostError)
 
 
@@ -194,7 +195,7 @@ def test_a_board_that_always_fails_is_given_up(
             server.cut()
 
     with Board(board_config, CPU, say=heard.say) as board, pytest.raises(LostError):
-        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=progress)
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=progress)
     assert 3 <= cuts <= 6
 
 
@@ -216,7 +217,7 @@ def test_a_board_that_freezes_is_noticed(
         Board(replace(board_config, reconnect_s=0.0), CPU) as board,
         pytest.raises(LostError, match="nothing came for"),
     ):
-        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, allow_unsigned=True), progress=heard)
+        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=heard)
     assert time.monotonic() - started < 20
     os.kill(frozen[0], signal.SIGCONT)
     assert wait_until_none(cache, 8.0) == []

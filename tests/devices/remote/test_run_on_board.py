@@ -22,6 +22,7 @@ from devices.bundle import open_bundle
 from devices.errors import DeviceError, RecipeError
 from devices.fleet import BoardConfig
 from devices.remote import transfer
+from devices.trust.store import UNSIGNED
 from pipeline import progress as progress_module
 from pipeline.cli import main
 from tests import drill
@@ -103,7 +104,7 @@ def test_a_run_that_was_killed_leaves_nothing_running_and_goes_on(ran: Ran) -> N
 
 
 def test_what_the_board_built_is_what_ships(ran: Ran) -> None:
-    bundle = open_bundle(ran.out / "deploy", "deploy", allow_unsigned=True)
+    bundle = open_bundle(ran.out / "deploy", "deploy", UNSIGNED)
     (built,) = (ran.store / "build").glob(f"{bundle.manifest['stages']['engine compressed-int8']['key']}/engine.onnx")
     told = json.loads((built.parent / "result.json").read_text())
     assert bundle.read("engine/engine.onnx") == built.read_bytes()

@@ -18,6 +18,7 @@ from devices.fleet import BoardConfig
 from devices.profile import load_profile
 from devices.remote.board import Board
 from devices.remote.ssh import LostError, explain, ssh_command
+from devices.trust.store import UNSIGNED
 from tests.devices.pythons import find_python
 from tests.devices.remote.sshd import Server
 
@@ -121,7 +122,7 @@ def test_an_interpreter_without_numpy_detects_and_says_what_is_missing(
     with Board(config, load_profile("cpu")) as board:
         assert board.detect().host.runtimes == {}
         with pytest.raises(DeviceError, match="board 'bench': python: has no module numpy"):
-            board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, allow_unsigned=True))
+            board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from devices.fleet import BoardConfig
 from devices.profile import load_profile
 from devices.remote.plain import PlainBoard
 from devices.remote.trtexec_bench import bench_by_trtexec, board_host, find_on_board, trtexec_bench_lines
+from devices.trust.store import UNSIGNED
 from pipeline.cli import main
 from tests.devices.remote.test_bench_command import fleet_file
 from tests.devices.test_trtexec import FAILED, PASSED
@@ -59,7 +60,7 @@ def bundle(deploy: Path) -> Path:
 
 def test_the_network_is_built_and_measured_there(board_config: BoardConfig, bundle: Path, script: Path) -> None:
     board = PlainBoard(board_config)
-    found = bench_by_trtexec(board, NANO, bundle, True, 0.5, force=True)
+    found = bench_by_trtexec(board, NANO, bundle, UNSIGNED, 0.5, force=True)
     asked = [line.split() for line in (script.parent / "asked").read_text().splitlines()]
     assert asked[0] == ["--help"]
     build, measure = asked[-2:]
@@ -85,7 +86,7 @@ def test_the_network_is_built_and_measured_there(board_config: BoardConfig, bund
 
 def test_a_board_that_is_another_is_refused(board_config: BoardConfig, bundle: Path, script: Path) -> None:
     with pytest.raises(DeviceError, match=r"'jetson-nano'.*is meant for NVIDIA Jetson Nano 4 GB.*--force"):
-        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, True, 0.5, force=False)
+        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, 0.5, force=False)
     assert "--onnx" not in (script.parent / "asked").read_text()
 
 
@@ -95,14 +96,14 @@ def test_what_the_board_cannot_do_is_said_before_anything_is_sent(
     for engine, said in (("compressed-int8", "TensorRT computes no INT8 there"), ("net", "what its engine 'net' comp")):
         write_manifest(deploy, "deploy", {"name": "rows", "device": "cpu", "engine": engine})
         with pytest.raises(DeviceError, match=said):
-            bench_by_trtexec(PlainBoard(board_config), NANO, deploy, True, 0.5, force=True)
+            bench_by_trtexec(PlainBoard(board_config), NANO, deploy, UNSIGNED, 0.5, force=True)
     assert not (script.parent / "asked").exists()
 
 
 def test_a_failure_of_trtexec_is_explained(board_config: BoardConfig, bundle: Path, script: Path) -> None:
     (script.parent / "fail").touch()
     with pytest.raises(ModelError, match=r"model\.onnx: TensorRT 8.5.2 has no kernel for layer 'conv1 \+ relu1'"):
-        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, True, 0.5, force=True)
+        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, 0.5, force=True)
 
 
 def test_a_board_without_trtexec_says_so(board_config: BoardConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,79 @@
+"""The `openssl` command: what checks signatures where there is no Python library for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from devices.errors import BundleError
+
+_TIMEOUT_S = 30.0
+
+
+def openssl(words: Sequence[str], files: Mapping[str, bytes]) -> tuple[int, str]:
+    """Run `openssl` in an empty folder that holds `files`; returns its exit status and what it printed.
+
+    Raises `BundleError` when there is no such command, or it does not end.
+    """
+    command = shutil.which("openssl")
+    if command is None:
+        what = "needs the command `openssl`, and this device has none"
+        raise BundleError("signature", what, "Install it (apt-get install openssl)")
+    # No configuration of the user's, which could load an engine that says yes to all.
+    environment = {**os.environ, "OPENSSL_CONF": "/dev/null", "LC_ALL": "C"}
+    with _laid_out(files) as folder:
+        try:
+            done = subprocess.run(
+                [command, *words],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as cause:
+            raise BundleError("signature", f"`openssl` did not end within {_TIMEOUT_S:g} s", "Try again") from cause
+        except OSError as cause:
+            raise BundleError("signature", f"`openssl` cannot be run ({cause.strerror})", "Mend it") from cause
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+@contextmanager
+def _laid_out(files: Mapping[str, bytes]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="espalier-verify-") as scratch:
+        folder = Path(scratch)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        yield folder
+
+
+def signed_by(key_pem: str, message: bytes, signature: bytes, digest: str) -> bool:
+    """Whether this is that key's ECDSA signature of the message; `digest` such as "sha256"."""
+    files = {"key.pem": key_pem.encode(), "message": message, "signature": signature}
+    words = ["dgst", f"-{digest}", "-verify", "key.pem", "-signature", "signature", "message"]
+    code, printed = openssl(words, files)
+    # The words too: an older `openssl dgst` ended with 0 on some failures.
+    return code == 0 and printed.strip() == "Verified OK"
+
+
+def plain_key(key_pem: str) -> str | None:
+    """A public key as `openssl` writes it: PEM of SubjectPublicKeyInfo. None for what is no public key on a curve."""
+    code, printed = openssl(["pkey", "-pubin", "-in", "key.pem", "-pubout"], {"key.pem": key_pem.encode()})
+    start = printed.find("-----BEGIN PUBLIC KEY-----")
+    return printed[start:] if code == 0 and start >= 0 else None
+
+
+def curve_of(key_pem: str) -> str:
+    """Name of the key's curve, such as `prime256v1`; empty for a key that is on none."""
+    code, printed = openssl(["pkey", "-pubin", "-in", "key.pem", "-noout", "-text_pub"], {"key.pem": key_pem.encode()})
+    if code != 0:
+        return ""
+    names = [line.partition(":")[2].strip() for line in printed.splitlines() if line.startswith("ASN1 OID:")]
+    return names[0] if names else ""

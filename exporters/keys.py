@@ -1,0 +1,61 @@
+"""Make a key for signing, with the file of trust that those who verify need."""
+
+from __future__ import annotations
+
+import os
+from datetime import date, datetime, timezone
+from pathlib import Path
+
+from devices.errors import BundleError
+from devices.files import storage_errors, write_atomic
+from devices.trust.store import TrustedKey
+
+_INSTALL = "Install it: pip install 'espalier[sign]' from a copy of this project"
+
+
+def make_key(folder: Path, name: str, password: str | None, not_after: date) -> TrustedKey:
+    """Write `NAME.key` (ECDSA, P-256; readable by its owner only), `NAME.pub` and `NAME.trust.toml`.
+
+    Raises `BundleError` when one of them is there already: a key that is written over is lost.
+    """
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError as cause:
+        raise BundleError("cryptography", f"does not load ({cause})", _INSTALL) from cause
+    places = [folder / f"{name}{suffix}" for suffix in (".key", ".pub", ".trust.toml")]
+    there = next((path for path in places if path.exists() or path.is_symlink()), None)
+    if there is not None:
+        raise BundleError(str(there), "is there already", "Choose another name; keys are not written over")
+    key = ec.generate_private_key(ec.SECP256R1())
+    encryption = serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # Never readable by others, not even for a moment; and not written over.
+        handle = os.open(places[0], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(private)
+    write_atomic(places[1], public)
+    trusted = TrustedKey(name=name, pem=public.decode())
+    write_atomic(places[2], _trust_file(trusted, places[1].name, not_after).encode())
+    return trusted
+
+
+def _trust_file(key: TrustedKey, public_name: str, not_after: date) -> str:
+    today = datetime.now(timezone.utc).date().isoformat()
+    return f"""# Whose signatures count. Give it to those who verify, with {public_name}: --trust {key.name}.trust.toml
+issued = {today}                 # set it to today with every change: an earlier clock is known to be wrong
+
+[[keys]]
+name = "{key.name}"
+public_key = "{public_name}"           # beside this file
+not_before = {today}
+not_after = {not_after.isoformat()}
+
+# To change keys, add the new one as another [[keys]] before the old one ends. A key that leaked:
+# [[revoked]]
+# key_id = "{key.key_id}"
+# reason = "leaked on ..."
+"""

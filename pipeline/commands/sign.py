@@ -1,0 +1,123 @@
+"""`espalier keygen`, `espalier sign`, `espalier verify`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devices.errors import EXIT_OK, BundleError
+from devices.trust.options import add_trust_options
+
+if TYPE_CHECKING:
+    from devices.bundle import Bundle
+
+_PASSWORD = "ESPALIER_KEY_PASSWORD"
+_BUNDLE = "folder of a bundle, or of a run: both of its bundles"
+
+
+def add_commands(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
+    """The three commands, for the command line's parser."""
+    key = commands.add_parser("keygen", help="make a key for signing bundles, and the file of who is trusted")
+    key.add_argument("out", type=Path, metavar="NAME", help="writes NAME.key, NAME.pub and NAME.trust.toml")
+    key.add_argument("--days", type=_days, default=365, metavar="N", help="it counts for so long (365)")
+    key.set_defaults(call=keygen)
+    signs = commands.add_parser("sign", help="sign a bundle, or the bundles of a run")
+    signs.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
+    signs.add_argument("--key", type=Path, metavar="FILE", help=f"private key; its password in {_PASSWORD}")
+    signs.add_argument("--certificate", type=Path, metavar="FILE", help="of that key, where others trust a root")
+    signs.add_argument(
+        "--chain", type=Path, action="append", default=[], metavar="FILE", help="between it and the root; may repeat"
+    )
+    signs.add_argument("--keyless", action="store_true", help="by Sigstore: asks for an identity, needs the network")
+    signs.set_defaults(call=sign)
+    verifies = commands.add_parser("verify", help="verify a bundle, or the bundles of a run")
+    verifies.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
+    add_trust_options(verifies)
+    verifies.add_argument("--identity", metavar="NAME", help="of a keyless signature: who must have signed")
+    verifies.add_argument("--issuer", metavar="URL", help="of a keyless signature: who vouches for that name")
+    verifies.set_defaults(call=verify)
+    return key, signs, verifies
+
+
+def keygen(options: argparse.Namespace) -> int:
+    """Make a key for signing, and the file of trust of those who verify."""
+    from exporters.keys import make_key
+
+    path: Path = options.out
+    last_day = datetime.now(timezone.utc).date() + timedelta(days=options.days)
+    key = make_key(path.parent, path.name, os.environ.get(_PASSWORD) or None, last_day)
+    kept = "encrypted" if os.environ.get(_PASSWORD) else f"not encrypted; set {_PASSWORD} to encrypt it"
+    print(f"{path}.key         signs; keep it secret ({kept})")
+    print(f"{path}.pub         verifies")
+    print(f"{path}.trust.toml  says that it counts until {last_day}; give both to those who verify")
+    print(f"key {key.key_id}")
+    return EXIT_OK
+
+
+def sign(options: argparse.Namespace) -> int:
+    """Sign bundles, or the bundles of runs."""
+    from exporters.sign import SignConfig, sign_bundle
+
+    config = SignConfig(
+        private_key=options.key,
+        password=os.environ.get(_PASSWORD) or None,
+        certificate=options.certificate,
+        chain=tuple(options.chain),
+        keyless=options.keyless,
+    )
+    for folder in bundles_of(options.bundle):
+        kind = sign_bundle(folder, config)
+        print(f"signed  {folder} ({kind})")
+    return EXIT_OK
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Verify a bundle, or the bundles of a run."""
+    from devices.bundle import open_any
+    from devices.trust.options import trust_of
+
+    folders = bundles_of(options.bundle)
+    if options.identity or options.issuer:
+        from exporters.keyless import verify_keyless
+
+        for folder in folders:
+            bundle = verify_keyless(folder, options.identity, options.issuer)
+            print(f"{_whole(bundle)}, signed by {options.identity} (keyless, {options.issuer})")
+        return EXIT_OK
+    trust = trust_of(options)
+    for folder in folders:
+        bundle = open_any(folder, trust)
+        print(f"{_whole(bundle)}, {_signer(bundle)}")
+    return EXIT_OK
+
+
+def _whole(bundle: Bundle) -> str:
+    return f"whole  {bundle.folder} ({bundle.manifest.get('kind')}, {len(bundle.digests)} files)"
+
+
+def _signer(bundle: Bundle) -> str:
+    signer = bundle.signer
+    if signer is None:
+        return "its signature was not looked at" if bundle.signed else "not signed"
+    late = "; the clock is wrong, so whether it has expired is unknown" if signer.standing == "unknown" else ""
+    return f"signed by {signer.name} ({signer.kind} {signer.key_id}){late}"
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 0 < days <= 36_500:
+        raise ValueError
+    return days
+
+
+def bundles_of(folder: Path) -> list[Path]:
+    """The folder of a bundle, or both of a run. Raises `BundleError` when it is neither."""
+    if (folder / "manifest.json").exists():
+        return [folder]
+    found = [folder / name for name in ("deploy", "evidence") if (folder / name / "manifest.json").exists()]
+    if not found:
+        raise BundleError(str(folder), "is neither a bundle nor a run", "Give runs/NAME-DEVICE, or its deploy folder")
+    return found

@@ -1,0 +1,95 @@
+"""Keys, certificates and signatures of the tests: made by `openssl` and signed by OpenSSF model-signing itself."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_signing import hashing, signing
+
+_LEAF = "[leaf]\nkeyUsage=critical,digitalSignature\n[other]\nkeyUsage=critical,keyAgreement\n"
+_CA = "[ca]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
+_CONFIG = f"""[req]
+distinguished_name=name
+[name]
+{_CA}{_LEAF}[authority]
+database=index.txt
+default_md=sha256
+default_crl_days=3650
+"""
+
+
+def openssl(folder: Path, *words: str) -> None:
+    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+
+def make_key(folder: Path, name: str, curve: str = "prime256v1") -> Path:
+    """`NAME.key` and `NAME.pub`; returns the first."""
+    openssl(folder, "ecparam", "-name", curve, "-genkey", "-noout", "-out", f"{name}.key")
+    openssl(folder, "ec", "-in", f"{name}.key", "-pubout", "-out", f"{name}.pub")
+    return folder / f"{name}.key"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A root, and who it vouched for."""
+
+    folder: Path
+
+    @property
+    def roots(self) -> Path:
+        return self.folder / "root.pem"
+
+    def vouch(self, name: str, days: int = 3650, section: str = "leaf") -> tuple[Path, Path]:
+        """A key and its certificate for `CN=NAME`."""
+        key = make_key(self.folder, name)
+        request, certificate = f"{name}.csr", f"{name}.pem"
+        openssl(
+            self.folder, "req", "-new", "-key", key.name, "-subj", f"/CN={name}", "-config", "c.cnf", "-out", request
+        )
+        words = ["x509", "-req", "-in", request, "-CA", "root.pem", "-CAkey", "root.key", "-days", str(days)]
+        words += [
+            "-extfile",
+            "c.cnf",
+            "-extensions",
+            section,
+            "-set_serial",
+            str(1000 + len(name)),
+            "-out",
+            certificate,
+        ]
+        openssl(self.folder, *words)
+        return key, self.folder / certificate
+
+    def take_back(self, *certificates: Path) -> Path:
+        """The list of certificates that do not count any more."""
+        (self.folder / "index.txt").touch()
+        shared = ["ca", "-config", "c.cnf", "-name", "authority", "-cert", "root.pem", "-keyfile", "root.key"]
+        for certificate in certificates:
+            openssl(self.folder, *shared, "-revoke", certificate.name)
+        openssl(self.folder, *shared, "-gencrl", "-out", "revoked.pem")
+        return self.folder / "revoked.pem"
+
+
+def make_authority(folder: Path) -> Authority:
+    folder.mkdir(parents=True)
+    (folder / "c.cnf").write_text(_CONFIG)
+    make_key(folder, "root")
+    words = ["req", "-x509", "-new", "-key", "root.key", "-subj", "/CN=root", "-days", "7300", "-config", "c.cnf"]
+    openssl(folder, *words, "-extensions", "ca", "-out", "root.pem")
+    return Authority(folder)
+
+
+def sign(folder: Path, key: Path, certificate: Path | None = None, chain: tuple[Path, ...] = ()) -> Path:
+    """Sign a folder as `model_signing` does it; returns the signature's file."""
+    config = signing.Config()
+    if certificate is None:
+        config.use_elliptic_key_signer(private_key=key)
+    else:
+        # It takes no empty chain.
+        between = chain or (certificate,)
+        config.use_certificate_signer(private_key=key, signing_certificate=certificate, certificate_chain=between)
+    place = folder / "model.sig"
+    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[place])).sign(folder, place)
+    return place

@@ -1,0 +1,164 @@
+"""Bundles are signed whole, by OpenSSF model-signing, and verify with the devices' own reader and with its command."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from devices.bundle import MANIFEST, open_any, open_bundle, write_manifest
+from devices.errors import BundleError
+from devices.files import digest_file
+from devices.trust.store import UNSIGNED, Trust, read_trust, trust_in_key
+from exporters.keys import make_key
+from exporters.sign import SignConfig, sign_bundle
+from tests.devices.trust.signers import make_authority
+
+LAST = date(2099, 1, 1)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    (folder / "engine").mkdir(parents=True)
+    (folder / "engine" / "engine.onnx").write_bytes(b"weights")
+    (folder / "labels.json").write_text('["a"]')
+    write_manifest(folder, "deploy", {"name": "mine"})
+    return folder
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    make_key(tmp_path / "keys", "release", None, LAST)
+    return tmp_path / "keys" / "release.key"
+
+
+def trusted(key: Path) -> Trust:
+    return trust_in_key(key.with_suffix(".pub"))
+
+
+def test_a_signed_bundle_opens_for_who_trusts_the_signer(bundle: Path, key: Path) -> None:
+    assert sign_bundle(bundle, SignConfig(private_key=key)) == "deploy"
+    opened = open_bundle(bundle, "deploy", trusted(key))
+    assert opened.signer is not None
+    assert opened.signer.name == "release.pub"
+    assert opened.manifest_digest == digest_file(bundle / MANIFEST)
+    assert opened.read("labels.json") == b'["a"]'
+    with pytest.raises(BundleError, match="who is trusted"):
+        open_bundle(bundle, "deploy", Trust())
+
+
+def test_the_file_of_trust_that_comes_with_a_key_works(bundle: Path, key: Path) -> None:
+    sign_bundle(bundle, SignConfig(private_key=key))
+    found = open_any(bundle, read_trust(key.with_name("release.trust.toml")))
+    assert found.signer is not None
+    assert (found.signer.name, found.signer.standing) == ("release", "valid")
+
+
+def test_model_signing_itself_verifies_it(bundle: Path, key: Path) -> None:
+    sign_bundle(bundle, SignConfig(private_key=key))
+    words = ["verify", "key", str(bundle), "--signature", str(bundle / "model.sig")]
+    words += ["--public_key", str(key.with_suffix(".pub"))]
+    done = subprocess.run([sys.executable, "-m", "model_signing", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (bundle / "labels.json").write_text('["b"]')
+    done = subprocess.run([sys.executable, "-m", "model_signing", *words], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+
+
+def test_an_encrypted_key_needs_its_password(bundle: Path, tmp_path: Path) -> None:
+    make_key(tmp_path / "keys", "locked", "secret", LAST)
+    locked = tmp_path / "keys" / "locked.key"
+    with pytest.raises(BundleError, match="was not signed"):
+        sign_bundle(bundle, SignConfig(private_key=locked, password="wrong"))
+    with pytest.raises(BundleError, match="was not signed"):
+        sign_bundle(bundle, SignConfig(private_key=locked))
+    assert not (bundle / "model.sig").exists()
+    sign_bundle(bundle, SignConfig(private_key=locked, password="secret"))
+    assert open_bundle(bundle, "deploy", trusted(locked)).signer
+
+
+def test_a_certificate_signs_too(bundle: Path, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path / "house")
+    key, certificate = authority.vouch("release")
+    sign_bundle(bundle, SignConfig(private_key=key, certificate=certificate))
+    text = 'issued = 2026-01-01\n[[certificates]]\nname = "house"\nroots = "root.pem"\nsubjects = ["CN=release"]\n'
+    (authority.folder / "trust.toml").write_text(text)
+    opened = open_bundle(bundle, "deploy", read_trust(authority.folder / "trust.toml"))
+    assert opened.signer is not None
+    assert opened.signer.kind == "certificate"
+
+
+def test_signing_again_replaces_the_signature(bundle: Path, key: Path, tmp_path: Path) -> None:
+    sign_bundle(bundle, SignConfig(private_key=key))
+    make_key(tmp_path / "keys", "next", None, LAST)
+    sign_bundle(bundle, SignConfig(private_key=tmp_path / "keys" / "next.key"))
+    assert open_bundle(bundle, "deploy", trusted(tmp_path / "keys" / "next.key"))
+    with pytest.raises(BundleError, match="not trusted"):
+        open_bundle(bundle, "deploy", trusted(key))
+
+
+def test_a_damaged_bundle_is_not_signed(bundle: Path, key: Path) -> None:
+    (bundle / "labels.json").write_text('["b"]')
+    with pytest.raises(BundleError, match=r"labels\.json"):
+        sign_bundle(bundle, SignConfig(private_key=key))
+    assert not (bundle / "model.sig").exists()
+
+
+def test_files_that_model_signing_would_leave_out_are_not_signed_away(bundle: Path, key: Path) -> None:
+    (bundle / ".gitattributes").write_text("x")
+    write_manifest(bundle, "deploy", {})
+    with pytest.raises(BundleError, match=r"\.gitattributes"):
+        sign_bundle(bundle, SignConfig(private_key=key))
+
+
+def test_a_file_beside_what_was_signed_is_refused(bundle: Path, key: Path) -> None:
+    sign_bundle(bundle, SignConfig(private_key=key))
+    (bundle / ".git").mkdir()
+    (bundle / ".git" / "hook").write_text("x")
+    with pytest.raises(BundleError, match="not listed"):
+        open_bundle(bundle, "deploy", trusted(key))
+
+
+def test_a_manifest_made_anew_does_not_pass(bundle: Path, key: Path) -> None:
+    sign_bundle(bundle, SignConfig(private_key=key))
+    (bundle / "labels.json").write_text('["b"]')
+    write_manifest(bundle, "deploy", {"name": "mine"})
+    with pytest.raises(BundleError, match="not the one that was signed"):
+        open_bundle(bundle, "deploy", trusted(key))
+
+
+def test_a_signature_that_is_checked_must_hold_even_where_none_is_needed(bundle: Path, key: Path) -> None:
+    from dataclasses import replace
+
+    sign_bundle(bundle, SignConfig(private_key=key))
+    content = (bundle / "model.sig").read_bytes()
+    (bundle / "model.sig").write_bytes(content.replace(b'"sig":"M', b'"sig":"N'))
+    with pytest.raises(BundleError, match="not the signature"):
+        open_bundle(bundle, "deploy", replace(trusted(key), UNSIGNED))
+
+
+@pytest.mark.parametrize("config", [SignConfig(), SignConfig(private_key=Path("a"), keyless=True)])
+def test_one_signer_is_wanted(bundle: Path, config: SignConfig) -> None:
+    with pytest.raises(BundleError, match="must be one"):
+        sign_bundle(bundle, config)
+
+
+@pytest.mark.parametrize("name", ["gone.key", "release.pub"])
+def test_what_is_no_private_key_is_named(bundle: Path, key: Path, name: str) -> None:
+    with pytest.raises(BundleError, match=name):
+        sign_bundle(bundle, SignConfig(private_key=key.with_name(name)))
+
+
+def test_a_key_is_its_owners_alone_and_is_not_written_over(tmp_path: Path) -> None:
+    make_key(tmp_path, "release", None, LAST)
+    path = tmp_path / "release.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = path.read_bytes()
+    with pytest.raises(BundleError, match="already"):
+        make_key(tmp_path, "release", None, LAST)
+    assert path.read_bytes() == before
