@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.clipping import LEVELS, Norm, clip_to_ball
 from devices.detection import mean_ap
 from devices.engines.base import EngineInfo, FloatArray, Outputs
 from devices.errors import BundleError, DataError
@@ -30,6 +31,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str | None": (str, type(None)),
     "float | None": (float, type(None)),
     "int | None": (int, type(None)),
+    "Norm": (str,),
+    "bool": (bool,),
 }
 _CRAFT_AGAIN = "Make the evidence bundle again"
 _PAIR = "Give the evidence that was made with this engine"
@@ -42,13 +45,17 @@ class SetInfo:
     name: str
     kind: SetKind
     method: str
-    """`clean`, the attack (`fgsm`, `pgd`) or the corruption (`gaussian_noise`, `gaussian_blur`)."""
+    """`clean`, the attack (`fgsm`, `pgd`, `square`, ...) or the corruption (`gaussian_noise`, ...)."""
     surrogate: str | None = None
     """Network whose gradients made an adversarial set."""
     epsilon: float | None = None
-    """Largest change of a pixel, in 0 to 1 (Linf), of an adversarial set."""
+    """Of an adversarial set: largest change, of images of 0 to 1, in `norm`."""
     strength: int | None = None
     """1 to 5, of a corruption."""
+    norm: Norm = "linf"
+    """What `epsilon` is measured in."""
+    rounded: bool = False
+    """Whether an adversarial set is what a camera of eight bits can deliver."""
 
     @property
     def file(self) -> str:
@@ -136,7 +143,7 @@ def replay(run: Callable[[FloatArray], Outputs], sets: EvaluationSets, scorer: S
     for info in sets.infos:
         images = sets.images[info.name]
         if info.kind == "adversarial":
-            images = clip_linf(images, clean, cast(float, info.epsilon))
+            images = clip_to_ball(images, clean, cast(float, info.epsilon), info.norm, info.rounded)
         found[info.name] = _scored(run, images, sets.labels, score, batch)
     overlap = {name: scores.overlap for name, scores in found.items() if scores.overlap is not None}
     boxes = {name: (scores.detections, scores.truths) for name, scores in found.items() if scores.truths is not None}
@@ -162,13 +169,6 @@ def _scored(
         tuple(rows for part in parts for rows in part.detections),
         np.concatenate(truths) if truths else None,
     )
-
-
-def clip_linf(images: FloatArray, clean: FloatArray, epsilon: float) -> FloatArray:
-    """Images within `epsilon` of the clean ones and within 0 to 1; not-a-number becomes the clean pixel."""
-    finite = np.where(np.isfinite(images), images, clean)
-    near = np.clip(finite, clean - np.float32(epsilon), clean + np.float32(epsilon))
-    return np.asarray(np.clip(near, 0, 1), dtype=np.float32)
 
 
 def predict(run: Callable[[FloatArray], FloatArray], images_NCHW: FloatArray) -> NDArray[np.int64]:
@@ -260,19 +260,32 @@ def check_boxes(targets: NDArray[Any], count: int, where: str) -> None:
 
 def _read_info(row: Any, where: str) -> SetInfo:
     types = {field.name: _TYPES[str(field.type)] for field in fields(SetInfo)}
-    if not isinstance(row, dict) or set(row) != set(types):
+    # Sets of before there were norms and bytes lack these two, which then are what they were.
+    if not isinstance(row, dict) or not set(types) - {"norm", "rounded"} <= set(row) <= set(types):
         raise BundleError(where, f"must have exactly the keys {', '.join(types)}", _CRAFT_AGAIN)
-    for key, wanted in types.items():
-        if type(row[key]) not in wanted:
-            raise BundleError(f"{where}: {key}", f"is of type {type(row[key]).__name__}", _CRAFT_AGAIN)
+    for key, value in row.items():
+        if type(value) not in types[key]:
+            raise BundleError(f"{where}: {key}", f"is of type {type(value).__name__}", _CRAFT_AGAIN)
     info = SetInfo(**row)
     if not re.fullmatch(r"\w[\w.-]*", info.name, re.ASCII):
         raise BundleError(f"{where}: name", f"{info.name!r:.80} is not a file's name", _CRAFT_AGAIN)
     if info.kind not in get_args(SetKind) or (info.name == "clean") != (info.kind == "clean"):
         raise BundleError(f"{where}: kind", f"{info.kind!r:.80} is not the kind of {info.name!r:.80}", _CRAFT_AGAIN)
-    if info.kind == "adversarial" and not (info.epsilon is not None and 0 < info.epsilon <= 1):
-        raise BundleError(f"{where}: epsilon", "must be between 0 and 1 for an adversarial set", _CRAFT_AGAIN)
+    if info.norm not in get_args(Norm):
+        raise BundleError(f"{where}: norm", f"{info.norm!r:.80} is not one of {get_args(Norm)}", _CRAFT_AGAIN)
+    if info.kind == "adversarial":
+        _check_epsilon(info, f"{where}: epsilon")
     return info
+
+
+def _check_epsilon(info: SetInfo, where: str) -> None:
+    most = 1.0 if info.norm == "linf" else float("inf")
+    # Written so that "not a number" fails too.
+    if info.epsilon is None or not 0 < info.epsilon <= most or info.epsilon == float("inf"):
+        above = "between 0 and 1" if info.norm == "linf" else "above 0"
+        raise BundleError(where, f"must be {above} for an adversarial set of norm {info.norm}", _CRAFT_AGAIN)
+    if info.rounded and info.epsilon * LEVELS < 1 - 1e-4:
+        raise BundleError(where, "is less than one level of eight bits, of a rounded set", _CRAFT_AGAIN)
 
 
 def _read_array(read: Callable[[str], bytes], name: str, where: str) -> NDArray[Any]:

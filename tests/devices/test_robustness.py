@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from devices.clipping import Norm, clip_l2, clip_linf, clip_to_ball
 from devices.engines.base import EngineInfo
 from devices.engines.onnxruntime import OnnxRuntimeEngine
 from devices.errors import BundleError, DataError
@@ -25,7 +26,6 @@ from devices.robustness import (
     EvaluationSets,
     SetInfo,
     accuracy,
-    clip_linf,
     difference,
     predict,
     read_sets,
@@ -96,6 +96,49 @@ def test_clipping_keeps_to_epsilon_and_to_0_and_1(seed: int, epsilon: float) -> 
     np.testing.assert_array_equal(clip_linf(near, clean, epsilon), near)
     inside = np.clip(clean + np.float32(0.5) * (near - clean), 0, 1)
     np.testing.assert_array_equal(clip_linf(inside, clean, epsilon), inside)
+
+
+@given(st.integers(0, 2**31), st.floats(0.001, 5.0))
+def test_a_change_is_shortened_to_epsilon_and_not_turned(seed: int, epsilon: float) -> None:
+    rng = np.random.default_rng(seed)
+    clean = rng.random((2, 1, 3, 3), dtype=np.float32)
+    wild = rng.normal(0.5, 1, clean.shape).astype(np.float32)
+    wild[1, 0, 1, 1] = np.nan
+    near = clip_l2(wild, clean, epsilon)
+    change = (near.astype(np.float64) - clean).reshape(2, -1)
+    lengths = np.linalg.norm(change, axis=1)
+    assert near.dtype == np.float32
+    assert near.min() >= 0
+    assert near.max() <= 1
+    assert lengths.max() <= epsilon + 1e-6
+    assert near[1, 0, 1, 1] == clean[1, 0, 1, 1]
+    # It points where the change to the clipped image points.
+    wanted = (np.clip(np.where(np.isnan(wild), clean, wild), 0, 1) - clean).reshape(2, -1)
+    cosines = (change * wanted).sum(axis=1) / np.maximum(lengths * np.linalg.norm(wanted, axis=1), 1e-12)
+    np.testing.assert_allclose(cosines, 1, atol=1e-4)
+    np.testing.assert_allclose(clip_l2(near, clean, epsilon), near, atol=1e-6)
+
+
+@given(st.integers(0, 2**31), st.floats(1 / 255, 1.0), st.sampled_from(["linf", "l2"]))
+def test_rounded_images_are_bytes_within_epsilon_of_the_clean_bytes(seed: int, epsilon: float, norm: Norm) -> None:
+    rng = np.random.default_rng(seed)
+    clean = rng.random((3, 1, 4, 4), dtype=np.float32)
+    wild = rng.normal(0.5, 1, clean.shape).astype(np.float32)
+    near = clip_to_ball(wild, clean, epsilon, norm, rounded=True)
+    levels = near.astype(np.float64) * 255
+    np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)
+    change = (np.round(levels) - np.round(clean * 255)).reshape(3, -1) / 255
+    size = np.abs(change).max() if norm == "linf" else np.linalg.norm(change, axis=1).max()
+    assert size <= epsilon + 1e-4
+    assert np.abs(change).max() > 0
+    np.testing.assert_array_equal(clip_to_ball(near, clean, epsilon, norm, rounded=True), near)
+
+
+def test_eight_of_255_levels_are_eight_levels() -> None:
+    clean = np.full((1, 1, 1, 2), 100 / 255, np.float32)
+    wild = np.array([[[[1, 0]]]], np.float32)
+    found = clip_to_ball(wild, clean, 8 / 255, rounded=True)
+    np.testing.assert_array_equal(np.round(found * 255).ravel(), [108, 92])
 
 
 def test_an_answer_that_is_not_finite_is_no_class() -> None:
@@ -275,6 +318,9 @@ def test_another_index_is_refused(files: Files, bad: Any) -> None:
         ("epsilon", float("nan")),
         ("strength", 1.5),
         ("strength", True),
+        ("norm", "l1"),
+        ("norm", None),
+        ("rounded", 1),
     ],
 )
 def test_a_malformed_set_is_named(files: Files, key: str, bad: Any) -> None:
@@ -282,6 +328,19 @@ def test_a_malformed_set_is_named(files: Files, key: str, bad: Any) -> None:
     raw["sets"][1][key] = bad
     error = refused(raw, files)
     assert error.where.startswith("sets.json: sets[1]")
+
+
+def test_an_index_of_before_norms_is_of_linf_and_a_tiny_rounded_ball_is_refused(files: Files) -> None:
+    raw = index()
+    for row in raw["sets"]:
+        del row["norm"], row["rounded"]
+    assert {(info.norm, info.rounded) for info in read_sets(raw, files.__getitem__, "").infos} == {("linf", False)}
+    raw["sets"][1] |= {"norm": "l2", "epsilon": 3.5}
+    assert read_sets(raw, files.__getitem__, "").infos[1].norm == "l2"
+    for bad in ({"epsilon": float("inf")}, {"epsilon": 0.003, "rounded": True}):
+        changed = copy.deepcopy(raw)
+        changed["sets"][1] |= bad
+        assert refused(changed, files).where == "sets.json: sets[1]: epsilon"
 
 
 @pytest.mark.parametrize("change", [{"extra": 1}, {"method": ...}])

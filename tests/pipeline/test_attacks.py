@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from devices.clipping import clip_linf
 from devices.errors import BundleError, ModelError
 from devices.files import read_json
-from devices.robustness import INDEX_FILE, clip_linf, read_sets
+from devices.robustness import INDEX_FILE, read_sets
 from devices.stage import no_progress
 from pipeline.attacks.corruptions import STRENGTHS, gaussian_blur, gaussian_noise
 from pipeline.attacks.craft import craft_sets
