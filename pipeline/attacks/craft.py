@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from devices.clipping import clip_to_ball
+from devices.errors import RecipeError
 from devices.files import write_atomic, write_json
 from devices.robustness import INDEX_FILE, LABELS_FILE, SetInfo, sets_index
 from devices.stage import Progress, StageResult
 from pipeline.attacks.corruptions import STRENGTHS, gaussian_blur, gaussian_noise
-from pipeline.attacks.gradient import fgsm, pgd_restarts
+from pipeline.attacks.ensemble import AttackName, Budget, budget_named, expanded, legs
+from pipeline.attacks.norms import Ball
+from pipeline.attacks.sanity import check_sanity
+from pipeline.attacks.victim import Found, Victim, batches, victim_of
 from pipeline.compute import deterministic
 from pipeline.recipe import RobustnessConfig
 from pipeline.tasks.base import Task
@@ -47,27 +54,31 @@ def craft_sets(
     progress: Progress,
     task: Task = _CLASSIFICATION,
 ) -> StageResult[SetsArtifact]:
-    """Write clean, adversarial (by the gradients of each surrogate) and corrupted images.
+    """Write clean, adversarial (against each surrogate) and corrupted images.
 
     `images_NCHW` are test images, 0 to 1; `labels` are the task's targets, such as (N,). The metrics hold each
-    surrogate's own accuracy (mean score) on its sets, which shows that the attack worked; the engines are judged
-    elsewhere.
+    surrogate's own accuracy (mean score) on its sets, which shows that the attack worked, and what its sanity checks
+    found; the engines are judged elsewhere. Raises `ModelError`, and `RecipeError` for a ball that holds every image.
     """
     infos = [SetInfo(name="clean", kind="clean", method="clean")]
     _save(folder, infos[0].file, images_NCHW)
     metrics: dict[str, object] = {"samples": len(labels)}
-    attacks = [(name, method) for name in surrogates for method in config.attacks]
-    with deterministic(seed, threads) as generator:
-        for done, (name, attack) in enumerate(attacks):
-            progress(done, len(attacks) + 1, f"{attack} on {name}")
-            found, share = _attack(config, attack, surrogates[name], images_NCHW, labels, generator, task)
-            info = SetInfo(
-                name=f"{attack}_{name}", kind="adversarial", method=attack, surrogate=name, epsilon=config.epsilon
-            )
-            _save(folder, info.file, found)
-            infos.append(info)
-            metrics[f"{info.name}_surrogate_accuracy"] = share
-    progress(len(attacks), len(attacks) + 1, "corruptions")
+    attacks = expanded(config.attacks)
+    total, done = len(attacks) * len(surrogates) + 1, 0
+    with deterministic(seed, threads):
+        for name, network in surrogates.items() if attacks else ():
+            victim = victim_of(network, task, torch.from_numpy(images_NCHW))
+            ball = _ball(config, images_NCHW)
+            for attack in attacks:
+                progress(done, total, f"{attack} on {name}")
+                found = _crafted(config, attack, victim, images_NCHW, labels, ball, seed)
+                for info, images in _as_sets(config, attack, name, found, images_NCHW):
+                    _save(folder, info.file, images)
+                    infos.append(info)
+                    metrics[f"{info.name}_surrogate_accuracy"] = _score(victim, images, labels)
+                done += 1
+            metrics[f"{name}_sanity"] = check_sanity(victim, images_NCHW, labels, ball, seed)
+    progress(done, total, "corruptions")
     for strength in STRENGTHS:
         for method, corrupted in (
             ("gaussian_noise", gaussian_noise(images_NCHW, strength, seed)),
@@ -81,39 +92,73 @@ def craft_sets(
     return StageResult(SetsArtifact(folder), metrics)
 
 
-def _attack(
+def budget_of(config: RobustnessConfig) -> Budget:
+    """The named budget, with what the recipe says otherwise."""
+    keys = ("apgd_steps", "fab_steps", "targets", "square_queries")
+    given = {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
+    return replace(
+        budget_named(config.budget),
+        restarts=config.restarts,
+        pgd_steps=config.pgd_steps,
+        pgd_step_size=config.pgd_step_size,
+        pgd_restarts=config.pgd_restarts,
+        **given,
+    )
+
+
+def _ball(config: RobustnessConfig, images_NCHW: NDArray[np.float32]) -> Ball:
+    furthest = math.sqrt(images_NCHW[0].size)
+    if config.norm == "l2" and config.epsilon >= furthest:
+        what = f"is {config.epsilon:g}, and no two images of shape {images_NCHW.shape[1:]} are further apart in L2"
+        raise RecipeError("robustness.epsilon", f"{what} than {furthest:.3g}", "Images are 0 to 1, not 0 to 255")
+    return Ball(epsilon=config.epsilon, norm=config.norm)
+
+
+def _crafted(
     config: RobustnessConfig,
-    method: str,
-    network: nn.Module,
+    attack: AttackName,
+    victim: Victim,
     images: NDArray[np.float32],
     labels: NDArray[Any],
-    generator: torch.Generator,
-    task: Task,
-) -> tuple[NDArray[np.float32], float]:
-    """Adversarial images (N, C, H, W), and the share that the surrogate still gets right."""
-    parts, right = [], 0.0
-    batch = _BATCH if task.scoring.kind == "classification" else _batch_of(images)
-    for start in range(0, len(labels), batch):
-        clean = torch.from_numpy(images[start : start + batch])
-        truth = torch.from_numpy(labels[start : start + batch])
-        if method == "fgsm":
-            found = fgsm(network, clean, truth, config.epsilon, task.summed_loss)
-        else:
-            found = pgd_restarts(
-                network,
-                clean,
-                truth,
-                config.epsilon,
-                config.pgd_steps,
-                config.pgd_step_size,
-                config.pgd_restarts,
-                generator,
-                task,
-            )
-        with torch.no_grad():
-            right += float(task.score(network(found.clone()), truth).sum())
-        parts.append(found.numpy())
-    return np.concatenate(parts), right / len(labels)
+    ball: Ball,
+    seed: int,
+) -> NDArray[np.float32]:
+    """The point of every sample (N, C, H, W) that is worth most, of all runs of the attack to their last step."""
+    runs = legs(attack, ball, budget_of(config), victim)
+    size = _BATCH if victim.classes else _batch_of(images)
+    parts = [
+        reduce(Found.or_better, (leg.run(victim, batch, False) for leg in runs)).images.numpy()
+        for batch in batches(images, labels, np.arange(len(labels)), size, seed)
+    ]
+    return np.concatenate(parts)
+
+
+def _as_sets(
+    config: RobustnessConfig,
+    attack: AttackName,
+    surrogate: str,
+    found: NDArray[np.float32],
+    clean: NDArray[np.float32],
+) -> list[tuple[SetInfo, NDArray[np.float32]]]:
+    """What is kept of an attack: the points as they are, and as bytes."""
+    info = SetInfo(
+        name=f"{attack}_{surrogate}",
+        kind="adversarial",
+        method=attack,
+        surrogate=surrogate,
+        epsilon=config.epsilon,
+        norm=config.norm,
+    )
+    if not config.rounded:
+        return [(info, found)]
+    bytes_info = replace(info, name=f"{info.name}_uint8", rounded=True)
+    return [(info, found), (bytes_info, clip_to_ball(found, clean, config.epsilon, config.norm, rounded=True))]
+
+
+def _score(victim: Victim, images: NDArray[np.float32], labels: NDArray[Any]) -> float:
+    size = _BATCH if victim.classes else _batch_of(images)
+    parts = batches(images, labels, np.arange(len(labels)), size, 0)
+    return sum(float(victim.task.score(victim.outputs(part.clean), part.truth).sum()) for part in parts) / len(labels)
 
 
 def _batch_of(images_NCHW: NDArray[np.float32]) -> int:

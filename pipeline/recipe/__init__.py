@@ -19,6 +19,7 @@ from pipeline.recipe.prune import PruneConfig
 from pipeline.recipe.quantize import MixedConfig, QuantizeConfig
 from pipeline.recipe.search import SearchConfig
 from pipeline.recipe.sections import (
+    AIMED_AT_CLASSES,
     DataConfig,
     ExportConfig,
     GateConfig,
@@ -103,6 +104,10 @@ class Recipe(Section):
             raise ValueError("gate.min_mean_iou needs task.kind = 'segmentation'")
         if self.gate.min_mean_ap is not None and self.task.kind != "detection":
             raise ValueError("gate.min_mean_ap needs task.kind = 'detection'")
+        aimed = [name for name in self.robustness.attacks if name in AIMED_AT_CLASSES]
+        if aimed and self.task.kind != "classification":
+            what = f"robustness.attacks: {aimed[0]} aims at classes, and the task is {self.task.kind}"
+            raise ValueError(f"{what}: use fgsm, pgd, apgd_ce or square")
         moved = any(fit is not None and fit.augment == "crop_flip" for fit in (self.train, self.finetune))
         if moved and self.task.kind in ("custom", "detection"):
             what = "boxes" if self.task.kind == "detection" else "the targets of a custom task"

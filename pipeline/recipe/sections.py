@@ -117,25 +117,62 @@ class MeasureConfig(Section):
         return self
 
 
+AttackKey = Literal["fgsm", "pgd", "apgd_ce", "apgd_dlr", "fab", "square", "autoattack"]
+AIMED_AT_CLASSES = ("apgd_dlr", "fab", "autoattack")
+_LEVELS = 255
+
+
 class RobustnessConfig(Section):
     """The attacks that the engines are tried with."""
 
-    attacks: tuple[Literal["fgsm", "pgd"], ...] = ("fgsm", "pgd")
-    """Without any, robustness is not proven, and a budget on it refuses."""
+    attacks: tuple[AttackKey, ...] = ("fgsm", "pgd")
+    """`autoattack` is the four of the standard ensemble: apgd_ce, apgd_dlr (targeted), fab (targeted), square.
+
+    Without any, robustness is not proven, and a budget on it refuses.
+    """
+    norm: Literal["linf", "l2"] = "linf"
+    """What `epsilon` is measured in: the largest change of a pixel, or the length of all changes together."""
+    epsilon: Annotated[float, Field(gt=0)] = 0.1
+    """Largest change, of images of 0 to 1."""
+    rounded: bool = True
+    """Also keep each adversarial set as a camera of eight bits would deliver it."""
+    budget: Literal["standard", "fast"] = "standard"
+    """What the keys below are where they are not given: AutoAttack's standard, or what two cores can run."""
+    apgd_steps: Count | None = None
+    """Gradient steps of apgd_ce, and of apgd_dlr for each class aimed at."""
+    fab_steps: Count | None = None
+    """Gradient steps of fab for each class aimed at."""
+    targets: Count | None = None
+    """Likeliest wrong classes that apgd_dlr and fab aim at."""
+    square_queries: Annotated[int, Field(ge=2)] | None = None
+    """Answers that square asks for, by image."""
+    restarts: Count = 1
+    """Random starts of apgd_ce, apgd_dlr and fab."""
+    pgd_steps: Count = 20
+    pgd_step_size: Unit | None = None
+    """Change per step; without it 2.5 epsilon / pgd_steps."""
+    pgd_restarts: Count = 2
+    samples: Count = 1000
+    """Test images attacked: the first so many of a seeded shuffle, or all there are."""
 
     @model_validator(mode="after")
     def _distinct(self) -> RobustnessConfig:
         if len(set(self.attacks)) != len(self.attacks):
             raise ValueError("robustness.attacks names an attack twice")
+        twice = {"apgd_ce", "apgd_dlr", "fab", "square"} & set(self.attacks)
+        if "autoattack" in self.attacks and twice:
+            raise ValueError(f"robustness.attacks names {min(twice)}, which is a part of autoattack: remove one")
         return self
 
-    epsilon: Unit = 0.1
-    """Largest change of a pixel, 0 to 1 (Linf)."""
-    pgd_steps: Count = 20
-    pgd_step_size: Unit = 0.01
-    pgd_restarts: Count = 2
-    samples: Count = 1000
-    """Test images attacked: the first so many of a seeded shuffle, or all there are."""
+    @model_validator(mode="after")
+    def _scale(self) -> RobustnessConfig:
+        if self.norm == "linf" and self.epsilon > 1:
+            hint = f"for {self.epsilon:g} of 255 levels write {self.epsilon / _LEVELS:.4g}"
+            raise ValueError(f"robustness.epsilon is {self.epsilon:g}, and a pixel goes from 0 to 1: {hint}")
+        if self.attacks and self.rounded and self.epsilon < 1 / _LEVELS:
+            what = f"robustness.epsilon is {self.epsilon:g}, less than the 1/255 that one byte can change"
+            raise ValueError(f"{what}: set robustness.rounded = false")
+        return self
 
 
 class GateConfig(Section):

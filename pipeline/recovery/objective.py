@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.attacks.gradient import loss_gradient, project_linf
+from pipeline.attacks.gradient import loss_gradient
+from pipeline.attacks.norms import project_linf
 from pipeline.recipe import ObjectiveConfig
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]

@@ -65,6 +65,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "samples": attacked["samples"],
         "epsilon": work.recipe.robustness.epsilon,
         "surrogates": _surrogates(sets, results["sets"].metrics),
+        "sanity": _sanity(sets, results["sets"].metrics),
         "layers": pruned["layers"] if pruned else [],
         "left_out": pruned["left_out"] if pruned else [],
         "pruning": {key: pruned.get(key) for key in _PRUNING_KEYS} if pruned else None,
@@ -170,6 +171,12 @@ def _surrogates(sets: EvaluationSets, metrics: Mapping[str, Any]) -> list[dict[s
         for info in sets.infos
         if info.kind == "adversarial"
     ]
+
+
+def _sanity(sets: EvaluationSets, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Whether attacks on each surrogate can be believed."""
+    names = dict.fromkeys(info.surrogate for info in sets.infos if info.surrogate)
+    return [{"surrogate": name} | metrics[f"{name}_sanity"] for name in names if f"{name}_sanity" in metrics]
 
 
 def _histogram(inputs: StepInputs, engines: list[str]) -> dict[str, Any]:

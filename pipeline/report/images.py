@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from devices.robustness import EvaluationSets
+from devices.robustness import EvaluationSets, SetInfo
 
 _PAIRS = 8
 _SIDE = 96
@@ -40,11 +40,16 @@ def image_pairs(
             **_described(sets, index, labels, float(before[index]), float(after[index])),
             "clean": _data_uri(clean[index]),
             "adversarial": _data_uri(attacked[index]),
-            # Gray is no change; the full range is plus and minus ε.
-            "change": _data_uri(np.clip(0.5 + (attacked[index] - clean[index]) / (2 * (info.epsilon or 1)), 0, 1)),
+            "change": _data_uri(_shown_change(attacked[index] - clean[index], info)),
         }
         for index in pick(before, after)
     ]
+
+
+def _shown_change(change: NDArray[np.float32], info: SetInfo) -> NDArray[np.float32]:
+    """Gray is no change; the full range is plus and minus ε, or in L2, of which a pixel has a small part, the most."""
+    most = float(np.abs(change).max()) if info.norm == "l2" else info.epsilon
+    return np.asarray(np.clip(0.5 + change / (2 * (most or 1)), 0, 1), dtype=np.float32)
 
 
 def _right_ones(before: NDArray[np.float64], after: NDArray[np.float64]) -> list[int]:

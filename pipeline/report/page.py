@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report import comparison_view, device_view, record_view, robustness_view
+from pipeline.report import attack_words, comparison_view, device_view, record_view, robustness_view
 from pipeline.report.comparison_plots import comparison_plots
 from pipeline.report.engine_style import key_mark
 from pipeline.report.figures import TIMES
@@ -68,6 +68,9 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "decision": decision_lines(report),
         "notes": [line for lines in report.get("notes", {}).values() for line in lines],
         "attacks": robustness_view.attacks(report),
+        "ball": attack_words.ball_sentence(report["recipe"]),
+        "not_tried": robustness_view.not_tried(report),
+        "sanity_rows": attack_words.sanity_rows(report),
         "attack_plot": robustness_view.attack_plot(report),
         "strength_plots": plot_strengths(report),
         "accuracy_rows": robustness_view.accuracy_table(report),

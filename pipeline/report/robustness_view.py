@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report import attack_words
 from pipeline.report.cells import Cell
 from pipeline.report.comparison_plots import accuracy_row
 from pipeline.report.comparison_view import WHOLE_SET, TableRow, accuracy_cell, table_engines
-from pipeline.report.figures import plural, share
+from pipeline.report.figures import share
 from pipeline.report.plot_rows import Group, plot_rows
 from pipeline.report.plot_strength import accuracy_axis, from_what
 from pipeline.report.svg import Plot
@@ -34,8 +35,8 @@ def attacks(report: _Figures) -> list[Attack]:
     left = {row["set"]: row["accuracy"] for row in report["surrogates"]}
     return [
         Attack(
-            method=_method(row["method"], report["recipe"]),
-            epsilon=f"{row['epsilon']:g} ({255 * row['epsilon']:.3g}/255)",
+            method=attack_words.attack_sentence(row["method"], report["recipe"]),
+            epsilon=attack_words.epsilon_cell(row),
             surrogate=f"{row['surrogate']}",
             surrogate_accuracy=f"{share(left[row['name']], report['samples'])} %"
             if row["name"] in left
@@ -46,16 +47,9 @@ def attacks(report: _Figures) -> list[Attack]:
     ]
 
 
-def _method(method: str, recipe: _Figures) -> str:
-    if method == "fgsm":
-        return "FGSM: one gradient step"
-    if method == "pgd":
-        asked = recipe["robustness"]
-        return (
-            f"PGD: {plural(asked['pgd_steps'], 'gradient step')} of {asked['pgd_step_size']:g}, "
-            f"best of {plural(asked['pgd_restarts'], 'random start')}"
-        )
-    return method
+def not_tried(report: _Figures) -> str:
+    """What the attacks of the run leave open."""
+    return attack_words.not_tried(report, {row["method"] for row in _rows(report, "adversarial")})
 
 
 def title_of_set(report: _Figures, name: str) -> str:
@@ -110,7 +104,7 @@ def _whole_set_rows(report: _Figures, kind: str) -> list[TableRow]:
 def set_title(row: _Figures) -> str:
     """What an evaluation set is, in words."""
     if row["kind"] == "adversarial":
-        return f"{row['method'].upper()} by gradients of {row['surrogate']}"
+        return attack_words.made_by(row)
     if row["kind"] == "corruption":
         return f"{row['method'].replace('_', ' ')}, strength {row['strength']}"
     return f"{row['name']}"

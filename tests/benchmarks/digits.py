@@ -19,6 +19,7 @@ from devices.statistics import Interval, paired_difference, wilson
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDS = 5
+ATTACKS = ("fgsm", "pgd", "apgd", "fab", "square")
 
 
 def run_fold(fold: int, base: Path, arguments: list[str]) -> Path:
@@ -34,7 +35,7 @@ def run_fold(fold: int, base: Path, arguments: list[str]) -> Path:
 
 def worst_case(outcomes: dict[str, str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Right on the clean image and under every attack."""
-    counted = [text for name, text in outcomes.items() if name == "clean" or name.startswith(("fgsm", "pgd"))]
+    counted = [text for name, text in outcomes.items() if name == "clean" or name.startswith(ATTACKS)]
     return np.array([all(letters) for letters in zip(*([c == "1" for c in text] for text in counted), strict=True)])
 
 

@@ -78,14 +78,16 @@ def test_one_process_in_fp32_needs_no_fabric(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_adversarial_training_withstands_more() -> None:
     """Under the same attack, after the same number of steps."""
-    from pipeline.attacks.gradient import pgd
+    from pipeline.attacks.norms import Ball
+    from pipeline.attacks.pgd import pgd
 
     right = []
     for objective in (PLAIN, ADVERSARIAL):
         network = fresh()
         fit(network, few(600), objective, FitConfig(epochs=8, batch_size=32), 0, 1, no_progress)
         images, labels = torch.from_numpy(all_digits().test.images), torch.from_numpy(all_digits().test.labels)
-        found = pgd(network, images, labels, 0.1, 10, 0.02, torch.Generator().manual_seed(0))
+        start = 0.1 * (torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+        found = pgd(network, images, labels, Ball(epsilon=0.1), 10, 0.02, start)
         with torch.no_grad():
             right.append(float((network(found).argmax(1) == labels).float().mean()))
     assert right[1] > right[0] + 0.1
