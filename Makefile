@@ -19,6 +19,8 @@ GPU ?= .venv-gpu
 NVIDIA = $(shell command -v nvidia-smi)
 # Rows of bench-pruning, such as "cifar" or "questions"; without it, all but the questions.
 ROWS ?=
+# Environment of the attacks that ours are compared with.
+ATTACK_PEER ?= .venv-attack-peer
 # Of bench: a deploy bundle. Of bench and run: the board that measures (this machine without it).
 BUNDLE ?=
 HOST ?=
@@ -37,7 +39,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-cpu bench-board bench-harness bench matrix gpu-check clean
+.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-cpu bench-board bench-harness bench matrix gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -91,6 +93,10 @@ bench-search: $(VENV)/.search ## genetic search against random and uniform width
 bench-prediction: $(VENV)/.compress ## how far predictions are off on a device that was left out of the fit
 	$(BIN)/python -m tests.benchmarks.prediction $(ARGS)
 
+bench-attacks: $(ATTACK_PEER)/.peer ## our attacks against torchattacks and ART; also DATA=archive WEIGHTS=safetensors, ARGS="--samples 50"
+	PYTHONPATH=. $(ATTACK_PEER)/bin/python tests/benchmarks/attacks.py \
+		$(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+
 bench-board: $(VENV)/.compress ## what a board over ssh costs: agent's file, detect, 25 MB to the first figure (needs sshd)
 	$(BIN)/python -m tests.benchmarks.board $(ARGS)
 
@@ -101,7 +107,7 @@ gpu-check: $(if $(NVIDIA),$(GPU)/.gpu,$(VENV)/.compress) ## check once what need
 	$(if $(NVIDIA),$(GPU),$(VENV))/bin/python -m tests.benchmarks.gpu $(ARGS)
 
 clean: ## remove the environment, results and runs
-	rm -rf $(VENV) $(PEER) $(OPENVINO) $(GPU) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEER) $(ATTACK_PEER) $(OPENVINO) $(GPU) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -148,4 +154,13 @@ $(PEER)/.peer: constraints
 	$(PYTHON) -m venv $(PEER)
 	$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 		--editable '.[compress]' torch-pruning==1.6.1 transformers==5.23.0
+	@touch $@
+
+# torchattacks asks for versions of years ago that it does not need: it and ART come without their dependencies.
+$(ATTACK_PEER)/.peer: constraints
+	$(PYTHON) -m venv $(ATTACK_PEER)
+	$(ATTACK_PEER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
+		--editable '.[compress]' six tqdm 'setuptools<81'
+	$(ATTACK_PEER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		torchattacks==3.5.1 adversarial-robustness-toolbox==1.20.1
 	@touch $@

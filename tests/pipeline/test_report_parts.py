@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from devices.telemetry.watch import WatchConfig, watching
-from pipeline.report import figures
+from pipeline.report import attack_words, figures
 from pipeline.report.device_view import beside_inference, device_facts, device_findings
 from pipeline.report.svg import element, label, linear_axis, log_axis
 from pipeline.report.toml_text import toml_text
@@ -124,3 +124,65 @@ def test_a_device_that_was_slowed_is_said_with_its_mode_clocks_and_power(tmp_pat
 def test_of_a_report_without_telemetry_nothing_is_said() -> None:
     report: dict[str, Any] = {"engines": [{"name": "dense-fp32"}], "shipped": "dense-fp32"}
     assert (device_facts(report), device_findings(report), beside_inference(report)) == ([], [], [])
+
+
+def robustness(**keys: Any) -> dict[str, Any]:
+    """A recipe's section, as a report keeps it."""
+    own = dict.fromkeys(("apgd_steps", "fab_steps", "targets", "square_queries", "pgd_step_size"))
+    return {"robustness": {"norm": "linf", "budget": "standard", "pgd_steps": 20, "pgd_restarts": 2} | own | keys}
+
+
+@pytest.mark.parametrize(
+    ("method", "keys", "text"),
+    [
+        ("fgsm", {}, "FGSM: one gradient step"),
+        ("pgd", {}, "PGD: 20 gradient steps, best of 2 random starts"),
+        ("pgd", {"pgd_step_size": 0.01, "pgd_restarts": 1}, "PGD: 20 gradient steps of 0.01, best of 1 random start"),
+        ("apgd_ce", {"budget": "fast"}, "APGD-CE: budget fast"),
+        ("apgd_dlr", {"apgd_steps": 50}, "APGD-T: 50 gradient steps, towards the likeliest wrong classes"),
+        ("fab", {"fab_steps": 1}, "FAB-T: 1 gradient step, towards the likeliest wrong classes"),
+        ("square", {"square_queries": 1500}, "Square: 1,500 queries"),
+        ("label_only", {}, "LABEL_ONLY"),
+    ],
+)
+def test_an_attack_is_told_with_its_budget(method: str, keys: dict[str, Any], text: str) -> None:
+    assert attack_words.attack_sentence(method, robustness(**keys)) == text
+
+
+def test_what_was_not_tried_depends_on_what_was() -> None:
+    whole = {"apgd_ce", "apgd_dlr", "fab", "square"}
+    standard = attack_words.not_tried({"recipe": robustness()}, whole)
+    fast = attack_words.not_tried({"recipe": robustness(budget="fast", norm="l2")}, whole)
+    weak = attack_words.not_tried({"recipe": robustness()}, {"pgd"})
+    assert "AutoAttack" not in standard
+    assert "other norms than L∞" in standard
+    assert "the standard budget of AutoAttack" in fast
+    assert "other norms than L2" in fast
+    assert "stronger attacks (such as AutoAttack)" in weak
+    assert "the standard budget of AutoAttack" in attack_words.not_tried({"recipe": robustness(targets=3)}, whole)
+
+
+def test_a_set_is_told_by_what_made_it_and_its_ball() -> None:
+    row = {"method": "apgd_ce", "surrogate": "dense", "epsilon": 0.5, "norm": "l2", "rounded": True}
+    assert attack_words.made_by(row) == "APGD-CE by gradients of dense, as bytes"
+    assert attack_words.made_by({"method": "square", "surrogate": "dense"}) == "Square by queries of dense"
+    assert attack_words.epsilon_cell(row) == "0.5 (L2)"
+    assert attack_words.epsilon_cell({"epsilon": 8 / 255}) == "0.0313725 (8/255)"
+
+
+def test_sanity_is_told_by_surrogate_and_older_reports_have_none() -> None:
+    row = {
+        "surrogate": "dense",
+        "samples": 64,
+        "unlimited": 0.0,
+        "by_epsilon": {"0.05": 0.875, "0.1": 0.5},
+        "by_steps": {"1": 0.75, "10": 0.5},
+        "zero_gradients": 0.25,
+        "median_gradient": 0.12345,
+        "notes": ["25 % of the gradients are exactly zero: gradients are masked"],
+    }
+    (found,) = attack_words.sanity_rows({"sanity": [row]})
+    assert (found.unlimited, found.zero_gradients, found.median_gradient) == ("0.0 %", "25.0 %", "0.123")
+    assert (found.by_epsilon, found.by_steps) == ("0.05: 87.5 %, 0.1: 50.0 %", "1: 75.0 %, 10: 50.0 %")
+    assert found.notes == tuple(row["notes"])
+    assert attack_words.sanity_rows({}) == []
