@@ -160,7 +160,7 @@ $(PEER)/.peer: constraints
 $(ATTACK_PEER)/.peer: constraints
 	$(PYTHON) -m venv $(ATTACK_PEER)
 	$(ATTACK_PEER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
-		--editable '.[compress]' six tqdm 'setuptools<81'
+		--editable '.[compress]' six tqdm
 	$(ATTACK_PEER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		torchattacks==3.5.1 adversarial-robustness-toolbox==1.20.1
 	@touch $@

@@ -84,5 +84,8 @@ def _percent(share: dict[str, float]) -> str:
 
 def _origin_of(row: dict[str, Any]) -> str:
     if row["kind"] == "adversarial":
-        return _plain(f"{row['method']} by the gradients of {row['surrogate']}, \u03b5 = {row['epsilon']:g}")
+        used = "queries" if row["method"] == "square" else "gradients"
+        ball = f"\u03b5 = {row['epsilon']:g}" + (" (L2)" if row.get("norm") == "l2" else "")
+        form = ", as bytes" if row.get("rounded") else ""
+        return _plain(f"{row['method']} by the {used} of {row['surrogate']}, {ball}{form}")
     return _plain(f"{row['method']}, strength {row['strength']}")

@@ -12,7 +12,7 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
     lines = [
         "",
         f"{report['name']} on {report['device']['title']}; {report['samples']} test images, attacks within "
-        f"ε = {report['epsilon']:.4g}",
+        f"ε = {report['epsilon']:.4g}{' (L2)' if report['recipe']['robustness'].get('norm') == 'l2' else ''}",
         *(_measured_lines(report) if is_measured(report) else _ahead_lines(report)),
         *(line for found in report.get("notes", {}).values() for line in found),
         "",

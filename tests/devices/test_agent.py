@@ -71,6 +71,18 @@ def test_attack_in_words(deploy: Path, evidence: Path, capsys: Capture) -> None:
     assert lines[-1].startswith("  worst case")
 
 
+def test_attack_says_the_norm_of_a_set_and_that_it_is_bytes(
+    deploy: Path, evidence: Path, seal: Callable[[Path], None], capsys: Capture
+) -> None:
+    index = evidence / "sets" / "sets.json"
+    content = json.loads(index.read_text())
+    content["sets"][1] |= {"method": "square", "norm": "l2", "epsilon": 1.5, "rounded": True}
+    index.write_text(json.dumps(content))
+    seal(evidence)
+    assert main(["attack", str(deploy), str(evidence), "--allow-unsigned"]) == 0
+    assert "square by the queries of dense, ε = 1.5 (L2), as bytes" in capsys.readouterr().out
+
+
 def test_attack_without_adversarial_sets_claims_no_robustness(
     deploy: Path, evidence: Path, seal: Callable[[Path], None], capsys: Capture
 ) -> None:
