@@ -117,7 +117,9 @@ def sanity_rows(report: _Figures) -> list[SanityRow]:
 
 
 def _falling(accuracies: Mapping[str, float], row: _Figures) -> str:
-    return ", ".join(f"{at}: {_percent(value, row)}" for at, value in accuracies.items())
+    # JSON keeps keys by their letters.
+    ordered = sorted(accuracies.items(), key=lambda pair: float(pair[0]))
+    return ", ".join(f"{at}: {_percent(value, row)}" for at, value in ordered)
 
 
 def _percent(value: float, row: _Figures) -> str:

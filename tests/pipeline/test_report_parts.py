@@ -176,13 +176,13 @@ def test_sanity_is_told_by_surrogate_and_older_reports_have_none() -> None:
         "samples": 64,
         "unlimited": 0.0,
         "by_epsilon": {"0.05": 0.875, "0.1": 0.5},
-        "by_steps": {"1": 0.75, "10": 0.5},
+        "by_steps": {"1": 0.75, "10": 0.5, "3": 0.625},
         "zero_gradients": 0.25,
         "median_gradient": 0.12345,
         "notes": ["25 % of the gradients are exactly zero: gradients are masked"],
     }
     (found,) = attack_words.sanity_rows({"sanity": [row]})
     assert (found.unlimited, found.zero_gradients, found.median_gradient) == ("0.0 %", "25.0 %", "0.123")
-    assert (found.by_epsilon, found.by_steps) == ("0.05: 87.5 %, 0.1: 50.0 %", "1: 75.0 %, 10: 50.0 %")
+    assert (found.by_epsilon, found.by_steps) == ("0.05: 87.5 %, 0.1: 50.0 %", "1: 75.0 %, 3: 62.5 %, 10: 50.0 %")
     assert found.notes == tuple(row["notes"])
     assert attack_words.sanity_rows({}) == []
