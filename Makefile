@@ -39,7 +39,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-cpu bench-board bench-harness bench matrix gpu-check clean
+.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-masking bench-square bench-cpu bench-board bench-harness bench matrix gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -86,6 +86,12 @@ bench-pruning: $(VENV)/.compress $(PEER)/.peer ## against Torch-Pruning: DATA=ar
 
 bench-architectures: $(PEER)/.peer ## prune networks of transformers to half their channels (about ten minutes)
 	PYTHONPATH=. $(PEER)/bin/python tests/benchmarks/architectures.py $(ARGS)
+
+bench-masking: $(VENV)/.compress ## queries against gradients, FP32 and INT8, ResNet-20: DATA=archive WEIGHTS=safetensors
+	$(BIN)/python tests/benchmarks/masking.py --data $(DATA) --weights $(WEIGHTS) $(ARGS)
+
+bench-square: $(ATTACK_PEER)/.peer ## Square against torchattacks: DATA=archive WEIGHTS=safetensors
+	PYTHONPATH=. $(ATTACK_PEER)/bin/python tests/benchmarks/square_peer.py --data $(DATA) --weights $(WEIGHTS) $(ARGS)
 
 bench-search: $(VENV)/.search ## genetic search against random and uniform widths, and one worker against two
 	$(BIN)/python tests/benchmarks/search.py $(ARGS)

@@ -54,6 +54,7 @@ def _print(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     from devices import agent_text
     from devices.bench_options import add_bench_options, in_seconds
+    from devices.query_option import add_queries
     from devices.trust.options import add_trust_options
 
     parser = argparse.ArgumentParser(prog="espalier-agent", description="Measure shipped engines on this device.")
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a deploy bundle")
         add_trust_options(command)
     attack.add_argument("evidence", type=Path, metavar="EVIDENCE", help="folder of its evidence bundle")
+    add_queries(attack)
     calibrate = commands.add_parser("calibrate", help="time every ONNX file of a folder on this device")
     calibrate.add_argument("probes", type=Path, metavar="DIR", help="folder of ONNX files, such as layers by channels")
     calibrate.add_argument("--seconds", type=in_seconds, default=10.0, metavar="S", help="time for all together (10)")
@@ -150,7 +152,7 @@ def _attack(options: argparse.Namespace) -> dict[str, object]:
     from devices.agent_bench import attack_bundle
     from devices.trust.options import trust_of
 
-    return attack_bundle(options.bundle, options.evidence, trust_of(options))
+    return attack_bundle(options.bundle, options.evidence, trust_of(options), options.queries)
 
 
 def _layers(options: argparse.Namespace) -> dict[str, object]:

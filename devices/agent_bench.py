@@ -75,16 +75,24 @@ def _require_alike(shipped: EngineInfo, other: EngineInfo, place: Path) -> None:
 
 
 def attack_bundle(
-    folder: Path, evidence_folder: Path, trust: Trust, progress: Progress = no_progress
+    folder: Path,
+    evidence_folder: Path,
+    trust: Trust,
+    queries: int = 0,
+    progress: Progress = no_progress,
 ) -> dict[str, object]:
     """Replay the evaluation sets of an evidence bundle through the engine of the deploy bundle it belongs to.
 
-    Raises `BundleError`, `DataError`, `DeviceError`.
+    With `queries`, so many a sample are then asked by what the run was queried with, or by Square. Raises
+    `BundleError`, `DataError`, `DeviceError`.
     """
-    from devices.attack import of_the_whole_set, set_rows
+    from devices.attack import of_the_whole_set, require_classes, set_rows
     from devices.bundle import open_bundle
     from devices.classifier import load_verified
     from devices.detect import detect_host
+    from devices.evidence_queries import masking_on_board, plan_of
+    from devices.outcome import Outcome, query_rows
+    from devices.queries.evaluate import query_engine
     from devices.robustness import INDEX_FILE, accuracy, read_sets, replay, require_fit
     from devices.scoring import scorer_of
 
@@ -95,11 +103,17 @@ def attack_bundle(
     place = str(evidence.folder / index)
     sets = read_sets(evidence.read_json(index), lambda name: evidence.read(f"sets/{name}"), place)
     scorer_of(sets.scoring)
+    plan = plan_of(evidence, sets, queries) if queries else None
+    require_classes(sets, plan)
     host = detect_host()
     engine = load_verified(bundle, host).engine
     require_fit(sets, engine.info)
-    progress(0, 1, f"{len(sets.infos)} sets")
-    found = replay(engine.run_all, sets)
+    progress(0, 2 if plan else 1, f"{len(sets.infos)} sets")
+    replayed = replay(engine.run_all, sets)
+    if plan:
+        progress(1, 2, f"{plan.queries} queries a sample")
+    asked = query_engine(engine.run, sets.images["clean"], sets.labels, plan) if plan else None
+    found = Outcome(replayed, asked)
     return {
         **_origin(bundle),
         "evidence": str(evidence.folder),
@@ -107,10 +121,12 @@ def attack_bundle(
         "host": host.as_dict(),
         "samples": len(sets.labels),
         "task": sets.scoring.kind,
-        "clean": accuracy(found.scores["clean"]).as_dict(),
+        "clean": accuracy(replayed.scores["clean"]).as_dict(),
         "worst_case": accuracy(found.worst_case).as_dict() if found.has_attacks else None,
-        **of_the_whole_set(found, "clean"),
-        "sets": set_rows(found),
+        **of_the_whole_set(replayed, "clean"),
+        "sets": set_rows(replayed),
+        "queries": query_rows(found, found, plan),
+        "masking": masking_on_board(found, evidence, str(bundle.manifest.get("engine")), plan),
     }
 
 

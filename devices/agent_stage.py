@@ -17,6 +17,7 @@ from devices.errors import BundleError
 from devices.files import storage_errors, write_json
 from devices.profile import Profile
 from devices.progress import WAITING
+from devices.queries.evaluate import QueryPlan
 from devices.stage import Progress
 from devices.trust.store import Trust
 
@@ -30,6 +31,8 @@ class AttackJob:
 
     baseline: str
     """Engine that every other is compared with."""
+    queries: QueryPlan | None = None
+    """What every engine is asked besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class ReplayJob:
 
     trust: Trust
     """Whose bundles are taken."""
+    queries: int = 0
+    """Queries a sample besides; 0: none."""
 
 
 def run_stage(folder: Path, progress: Progress) -> dict[str, object]:
@@ -115,7 +120,7 @@ def _attack(job: Job, inputs: Mapping[str, Path], host: Host, out: Path, progres
     folder = _input(inputs, "sets")
     index = folder / INDEX_FILE
     sets = read_sets(read_json(index, BundleError), lambda name: (folder / name).read_bytes(), str(index))
-    return attack_engines(_engines(inputs), config.baseline, sets, host, out, progress).metrics
+    return attack_engines(_engines(inputs), config.baseline, sets, host, out, progress, queries=config.queries).metrics
 
 
 def _tune(job: Job, inputs: Mapping[str, Path], host: Host, out: Path, progress: Progress) -> Mapping[str, object]:
@@ -155,7 +160,8 @@ def _replay(job: Job, inputs: Mapping[str, Path], _: Host, __: Path, progress: P
     from devices.agent_bench import attack_bundle
 
     config = decode(ReplayJob, job.config, "job.json: config")
-    return attack_bundle(_input(inputs, "bundle"), _input(inputs, "evidence"), config.trust, progress)
+    bundle, evidence = _input(inputs, "bundle"), _input(inputs, "evidence")
+    return attack_bundle(bundle, evidence, config.trust, config.queries, progress)
 
 
 def _calibrate(job: Job, inputs: Mapping[str, Path], host: Host, out: Path, progress: Progress) -> Mapping[str, object]:

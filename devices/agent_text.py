@@ -19,19 +19,32 @@ def attack_text(result: dict[str, Any]) -> str:
     noun = Scoring(kind=kind_of(result.get("task"))).noun
     rows = [("clean", result["clean"], "")]
     rows += [(row["name"], row, _origin_of(row)) for row in result["sets"] if row["kind"] != "clean"]
-    width = max(len(name) for name, _, _ in rows) + 2
-    width = max(width, len("worst case") + 2)
+    asked = result.get("queries") or []
+    names = [*(name for name, _, _ in rows), *(_plain(row["method"]) for row in asked), "worst case"]
+    width = max(map(len, names)) + 2
     lines = [title_of(result), f"  {result['samples']} samples; {noun} in %, with its 95 % interval"]
     lines += [f"  {name:{width}}{_percent(share)}  {origin}".rstrip() for name, share, origin in rows]
     for key, name in (("mean_iou", "mean IoU"), ("mean_ap", "mean AP")):
         if result.get(key):
             lines.append(f"  {name:{width}}{_percent(result[key])}  of the clean images, over classes")
+    for row in asked:
+        origin = f"at most {row['budget']} queries each on {row['samples']} samples, \u03b5 = {row['epsilon']:g}"
+        lines.append(f"  {_plain(row['method']):{width}}{_percent(row)}  {origin}")
     if result["worst_case"] is None:
-        return "\n".join([*lines, f"  {'worst case':{width}}unknown: the evidence holds no adversarial set"])
-    meaning = "right on the clean image and on every adversarial one"
+        lines.append(f"  {'worst case':{width}}unknown: the evidence holds no adversarial set")
+    else:
+        lines.append(f"  {'worst case':{width}}{_percent(result['worst_case'])}  {_worst_meaning(noun, bool(asked))}")
+    if result.get("masking"):
+        lines.append(f"  {result['masking']['words']}")
+    return "\n".join(lines)
+
+
+def _worst_meaning(noun: str, asked: bool) -> str:
     if noun != "accuracy":
-        meaning = "the least of the clean image's and every adversarial one's, image by image"
-    return "\n".join([*lines, f"  {'worst case':{width}}{_percent(result['worst_case'])}  {meaning}"])
+        return "the least of the clean image's and every adversarial one's, image by image"
+    if asked:
+        return "right on the clean image, on every adversarial one and under queries"
+    return "right on the clean image and on every adversarial one"
 
 
 def layers_text(result: dict[str, Any]) -> str:

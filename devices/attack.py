@@ -1,9 +1,9 @@
-"""The attack stage: evaluation sets replayed through every engine, judged sample by sample."""
+"""The attack stage: evaluation sets replayed through every engine, queries asked of it, judged sample by sample."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,11 @@ from devices.detect import Host
 from devices.engine_files import read_engine
 from devices.engines.base import EngineInfo, FloatArray
 from devices.engines.select import open_engine
+from devices.errors import DataError
 from devices.files import write_json
+from devices.masking import worst_class
+from devices.outcome import Outcome, masking_of, query_rows
+from devices.queries.evaluate import QueryPlan, query_engine
 from devices.robustness import (
     EvaluationSets,
     Replay,
@@ -29,6 +33,8 @@ from devices.scoring import Scorer
 from devices.stage import Progress, StageResult
 
 REPLAY_FILE = "replay.json"
+WITHSTOOD = "withstood_queries"
+"""Key of the samples that withstood each attack by queries, by engine."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,10 @@ class Answering:
     info: EngineInfo
     run_all: Callable[[FloatArray], tuple[FloatArray, ...]]
     """Images (N, C, H, W) to every output, each (N, ...)."""
+
+    def run(self, images_NCHW: FloatArray) -> FloatArray:
+        """The first output, such as logits (N, classes)."""
+        return self.run_all(images_NCHW)[0]
 
 
 @dataclass(frozen=True)
@@ -55,11 +65,13 @@ def attack_engines(
     folder: Path,
     progress: Progress,
     scorer: Scorer | None = None,
+    queries: QueryPlan | None = None,
 ) -> StageResult[ReplayArtifact]:
-    """Replay every set through every engine. Differences are to the baseline, on the same samples.
+    """Replay every set through every engine, then ask each by the plan. Differences are to the baseline, on the same
+    samples.
 
     `scorer` is that of a custom task; the others have their own. Raises `DeviceError` when an engine does not fit the
-    host, `DataError` when the sets do not fit an engine.
+    host, `DataError` when the sets do not fit an engine, or queries are planned for other answers than classes.
     """
 
     def opening(place: Path) -> Callable[[], Answering]:
@@ -70,7 +82,7 @@ def attack_engines(
         return load
 
     loaders = {name: opening(place) for name, place in engines.items()}
-    return replay_answers(loaders, baseline, sets, folder, progress, scorer)
+    return replay_answers(loaders, baseline, sets, folder, progress, scorer, queries)
 
 
 def replay_answers(
@@ -80,23 +92,52 @@ def replay_answers(
     folder: Path,
     progress: Progress,
     scorer: Scorer | None = None,
+    queries: QueryPlan | None = None,
     of: Literal["engine", "graph"] = "engine",
 ) -> StageResult[ReplayArtifact]:
     """The same of whatever answers; each is loaded when its turn comes, and let go after."""
-    replays: dict[str, Replay] = {}
+    require_classes(sets, queries)
+    outcomes: dict[str, Outcome] = {}
     for done, (name, load) in enumerate(loaders.items()):
         progress(done, len(loaders), name)
         answering = load()
         require_fit(sets, answering.info)
-        replays[name] = replay(answering.run_all, sets, scorer)
-    results = {name: summarize_replay(found, replays[baseline]) for name, found in replays.items()}
-    metrics: dict[str, object] = {"of": of, "samples": len(sets.labels), "task": sets.scoring.kind, "engines": results}
-    outcomes = {
-        name: {info.name: _outcomes(found.scores[info.name]) for info in found.infos} for name, found in replays.items()
+        outcomes[name] = Outcome(replay(answering.run_all, sets, scorer))
+        if queries:
+            progress(done, len(loaders), f"{name}, by queries")
+            asked = query_engine(answering.run, sets.images["clean"], sets.labels, queries)
+            outcomes[name] = replace(outcomes[name], queried=asked)
+    results = {name: summarize(name, outcomes, baseline, sets, queries) for name in outcomes}
+    metrics: dict[str, object] = {
+        "of": of,
+        "samples": len(sets.labels),
+        "task": sets.scoring.kind,
+        "query_plan": asdict(queries) if queries else None,
+        "engines": results,
     }
     kept = "correct" if sets.scoring.kind == "classification" else "scores"
-    write_json(folder / REPLAY_FILE, metrics | {kept: outcomes})
+    write_json(folder / REPLAY_FILE, metrics | _by_sample(outcomes, kept))
     return StageResult(ReplayArtifact(folder), metrics)
+
+
+def require_classes(sets: EvaluationSets, queries: QueryPlan | None) -> None:
+    """Raise `DataError` when queries are planned and the sets are of another task than classification."""
+    if queries and sets.scoring.kind != "classification":
+        what = f"are of {sets.scoring.kind}, and queries are guided by the margin between classes"
+        raise DataError("evaluation sets", what, "Replay them without queries")
+
+
+def _by_sample(outcomes: Mapping[str, Outcome], kept: str) -> dict[str, object]:
+    scores = {
+        name: {info.name: _outcomes(found.replay.scores[info.name]) for info in found.replay.infos}
+        for name, found in outcomes.items()
+    }
+    withstood = {
+        name: {attack.method: _outcomes(attack.right) for attack in found.queried.attacks}
+        for name, found in outcomes.items()
+        if found.queried
+    }
+    return {kept: scores, **({WITHSTOOD: withstood} if withstood else {})}
 
 
 def _outcomes(scores: NDArray[Any]) -> str | list[float]:
@@ -104,20 +145,34 @@ def _outcomes(scores: NDArray[Any]) -> str | list[float]:
     return "".join("01"[int(right)] for right in scores) if scores.dtype == np.bool_ else [*map(float, scores)]
 
 
-def summarize_replay(found: Replay, baseline: Replay) -> dict[str, object]:
+def summarize(
+    name: str, outcomes: Mapping[str, Outcome], baseline: str, sets: EvaluationSets, queries: QueryPlan | None
+) -> dict[str, object]:
     """Accuracy by set, clean and worst case, each with its interval; no robust accuracy when nothing was attacked.
 
     Of segmentation mean intersection over union, of detection mean average precision, of the clean images too.
     """
+    found, before = outcomes[name], outcomes[baseline]
     robust: dict[str, object] | None = None
+    hit: dict[str, object] | None = None
     if found.has_attacks:
-        robust = accuracy(found.worst_case).as_dict() | {
-            "difference": difference(baseline.worst_case, found.worst_case).as_dict()
-        }
-    clean = accuracy(found.scores["clean"]).as_dict() | {
-        "difference": difference(baseline.scores["clean"], found.scores["clean"]).as_dict()
+        worst = found.worst_case
+        robust = accuracy(worst).as_dict() | {"difference": difference(before.worst_case, worst).as_dict()}
+        if sets.scoring.kind == "classification":
+            hardest = worst_class(worst, sets.labels[: len(worst)])
+            hit = hardest.as_dict() if hardest else None
+    clean = accuracy(found.replay.scores["clean"]).as_dict() | {
+        "difference": difference(before.replay.scores["clean"], found.replay.scores["clean"]).as_dict()
     }
-    return {"clean": clean, "robust": robust, **of_the_whole_set(found, "clean"), "sets": set_rows(found)}
+    return {
+        "clean": clean,
+        "robust": robust,
+        "worst_class": hit,
+        **of_the_whole_set(found.replay, "clean"),
+        "sets": set_rows(found.replay),
+        "queries": query_rows(found, before, queries),
+        "masking": masking_of(name, outcomes),
+    }
 
 
 def of_the_whole_set(found: Replay, name: str) -> dict[str, object]:

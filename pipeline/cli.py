@@ -16,6 +16,7 @@ from devices.errors import (
     EXIT_OK,
     EspalierError,
 )
+from devices.query_option import add_queries
 from devices.trust.options import add_trust_options
 from pipeline.commands import bench as commands_bench
 from pipeline.commands import devices as commands_devices
@@ -156,6 +157,7 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     add_device(command, "what the machine has to be: another is refused")
     add_board_options(command)
     command.add_argument("--evidence", type=Path, metavar="DIR", help="replay this evidence bundle through it too")
+    add_queries(command)
     add_bench_options(command, seconds=6.0)
     add_trust_options(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")

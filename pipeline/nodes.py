@@ -9,9 +9,11 @@ from pipeline.engine_plan import graph_of
 from pipeline.graph_nodes import ENGINE_PREFIX, graph_nodes
 from pipeline.network_nodes import network_nodes
 from pipeline.node import DATA, ORT, TENSORRT, TORCH, Node, make_node
+from pipeline.queries import craft_section, query_plan
 from pipeline.recipe import section_of
 from pipeline.results import DECISION, GRAPH_REPLAYS, MEASUREMENTS, PREDICTIONS, REBUILDS, REPLAYS, STARTS
 from pipeline.steps.build_job import build_job
+from pipeline.twin.node import twin_node
 from pipeline.work import Work
 
 
@@ -33,7 +35,11 @@ def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict
     attacked = tuple(dict.fromkeys(("dense", nodes[-1].name))) if nodes else ()
     for form, network in forms.items():
         nodes += graph_nodes(work, form, network, model, data)
-    nodes.append(_craft_node(work, attacked, model, data))
+    twin = twin_node(work, data, task) if attacked else None
+    nodes += [twin] if twin else []
+    # The twin's own result says whether it may be used; what it is made of is the graph.
+    sources = (*attacked, *((twin.name, twin.needs[0]) if twin else ()))
+    nodes.append(_craft_node(work, sources, model, data))
     engines = tuple(node.name for node in nodes if node.stage == "build")
     nodes += _figure_nodes(work, engines, task) if work.measured else _ahead_nodes(work, engines, task)
     nodes += _device_nodes(work, engines)
@@ -45,7 +51,7 @@ def _craft_node(work: Work, networks: tuple[str, ...], model: dict[str, Any], da
     config = {
         "model": model,
         "data": data,
-        "robustness": section_of(recipe.robustness),
+        "robustness": craft_section(recipe.robustness),
         "seed": recipe.seed,
         "threads": recipe.threads,
     }
@@ -60,7 +66,9 @@ def _figure_nodes(work: Work, engines: tuple[str, ...], task: dict[str, Any]) ->
     host = {"host": work.device_key}
     config = compared | batches | host | {"measure": section_of(recipe.measure), "seed": recipe.seed}
     measure = make_node(MEASUREMENTS, "measure", "engine:measure", engines, config, (*ORT, *TENSORRT))
-    config = {"host_class": work.engine_class, "task": task, "baseline": work.baseline}
+    plan = query_plan(recipe)
+    queries = {"queries": asdict(plan) if plan else None}
+    config = queries | {"host_class": work.engine_class, "task": task, "baseline": work.baseline}
     attack = make_node(REPLAYS, "attack", "engine:attack", (*engines, "sets"), config, (*ORT, *TENSORRT))
     return [measure, attack]
 

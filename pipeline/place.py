@@ -23,6 +23,7 @@ from devices.files import read_json, storage_errors
 from devices.latency import LatencyConfig
 from devices.measure import MeasurePlan, measure_engines
 from devices.profile import Profile
+from devices.queries.evaluate import QueryPlan
 from devices.remote.result import BoardResult
 from devices.robustness import INDEX_FILE, read_sets
 from devices.stage import Metrics, Progress
@@ -68,8 +69,16 @@ class Place(Protocol):
     def measure(self, engines: Engines, plan: MeasurePlan, folder: Path, progress: Progress) -> Metrics:
         """Measure engines side by side."""
 
-    def attack(self, engines: Engines, baseline: str, sets: Path, folder: Path, progress: Progress) -> Metrics:
-        """Replay evaluation sets through engines."""
+    def attack(
+        self,
+        engines: Engines,
+        baseline: str,
+        sets: Path,
+        folder: Path,
+        progress: Progress,
+        queries: QueryPlan | None,
+    ) -> Metrics:
+        """Replay evaluation sets through engines, then ask them."""
 
     def tune(self, onnx: Path, config: LatencyConfig, folder: Path, progress: Progress) -> Metrics:
         """Tune the options of a session of ONNX Runtime."""
@@ -114,12 +123,21 @@ class Here:
         """Measure in this process."""
         return measure_engines(engines, plan, self.work.host, folder, progress).metrics
 
-    def attack(self, engines: Engines, baseline: str, sets: Path, folder: Path, progress: Progress) -> Metrics:
-        """Replay in this process; a score of the user's own is code that runs here."""
+    def attack(
+        self,
+        engines: Engines,
+        baseline: str,
+        sets: Path,
+        folder: Path,
+        progress: Progress,
+        queries: QueryPlan | None,
+    ) -> Metrics:
+        """Replay and ask in this process; a score of the user's own is code that runs here."""
         index = sets / INDEX_FILE
         found = read_sets(read_json(index, BundleError), lambda name: (sets / name).read_bytes(), str(index))
         scorer = task_of(self.work.recipe.task).scores
-        return attack_engines(engines, baseline, found, self.work.host, folder, progress, scorer).metrics
+        host = self.work.host
+        return attack_engines(engines, baseline, found, host, folder, progress, scorer, queries).metrics
 
     def tune(self, onnx: Path, config: LatencyConfig, folder: Path, progress: Progress) -> Metrics:
         """Tune in this process."""
@@ -172,14 +190,23 @@ class OnBoard:
             result = self.board.run_stage("measure", plan, inputs, folder, progress, longer_s=plan.lasts_s)
         return result.metrics | self._origin(result)
 
-    def attack(self, engines: Engines, baseline: str, sets: Path, folder: Path, progress: Progress) -> Metrics:
-        """Replay there. The board scores by the task that the sets name."""
+    def attack(
+        self,
+        engines: Engines,
+        baseline: str,
+        sets: Path,
+        folder: Path,
+        progress: Progress,
+        queries: QueryPlan | None,
+    ) -> Metrics:
+        """Replay and ask there. The board scores by the task that the sets name."""
         with _sending(folder) as sent:
             for path in sets.iterdir():
                 if path.name != RESULT_FILE:
                     _link(path, sent / "sets" / path.name)
             inputs = {**_engines(engines, sent), "sets": sent / "sets"}
-            result = self.board.run_stage("attack", AttackJob(baseline=baseline), inputs, folder, progress)
+            job = AttackJob(baseline=baseline, queries=queries)
+            result = self.board.run_stage("attack", job, inputs, folder, progress)
         return result.metrics | self._origin(result)
 
     def tune(self, onnx: Path, config: LatencyConfig, folder: Path, progress: Progress) -> Metrics:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.report.queries_view import query_lines
+
 
 def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
     """Before and after, then what ships and why, then the gate, then where to look."""
@@ -14,6 +16,7 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
         f"{report['name']} on {report['device']['title']}; {report['samples']} test images, attacks within "
         f"ε = {report['epsilon']:.4g}{' (L2)' if report['recipe']['robustness'].get('norm') == 'l2' else ''}",
         *(_measured_lines(report) if is_measured(report) else _ahead_lines(report)),
+        *query_lines(report),
         *(line for found in report.get("notes", {}).values() for line in found),
         "",
     ]

@@ -138,12 +138,18 @@ class Board:
         return replace(result, metrics={**result.metrics, "bundle": str(bundle)})
 
     def attack(
-        self, bundle: Path, evidence: Path, out: Path, trust: Trust, progress: Progress = no_progress
+        self,
+        bundle: Path,
+        evidence: Path,
+        out: Path,
+        trust: Trust,
+        queries: int = 0,
+        progress: Progress = no_progress,
     ) -> BoardResult:
-        """Replay an evidence bundle through the bundle's engine on the board. Raises as `bench`."""
+        """Replay an evidence bundle through the bundle's engine on the board, then ask it. Raises as `bench`."""
         open_bundle(bundle, "deploy", trust)
         open_bundle(evidence, "evidence", trust)
-        config = ReplayJob(trust=trust)
+        config = ReplayJob(trust=trust, queries=queries)
         result = self.run_stage("replay", config, {"bundle": bundle, "evidence": evidence}, out, progress)
         return replace(result, metrics={**result.metrics, "bundle": str(bundle), "evidence": str(evidence)})
 

@@ -21,6 +21,8 @@ def bench(options: argparse.Namespace) -> int:
     from devices.bench_text import bench_text
     from devices.files import write_json
 
+    if options.queries and not options.evidence:
+        raise DeviceError("--queries", "stands alone, and what is asked is in the evidence", "Give --evidence too")
     named = named_board(options, force_here=True)
     results = _on_board(options, *named) if named else _here(options)
     if options.json:
@@ -45,7 +47,7 @@ def _here(options: argparse.Namespace) -> dict[str, Any]:
     job, progress = bench_job(options), terminal_progress("espalier")
     results: dict[str, Any] = {"bench": bench_bundle(options.bundle, options.against, job, progress)}
     if options.evidence:
-        results["attack"] = attack_bundle(options.bundle, options.evidence, job.trust)
+        results["attack"] = attack_bundle(options.bundle, options.evidence, job.trust, options.queries)
     return results
 
 
@@ -66,7 +68,8 @@ def _on_board(options: argparse.Namespace, config: BoardConfig, profile: Profile
         measured = board.bench(options.bundle, Path(scratch, "bench"), job, options.against, progress)
         results["bench"], results["notes"] = measured.metrics, result_lines(config.name, profile, measured)
         if options.evidence:
-            replayed = board.attack(options.bundle, options.evidence, Path(scratch, "attack"), job.trust)
+            out = Path(scratch, "attack")
+            replayed = board.attack(options.bundle, options.evidence, out, job.trust, options.queries)
             results["attack"] = replayed.metrics
     return results
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from devices.errors import ModelError
 from pipeline.onnx_network.graph import Graph, Node
-from pipeline.onnx_network.operators import BUILDERS
+from pipeline.onnx_network.operators import BUILDERS, Builder
 from pipeline.onnx_network.site import Built, Site, UnfitError, Weights
 
 _WITHOUT_TORCH = "Remove [train], [prune] and [finetune]: it can be quantized, built and measured as it is"
@@ -52,7 +52,7 @@ class OnnxNetwork(nn.Module):
         return found[0] if len(found) == 1 else found
 
 
-def build_network(graph: Graph, where: str) -> OnnxNetwork:
+def build_network(graph: Graph, where: str, builders: Mapping[str, Builder] = BUILDERS) -> OnnxNetwork:
     """Modules of every node, weights loaded, in evaluation. Raises `ModelError` naming the operator that has none."""
     for name in graph.outputs:
         if name not in graph.shapes or name == graph.image:
@@ -62,7 +62,7 @@ def build_network(graph: Graph, where: str) -> OnnxNetwork:
     shared: dict[tuple[object, ...], str] = {}
     calls: list[tuple[str, tuple[str, ...], Node]] = []
     for node in graph.nodes:
-        built = _build(Site(graph, node, weights), where)
+        built = _build(Site(graph, node, weights), where, builders)
         key = _identity(node, graph)
         if key is None or key not in shared:
             counts[node.op] = counts.get(node.op, -1) + 1
@@ -74,9 +74,9 @@ def build_network(graph: Graph, where: str) -> OnnxNetwork:
     return network.eval()
 
 
-def _build(site: Site, where: str) -> Built:
+def _build(site: Site, where: str, builders: Mapping[str, Builder]) -> Built:
     node = site.node
-    builder = BUILDERS.get(node.op)
+    builder = builders.get(node.op)
     called = f"operator {node.op} of node '{node.name or node.outputs[0]}'"
     if builder is None:
         raise ModelError(where, f"{called} has no torch form here", _WITHOUT_TORCH)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pipeline.onnx_network import functions, layers, moves, regroup, windows
 from pipeline.onnx_network.site import Built, Site
 
-_Builder = Callable[[Site], Built]
+Builder = Callable[[Site], Built]
 
-BUILDERS: dict[str, _Builder] = {
+BUILDERS: dict[str, Builder] = {
     **dict.fromkeys(functions.VALUE_BY_VALUE, functions.build_value_by_value),
     **dict.fromkeys(functions.REDUCTIONS, functions.build_reduction),
     **dict.fromkeys(functions.FOLDED, functions.build_folded),

@@ -108,6 +108,8 @@ class Recipe(Section):
         if aimed and self.task.kind != "classification":
             what = f"robustness.attacks: {aimed[0]} aims at classes, and the task is {self.task.kind}"
             raise ValueError(f"{what}: use fgsm, pgd, apgd_ce or square")
+        if self.robustness.queries and self.task.kind != "classification":
+            raise ValueError("robustness.queries are guided by classes: they need task.kind = 'classification'")
         moved = any(fit is not None and fit.augment == "crop_flip" for fit in (self.train, self.finetune))
         if moved and self.task.kind in ("custom", "detection"):
             what = "boxes" if self.task.kind == "detection" else "the targets of a custom task"

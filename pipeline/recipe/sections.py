@@ -154,11 +154,18 @@ class RobustnessConfig(Section):
     pgd_restarts: Count = 2
     samples: Count = 1000
     """Test images attacked: the first so many of a seeded shuffle, or all there are."""
+    queries: tuple[Literal["square", "hopskipjump"], ...] | None = None
+    """Attacks that ask the built engines and see no gradient. Without it Square, where classes are attacked at all."""
+    query_budget: Count = 200
+    """Images that such an attack asks an engine about, by sample, at most."""
+    query_samples: Count = 100
+    """The first so many of the samples are attacked by queries."""
 
     @model_validator(mode="after")
     def _distinct(self) -> RobustnessConfig:
-        if len(set(self.attacks)) != len(self.attacks):
-            raise ValueError("robustness.attacks names an attack twice")
+        for key, names in (("attacks", self.attacks), ("queries", self.queries or ())):
+            if len(set(names)) != len(names):
+                raise ValueError(f"robustness.{key} names an attack twice")
         twice = {"apgd_ce", "apgd_dlr", "fab", "square"} & set(self.attacks)
         if "autoattack" in self.attacks and twice:
             raise ValueError(f"robustness.attacks names {min(twice)}, which is a part of autoattack: remove one")

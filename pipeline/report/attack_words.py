@@ -91,7 +91,8 @@ def not_tried(report: _Figures, methods: set[str]) -> str:
     if not parts and not _is_standard(asked):
         parts.append("the standard budget of AutoAttack")
     other = "L2" if asked.get("norm") == "l2" else "L\N{INFINITY}"
-    parts += ["adaptive attacks", "query attacks on the engine itself", f"other norms than {other}"]
+    queries = "more queries to the engine" if report.get("query_plan") else "query attacks on the engine itself"
+    parts += ["adaptive attacks", queries, f"other norms than {other}"]
     return f"Not tried: {', '.join(parts)}, a larger \N{GREEK SMALL LETTER EPSILON}, patches, shifts and turns."
 
 

@@ -27,6 +27,7 @@ from pipeline.results import (
 )
 from pipeline.search.study import STUDY_FILE
 from pipeline.store import Stored
+from pipeline.twin.node import TWIN_STAGE
 from pipeline.versions import library_versions
 from pipeline.work import StepInputs, Work
 
@@ -63,6 +64,8 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "latency_histogram": _histogram(inputs, engines) if is_measured(results) else None,
         "notes": {name: stored.metrics["lines"] for name, stored in results.items() if "lines" in stored.metrics},
         "samples": attacked["samples"],
+        "query_plan": attacked.get("query_plan"),
+        "twin": next((found.metrics for found in results.values() if found.folder.parent.name == TWIN_STAGE), None),
         "epsilon": work.recipe.robustness.epsilon,
         "surrogates": _surrogates(sets, results["sets"].metrics),
         "sanity": _sanity(sets, results["sets"].metrics),

@@ -18,6 +18,7 @@ from pipeline.report.plot_latency import plot_latency
 from pipeline.report.plot_layers import plot_layers
 from pipeline.report.plot_strength import plot_strengths
 from pipeline.report.pruning_view import pruning_sentences, step_rows
+from pipeline.report.queries_view import query_section
 from pipeline.report.search_view import search_section
 from pipeline.report.toml_text import toml_text
 from pipeline.report.verdict_view import title_of, verdict_view
@@ -74,6 +75,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "attack_plot": robustness_view.attack_plot(report),
         "strength_plots": plot_strengths(report),
         "accuracy_rows": robustness_view.accuracy_table(report),
+        "queries": query_section(report),
         "corruption_rows": robustness_view.corruption_table(report),
         "images": [image for image in report["images"] if _is_picture(image)],
         "images_set": robustness_view.title_of_set(report, report["images"][0]["set"]) if report["images"] else "",

@@ -59,7 +59,7 @@ def replay_graphs(inputs: StepInputs) -> Metrics:
 
     loaders = {node.removeprefix(ENGINE_PREFIX): answering(node, graph) for node, graph in _graphs(inputs).items()}
     scorer = task_of(work.recipe.task).scores
-    return replay_answers(loaders, work.baseline, sets, inputs.folder, inputs.progress, scorer, "graph").metrics
+    return replay_answers(loaders, work.baseline, sets, inputs.folder, inputs.progress, scorer, of="graph").metrics
 
 
 def _graphs(inputs: StepInputs) -> dict[str, str]:

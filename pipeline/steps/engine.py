@@ -12,6 +12,7 @@ from devices.scenarios import ScenarioConfig
 from devices.stage import Metrics
 from devices.sustained import SustainedConfig
 from pipeline.place import place_of
+from pipeline.queries import query_plan
 from pipeline.work import StepInputs, Work
 
 _ENGINE_PREFIX = "engine "
@@ -52,9 +53,10 @@ def measure_plan(work: Work, input_shape: tuple[int, int, int]) -> MeasurePlan:
 
 
 def attack(inputs: StepInputs) -> Metrics:
-    """Evaluation sets through all engines."""
-    place, sets = place_of(inputs.work), inputs.path("sets")
-    return place.attack(_engines(inputs), inputs.work.baseline, sets, inputs.folder, inputs.progress)
+    """Evaluation sets through all engines, then queries to them."""
+    work = inputs.work
+    place, sets = place_of(work), inputs.path("sets")
+    return place.attack(_engines(inputs), work.baseline, sets, inputs.folder, inputs.progress, query_plan(work.recipe))
 
 
 def _engines(inputs: StepInputs) -> dict[str, Path]:

@@ -46,6 +46,23 @@ def test_every_border_was_proved(drilled: tuple[Path, Path]) -> None:
     assert all(row["sqnr_db"] > 60 for row in floats)
 
 
+def test_engines_met_the_twin_and_queries(drilled: tuple[Path, Path]) -> None:
+    """Sets by the gradients of the INT8 graph, Square on every engine, and a verdict of what ships beside FP32."""
+    report = json.loads((drilled[1] / "report.json").read_text())
+    assert report["twin"]["kept"] is True
+    assert report["twin"]["twin_parity"]["agreement"] >= 0.995
+    assert report["twin"]["compared_with"] == "engine"
+    for engine in report["engines"]:
+        assert "twin" in {row["surrogate"] for row in engine["sets"]}
+        (row,) = engine["queries"]
+        assert (row["method"], row["budget"], row["samples"]) == ("square", 200, 64)
+        assert row["queries"] <= 200 * 64
+        assert engine["robust"]["value"] <= min(row["value"], *(found["value"] for found in engine["sets"][:7]))
+    (ships,) = (engine for engine in report["engines"] if engine["name"] == "compressed-int8")
+    assert ships["masking"]["twin"] == "compressed-fp32"
+    assert ships["masking"]["over_twin"]["low"] <= ships["masking"]["over_twin"]["high"]
+
+
 def test_pruning_met_its_target(drilled: tuple[Path, Path]) -> None:
     report = json.loads((drilled[1] / "report.json").read_text())
     assert report["pruning"]["macs_after"] <= 0.6 * report["pruning"]["macs_before"]
@@ -69,7 +86,7 @@ def test_rerun_makes_nothing(drilled: tuple[Path, Path], tmp_path: Path) -> None
     again = drill.run(store, tmp_path / "again")
     assert again.returncode == 0
     lines = [line for line in again.stderr.splitlines() if line.startswith("[")]
-    assert len(lines) == 21
+    assert len(lines) == 22
     assert all(line.endswith("stored") for line in lines)
     assert (tmp_path / "again" / "run.json").read_text() == (out / "run.json").read_text()
 
@@ -86,12 +103,12 @@ def test_stages_says_what_would_run(drilled: tuple[Path, Path], tmp_path: Path) 
     arguments = ["stages", str(drill.DRILL), "--store", str(drilled[0])]
     after = drill.espalier(arguments, tmp_path)
     assert after.returncode == 0
-    assert after.stdout.count("stored") == 21
+    assert after.stdout.count("stored") == 22
     changed = drill.espalier([*arguments, "--set", "prune.target_macs=0.5"], tmp_path).stdout.splitlines()
     assert "stored" in changed[0]
     assert all("would run" in line for line in changed if "pruned" in line or "recovered" in line)
     empty = drill.espalier(["stages", str(drill.DRILL), "--store", str(tmp_path / "none")], tmp_path)
-    assert empty.stdout.count("would run") == 21
+    assert empty.stdout.count("would run") == 22
 
 
 def test_refused_run_ships_nothing(drilled: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Attacks by queries alone, on whatever answers: no gradients, no torch."""
