@@ -39,7 +39,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-masking bench-square bench-cpu bench-board bench-harness bench matrix gpu-check clean
+.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench matrix gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -102,6 +102,9 @@ bench-prediction: $(VENV)/.compress ## how far predictions are off on a device t
 bench-attacks: $(ATTACK_PEER)/.peer ## our attacks against torchattacks and ART; also DATA=archive WEIGHTS=safetensors, ARGS="--samples 50"
 	PYTHONPATH=. $(ATTACK_PEER)/bin/python tests/benchmarks/attacks.py \
 		$(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+
+bench-robust-pruning: $(VENV)/.compress ## criteria on a robust network: digits, or CIFAR-10 with DATA=archive WEIGHTS=safetensors
+	$(BIN)/python -m tests.benchmarks.robust_pruning $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 bench-board: $(VENV)/.compress ## what a board over ssh costs: agent's file, detect, 25 MB to the first figure (needs sshd)
 	$(BIN)/python -m tests.benchmarks.board $(ARGS)

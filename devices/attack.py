@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.corruption import corruption_summary
 from devices.detect import Host
 from devices.engine_files import read_engine
 from devices.engines.base import EngineInfo, FloatArray
@@ -169,6 +170,7 @@ def summarize(
         "robust": robust,
         "worst_class": hit,
         **of_the_whole_set(found.replay, "clean"),
+        "corruption": corruption_summary(found.replay, before.replay),
         "sets": set_rows(found.replay),
         "queries": query_rows(found, before, queries),
         "masking": masking_of(name, outcomes),

@@ -16,6 +16,7 @@ from devices.detection import mean_ap
 from devices.engines.base import EngineInfo, FloatArray, Outputs
 from devices.errors import BundleError, DataError
 from devices.scoring import CLASSIFICATION, Scorer, Scores, Scoring, as_tuple, predicted_classes, scorer_of
+from devices.sets_check import check_images, check_labels
 from devices.statistics import Interval, mean_iou, mean_score, paired_difference, paired_score_difference, wilson
 
 SetKind = Literal["clean", "adversarial", "corruption"]
@@ -45,7 +46,7 @@ class SetInfo:
     name: str
     kind: SetKind
     method: str
-    """`clean`, the attack (`fgsm`, `pgd`, `square`, ...) or the corruption (`gaussian_noise`, ...)."""
+    """`clean`, the attack (`fgsm`, `pgd`, `square`, ...) or the corruption (`gaussian_noise`, `fog`, ...)."""
     surrogate: str | None = None
     """Network whose gradients made an adversarial set."""
     epsilon: float | None = None
@@ -67,11 +68,12 @@ class SetInfo:
 class EvaluationSets:
     """Sets over the same samples: images (N, C, H, W), 0 to 1, by set; labels (N,), masks (N, H, W) or other targets.
 
-    What the targets are is said by `scoring`.
+    What the targets are is said by `scoring`. A corrupted set may hold the first of the samples only, and has bytes, 0
+    to 255: there are many of them.
     """
 
     infos: tuple[SetInfo, ...]
-    images: dict[str, FloatArray]
+    images: dict[str, NDArray[Any]]
     labels: NDArray[Any]
     scoring: Scoring = CLASSIFICATION
 
@@ -155,12 +157,12 @@ def _batch_of(images_NCHW: FloatArray) -> int:
 
 
 def _scored(
-    run: Callable[[FloatArray], Outputs], images_NCHW: FloatArray, targets: NDArray[Any], score: Scorer, batch: int
+    run: Callable[[FloatArray], Outputs], images_NCHW: NDArray[Any], targets: NDArray[Any], score: Scorer, batch: int
 ) -> Scores:
     parts = []
     for start in range(0, len(images_NCHW), batch):
-        outputs = as_tuple(run(np.ascontiguousarray(images_NCHW[start : start + batch])))
-        parts.append(score(outputs, targets[start : start + batch]))
+        outputs = as_tuple(run(_as_floats(images_NCHW[start : start + batch])))
+        parts.append(score(outputs, targets[start : min(start + batch, len(images_NCHW))]))
     overlap = [part.overlap for part in parts if part.overlap is not None]
     truths = [part.truths for part in parts if part.truths is not None]
     return Scores(
@@ -169,6 +171,12 @@ def _scored(
         tuple(rows for part in parts for rows in part.detections),
         np.concatenate(truths) if truths else None,
     )
+
+
+def _as_floats(images_NCHW: NDArray[Any]) -> FloatArray:
+    """Images 0 to 1, of bytes too."""
+    scale = np.float32(255 if images_NCHW.dtype == np.uint8 else 1)
+    return np.ascontiguousarray(images_NCHW / scale, dtype=np.float32)
 
 
 def predict(run: Callable[[FloatArray], FloatArray], images_NCHW: FloatArray) -> NDArray[np.int64]:
@@ -219,43 +227,14 @@ def read_sets(index: Any, read: Callable[[str], bytes], where: str) -> Evaluatio
     labels = _read_array(read, LABELS_FILE, where)
     if clean.ndim != 4 or not clean.size:
         raise BundleError(f"{where}: clean.npy", f"has shape {clean.shape}, not (N, C, H, W)", _CRAFT_AGAIN)
-    _check_labels(labels, clean.shape, scoring, f"{where}: {LABELS_FILE}")
+    check_labels(labels, clean.shape, scoring, f"{where}: {LABELS_FILE}")
     images = {}
     for info in infos:
         array = clean if info.name == "clean" else _read_array(read, info.file, where)
-        if array.shape != clean.shape or array.dtype != np.float32:
-            what = f"has shape {array.shape} and type {array.dtype}, not {clean.shape} and float32"
-            raise BundleError(f"{where}: {info.file}", what, _CRAFT_AGAIN)
-        # Adversarial images are clipped when they are replayed. Written so that "not a number" fails too.
-        if info.kind != "adversarial" and not (array.min() >= 0 and array.max() <= 1):
-            raise BundleError(f"{where}: {info.file}", "has values that are not within 0 to 1", _CRAFT_AGAIN)
+        check_images(array, clean.shape, info, f"{where}: {info.file}")
         images[info.name] = array
     labels = labels.astype(np.int64) if scoring.kind == "classification" else labels
     return EvaluationSets(infos, images, labels, scoring)
-
-
-def _check_labels(labels: NDArray[Any], images: tuple[int, ...], scoring: Scoring, where: str) -> None:
-    found = f"has shape {labels.shape} and type {labels.dtype}"
-    if scoring.kind == "detection":
-        check_boxes(labels, images[0], where)
-        return
-    if scoring.kind == "custom":
-        if labels.dtype.kind not in "biuf" or labels.ndim == 0 or len(labels) != images[0]:
-            raise BundleError(where, f"{found}, not numbers for {images[0]} samples", _CRAFT_AGAIN)
-        return
-    wanted = images[:1] if scoring.kind == "classification" else (images[0], *images[2:])
-    if labels.dtype.kind not in "iu" or labels.shape != wanted or labels.min() < 0:
-        count = f"{images[0]}" if scoring.kind == "classification" else f"{wanted}"
-        raise BundleError(where, f"{found}, not {count} whole numbers from 0", _CRAFT_AGAIN)
-
-
-def check_boxes(targets: NDArray[Any], count: int, where: str) -> None:
-    """Raise `BundleError` unless these are targets (N, M, 5) of so many images."""
-    if targets.ndim != 3 or targets.shape[2:] != (5,) or len(targets) != count or targets.dtype.kind not in "iuf":
-        what = f"has shape {targets.shape} and type {targets.dtype}, not ({count}, boxes, 5) numbers"
-        raise BundleError(where, what, _CRAFT_AGAIN)
-    if not np.isfinite(targets).all() or targets.min(initial=0) < 0 or targets[..., 1:].max(initial=0) > 1:
-        raise BundleError(where, "has boxes that are not within the image", _CRAFT_AGAIN)
 
 
 def _read_info(row: Any, where: str) -> SetInfo:

@@ -227,3 +227,25 @@ def bootstrap_ratio(
     values = np.median(top[draws], axis=1) / np.median(bottom[draws], axis=1)
     low, high = np.percentile(values, [2.5, 97.5])
     return Interval(float(np.median(top) / np.median(bottom)), float(low), float(high))
+
+
+def paired_mean_ratio(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64], resamples: int = 2000, seed: int = 0
+) -> Interval | None:
+    """Mean of `numerator` over mean of `denominator`, values from 0 to 1 of the same samples, (N,).
+
+    The interval is the percentile bootstrap over samples in pairs (Efron & Tibshirani 1993, chapter 13), of those seen
+    and two more: a 1 against a 0 and a 0 against a 1. As in `paired_difference`, they keep it from shrinking to nothing
+    where hardly a sample differs. None where the ratio, or its high end, has no bound. Raises `ValueError`.
+    """
+    if numerator.shape != denominator.shape or numerator.ndim != 1 or numerator.size == 0:
+        raise ValueError(f"paired samples of shapes {numerator.shape} and {denominator.shape}")
+    if not denominator.sum() > 0:
+        return None
+    pairs = np.concatenate([np.stack([numerator, denominator], axis=1), [[1.0, 0.0], [0.0, 1.0]]])
+    drawn = np.random.default_rng(seed).multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=resamples)
+    top, bottom = (drawn @ pairs).T
+    ratios = np.sort(np.divide(top, bottom, out=np.full(resamples, np.inf), where=bottom > 0))
+    low, high = float(ratios[int(0.025 * resamples)]), float(ratios[math.ceil(0.975 * resamples) - 1])
+    value = float(numerator.sum() / denominator.sum())
+    return Interval(value, min(low, value), max(high, value)) if math.isfinite(high) else None

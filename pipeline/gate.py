@@ -74,6 +74,12 @@ def judge(
         ("min_mean_ap", "mean average precision, clean", "%", _percent(accuracy.get("mean_ap"))),
         ("max_robust_accuracy_drop", f"robust {noun} {lost}", "points", _drop(robust, shipped, baseline)),
         ("min_robust_accuracy", f"robust {noun}, worst case of all attacks", "%", _percent(robust)),
+        (
+            "max_corruption_error_ratio",
+            f"error on corrupted images, times that of {against}",
+            "x",
+            _error_ratio(accuracy.get("corruption"), shipped, baseline),
+        ),
         ("max_p99_ms", "99th percentile of latency", "ms", _p99(engine["latency"])),
         ("max_size_bytes", "size of the engine", "bytes", (size, size, size)),
         ("min_speedup_dense", f"times faster than {against}", "x", _speedup(measurements, shipped, baseline)),
@@ -116,6 +122,14 @@ def _drop(accuracy: Mapping[str, Any] | None, shipped: str, baseline: str) -> _F
     gained = accuracy["difference"]
     # `0.0 -` and not `-`: nothing lost is 0, not -0.
     return 0.0 - 100 * gained["value"], 0.0 - 100 * gained["high"], 0.0 - 100 * gained["low"]
+
+
+def _error_ratio(corruption: Mapping[str, Any] | None, shipped: str, baseline: str) -> _Figure:
+    if not corruption:
+        return None
+    if shipped == baseline:
+        return 1.0, 1.0, 1.0
+    return _figure(corruption["error_ratio"]) if corruption["error_ratio"] else None
 
 
 def _speedup(measurements: Mapping[str, Any], shipped: str, than: str) -> _Figure:

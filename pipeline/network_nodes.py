@@ -29,6 +29,8 @@ def network_nodes(work: Work, model: dict[str, Any], data: dict[str, Any]) -> li
     nodes = [dense]
     if recipe.search:
         nodes.append(_search_node(work, learning))
+    if recipe.prune and recipe.prune.criterion == "learned":
+        nodes.append(_learn_node(work, learning))
     if recipe.prune:
         nodes += _schedule_nodes(work, learning)
     if recipe.model.onnx is None:
@@ -59,6 +61,18 @@ def _schedule_nodes(work: Work, learning: dict[str, Any]) -> list[Node]:
     return nodes
 
 
+def _learn_node(work: Work, learning: dict[str, Any]) -> Node:
+    recipe = work.recipe
+    assert recipe.prune is not None
+    config = learning | {
+        "prune": section_of(recipe.prune),
+        "channel_step": work.profile.pruning.channel_step,
+        "precision": recipe.quantize.precision,
+        "keep_order": list(recipe.prune.keep),
+    }
+    return make_node("scores", "learn", "learn:learn", ("dense",), config, (*TORCH, "safetensors"))
+
+
 def _prune_node(work: Work, learning: dict[str, Any], name: str, before: str, step: int) -> Node:
     recipe = work.recipe
     assert recipe.prune is not None
@@ -82,7 +96,8 @@ def _prune_node(work: Work, learning: dict[str, Any], name: str, before: str, st
             "quantize": quantize_section(recipe, "only_if_faster"),
         }
         libraries = (*ORT, "onnx", "onnxscript", "onnxsim", "torch")
-    needs = tuple(dict.fromkeys(("dense", before, *(("search",) if recipe.search else ()))))
+    learned = ("scores",) if recipe.prune.criterion == "learned" else ()
+    needs = tuple(dict.fromkeys(("dense", before, *(("search",) if recipe.search else ()), *learned)))
     if recipe.search:
         config["choose"] = recipe.search.choose
     return make_node(name, "prune", "prune:prune", needs, config, libraries)

@@ -1,1 +1,1 @@
-"""Attacks by gradients, and corruptions: what evaluation sets are crafted with."""
+"""Attacks by gradients: what adversarial evaluation sets are crafted with."""

@@ -20,12 +20,12 @@ from devices.errors import RecipeError
 from devices.files import write_atomic, write_json
 from devices.robustness import INDEX_FILE, LABELS_FILE, SetInfo, sets_index
 from devices.stage import Progress, StageResult
-from pipeline.attacks.corruptions import STRENGTHS, gaussian_blur, gaussian_noise
 from pipeline.attacks.ensemble import AttackName, Budget, budget_named, expanded, legs
 from pipeline.attacks.norms import Ball
 from pipeline.attacks.sanity import check_sanity
 from pipeline.attacks.victim import Found, Victim, batches, victim_of
 from pipeline.compute import deterministic
+from pipeline.corruptions.sets import corruption_sets
 from pipeline.recipe import RobustnessConfig
 from pipeline.tasks.base import Task
 from pipeline.tasks.builtin import Classification
@@ -79,14 +79,9 @@ def craft_sets(
                 done += 1
             metrics[f"{name}_sanity"] = check_sanity(victim, images_NCHW, labels, ball, seed)
     progress(done, total, "corruptions")
-    for strength in STRENGTHS:
-        for method, corrupted in (
-            ("gaussian_noise", gaussian_noise(images_NCHW, strength, seed)),
-            ("gaussian_blur", gaussian_blur(images_NCHW, strength)),
-        ):
-            info = SetInfo(name=f"{method}_{strength}", kind="corruption", method=method, strength=strength)
-            _save(folder, info.file, corrupted)
-            infos.append(info)
+    for info, corrupted in corruption_sets(config, images_NCHW, seed):
+        _save(folder, info.file, corrupted)
+        infos.append(info)
     _save(folder, LABELS_FILE, labels)
     write_json(folder / INDEX_FILE, sets_index(infos, task.scoring))
     return StageResult(SetsArtifact(folder), metrics)

@@ -44,7 +44,7 @@ def rank_groups(config: PruneConfig, pruning: Pruning) -> Ranking:
     if not grouping.groups:
         reasons = sorted({item.reason for item in grouping.left_out})
         raise ModelError("prune", f"nothing in this network can be pruned: {'; '.join(reasons)}", "Remove [prune]")
-    inputs = CriterionInputs(network, grouping.groups, pruning.batches, pruning.loss, pruning.seed)
+    inputs = CriterionInputs(network, grouping.groups, pruning.batches, pruning.loss, pruning.seed, pruning.learned)
     scores = score_groups(config.criterion, inputs)
     ranked = tuple(Ranked(group, values) for group, values in zip(grouping.groups, scores.values, strict=True))
     snapping = Snapping(
@@ -65,7 +65,7 @@ def prune_channels(config: PruneConfig, pruning: Pruning) -> Change:
     ranking = rank_groups(config, pruning)
     left_out = ranking.grouping.left_out
     try:
-        removed, told = _choose_at_a_step(config, pruning, ranking)
+        removed, told = choose_units(config, pruning, ranking)
     except RecipeError as error:
         left = "; ".join(f"{item.tensor}: {item.reason}" for item in left_out[:_SAID])
         what = f"{error.what}. Not pruned are {left}" if left else error.what
@@ -110,8 +110,12 @@ def _dense_widths(pruning: Pruning, groups: Sequence[Group]) -> dict[str, int]:
     return widths
 
 
-def _choose_at_a_step(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[list[Unit], dict[str, object]]:
-    """At the device's step, or the next finer one at which the target can be met; raises what the device's does."""
+def choose_units(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[list[Unit], dict[str, object]]:
+    """Units that go in this step, and what is told about the budget.
+
+    At the device's channel step, or the next finer one at which the target can be met. Raises `RecipeError`, the
+    device's, when there is none.
+    """
     refused: RecipeError | None = None
     step = pruning.channel_step
     while True:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from devices.errors import ModelError, RecipeError
-from pipeline.prune.criteria import hessian, l1, lamp, random, taylor
+from pipeline.prune.criteria import hessian, l1, lamp, learned, random, taylor
 from pipeline.prune.criteria.base import CriterionInputs
 from pipeline.prune.criteria.select import require_loss
 from pipeline.prune.network import copy_network, first_line, inference
@@ -168,11 +168,13 @@ def _score(inputs: CriterionInputs, criterion: str, weights: dict[str, torch.Ten
             scores = taylor.score_weights(inputs, require_loss(criterion, inputs))
         case "hessian":
             scores = hessian.score_weights(inputs, require_loss(criterion, inputs))
+        case "learned":
+            scores = learned.score_weights(inputs, weights)
         case "random":
             scores = {name: random.score_weights(name, weight, inputs.seed) for name, weight in weights.items()}
         case _:
             what = f"'{criterion}' does not rank single weights"
-            raise RecipeError("prune.criterion", what, "Use 'l1', 'lamp', 'taylor', 'hessian' or 'random'")
+            raise RecipeError("prune.criterion", what, "Use 'l1', 'lamp', 'taylor', 'hessian', 'learned' or 'random'")
     return {name: scores[name].cpu().masked_fill(weight.cpu() == 0, _TAKEN) for name, weight in weights.items()}
 
 

@@ -43,6 +43,8 @@ class Pruning:
     """Of a target in milliseconds."""
     widths: Mapping[str, float] | None = None
     """Share that each group keeps, by the group's name, where a search has chosen it."""
+    learned: Mapping[str, torch.Tensor] | None = None
+    """Scores by group or parameter, where a stage has learned them."""
 
     @property
     def whole(self) -> nn.Module:

@@ -31,6 +31,6 @@ def _masks(config: PruneConfig, pruning: Pruning) -> Masks:
     if config.granularity == "2:4":
         return mask_two_of_four(pruning.network, pruning.image_NCHW, config.ignore)
     assert config.target_sparsity is not None
-    inputs = CriterionInputs(pruning.network, (), pruning.batches, pruning.loss, pruning.seed)
+    inputs = CriterionInputs(pruning.network, (), pruning.batches, pruning.loss, pruning.seed, pruning.learned)
     sparsity = share_at(config, pruning.step) * config.target_sparsity
     return mask_weights(inputs, sparsity, config.criterion, config.scope, config.ignore)

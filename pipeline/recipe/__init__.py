@@ -96,6 +96,8 @@ class Recipe(Section):
             raise ValueError("[distill] is a part of recovery: add [finetune] or remove it")
         if self.search is not None and self.prune is None:
             raise ValueError("[search] looks for widths to prune to: add [prune] with a target, or remove it")
+        if self.search is not None and self.prune is not None and self.prune.criterion == "learned":
+            raise ValueError("prune.criterion 'learned' finds widths by itself: remove [search], or use another")
         return self
 
     @model_validator(mode="after")
@@ -110,6 +112,8 @@ class Recipe(Section):
             raise ValueError(f"{what}: use fgsm, pgd, apgd_ce or square")
         if self.robustness.queries and self.task.kind != "classification":
             raise ValueError("robustness.queries are guided by classes: they need task.kind = 'classification'")
+        if self.objective.kind == "trades" and self.task.kind not in ("classification", "segmentation"):
+            raise ValueError("objective.kind 'trades' compares logits of classes: use 'adversarial' for this task")
         moved = any(fit is not None and fit.augment == "crop_flip" for fit in (self.train, self.finetune))
         if moved and self.task.kind in ("custom", "detection"):
             what = "boxes" if self.task.kind == "detection" else "the targets of a custom task"

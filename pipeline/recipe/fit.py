@@ -26,14 +26,31 @@ class FitConfig(Section):
     """Keep an exponential moving average of the weights, this much of the old at each step, and end with it."""
     patience: Count | None = None
     """Stop after so many epochs without a better accuracy on the validation split, and end with the best weights."""
+    keep_best: bool = False
+    """End with the weights of the best validation epoch, and run all epochs: robust accuracy may fall again while the
+    clean one rises (Rice et al. 2020). `patience` keeps the best too."""
+    watch: Literal["objective", "robust"] = "objective"
+    """What validation images are judged by: as [objective] trains, attacked or clean; or `robust`, attacked by its PGD
+    whatever the loss, as in recovery without an adversary from a robust network."""
     validation_share: Share = 0.1
-    """Share of the training images set aside for `patience`, by the recipe's seed."""
+    """Share of the training images set aside for `patience` and `keep_best`, by the recipe's seed."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """`bf16`: mixed precision. `auto`: mixed where the hardware computes faster in it, a GPU, and fp32 elsewhere."""
     accelerator: Literal["cpu", "cuda", "auto"] = "auto"
     """Where it runs. `auto`: on a GPU where there is one."""
     devices: Count = 1
     """Processes, one a GPU or a share of the CPU; each takes an equal part of every batch."""
+
+    @property
+    def validates(self) -> bool:
+        """Whether images are set aside for validation."""
+        return self.patience is not None or self.keep_best
+
+    @model_validator(mode="after")
+    def _watched(self) -> FitConfig:
+        if self.watch == "robust" and not self.validates:
+            raise ValueError("watch = 'robust' needs validation: set keep_best = true, or patience")
+        return self
 
 
 class DistillConfig(Section):
@@ -49,10 +66,18 @@ class DistillConfig(Section):
     """Weight of the mean squared difference of features, as a share of the dense network's mean square, through a
     learned 1x1 map where widths differ."""
 
+    hsic_inputs: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of how much the modules of `features` depend on the image (HSIC, normalized 0 to 1): kept low."""
+    hsic_labels: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of how much they depend on the label: kept high. Both after PwoA (Jian et al. 2022), who
+    so recover a robust network from natural images alone."""
+
     @model_validator(mode="after")
     def _distinct(self) -> DistillConfig:
         if len(set(self.features)) != len(self.features):
             raise ValueError("distill.features names a pattern twice")
+        if (self.hsic_inputs or self.hsic_labels) and not self.features:
+            raise ValueError("distill.hsic_inputs and hsic_labels act on the modules of distill.features: name some")
         return self
 
 

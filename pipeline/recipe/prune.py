@@ -10,7 +10,7 @@ from pipeline.recipe.base import Count, Section, Share, Unit
 
 Granularity = Literal["channels", "weights", "2:4", "blocks"]
 Kind = Literal["channels", "neurons", "heads"]
-Criterion = Literal["l1", "l2", "bn_scale", "taylor", "hessian", "fpgm", "lamp", "activation", "random"]
+Criterion = Literal["l1", "l2", "bn_scale", "taylor", "hessian", "fpgm", "lamp", "activation", "learned", "random"]
 Scope = Literal["global", "local", "allocated"]
 LatencySource = Literal["auto", "measured", "table", "predicted"]
 
@@ -29,6 +29,15 @@ _TARGETS_OF: dict[str, tuple[str, ...]] = {
     "weights": ("target_sparsity",),
     "2:4": (),
 }
+
+
+class LearnedConfig(Section):
+    """Of criterion `learned`: the training of the scores, under the loss of [objective]."""
+
+    epochs: Count = 5
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    """Of scores whose mean is 1 at the start; falls to 0."""
 
 
 class PruneConfig(Section):
@@ -59,6 +68,8 @@ class PruneConfig(Section):
     criterion: Criterion = "l2"
     criterion_samples: Count = 512
     """Training images that a criterion which needs data looks at."""
+    learned: LearnedConfig = LearnedConfig()
+    """Of criterion `learned`, which trains a score for each channel or weight, the weights being frozen."""
     scope: Scope = "global"
     """`global`: all layers compete by score. `local`: every layer keeps the same share. `allocated`: each step goes
     where the least score is lost for what it saves."""
@@ -92,6 +103,16 @@ class PruneConfig(Section):
             raise ValueError(
                 "prune.criterion 'lamp' ranks single weights globally: granularity 'weights', scope 'global'"
             )
+        if self.criterion == "learned":
+            self._check_learned()
         if (self.schedule == "one_shot") != (self.steps == 1):
             raise ValueError("prune.steps is above 1 for schedules 'linear' and 'polynomial', and 1 for 'one_shot'")
         return self
+
+    def _check_learned(self) -> None:
+        if self.granularity not in ("channels", "weights"):
+            raise ValueError("prune.criterion 'learned' scores channels or weights: set granularity to one of these")
+        if self.schedule != "one_shot":
+            raise ValueError("prune.criterion 'learned' scores the dense network, for schedule 'one_shot'")
+        if self.target_latency_ms is not None:
+            raise ValueError("prune.criterion 'learned' allocates in every step, too often to measure: use target_macs")

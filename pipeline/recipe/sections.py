@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.recipe.base import Count, Section, Unit
+from pipeline.recipe.corruptions import Corruptions
 
 
 class ModelConfig(Section):
@@ -46,14 +47,26 @@ class DataConfig(Section):
 class ObjectiveConfig(Section):
     """The loss of training and of recovery after pruning."""
 
-    kind: Literal["plain", "adversarial"] = "plain"
-    """`plain`: cross-entropy. `adversarial`: cross-entropy on PGD examples (Madry et al. 2018, eq. 2.1)."""
+    kind: Literal["plain", "adversarial", "trades", "nfgsm"] = "plain"
+    """`plain`: cross-entropy. `adversarial`: cross-entropy on PGD examples (Madry et al. 2018, eq. 2.1). `trades`:
+    clean cross-entropy, and `beta` times the divergence of the answers within epsilon (Zhang et al. 2019, eq. 5).
+    `nfgsm`: cross-entropy on noise and one step of epsilon, not cut off (de Jorge et al. 2022, algorithm 1)."""
     epsilon: Unit = 0.1
-    """Largest change of a pixel (0 to 1) in adversarial training."""
+    """Largest change of a pixel (0 to 1) by the adversary."""
     steps: Count = 2
-    """Gradient steps per batch in adversarial training."""
+    """Gradient steps of PGD per batch: in training by `adversarial` and `trades`, and wherever images are attacked to
+    judge or to recalibrate by."""
     step_size: Unit = 0.08
-    """Change of a pixel per step in adversarial training."""
+    """Change of a pixel per step of PGD."""
+    beta: Annotated[float, Field(gt=0)] = 6.0
+    """Of `trades`: weight of the divergence."""
+    noise: Annotated[float, Field(gt=0)] = 2.0
+    """Of `nfgsm`: largest noise of a pixel, in epsilons."""
+
+    @property
+    def attacked(self) -> bool:
+        """Whether there is an adversary in training."""
+        return self.kind != "plain"
 
 
 class ExportConfig(Section):
@@ -160,6 +173,10 @@ class RobustnessConfig(Section):
     """Images that such an attack asks an engine about, by sample, at most."""
     query_samples: Count = 100
     """The first so many of the samples are attacked by queries."""
+    corruptions: Corruptions = ("gaussian_noise", "gaussian_blur")
+    """Each at five strengths: names, or `standard`, `edge` or `all` of them. They do not count in the worst case."""
+    corruption_samples: Count = 500
+    """Test images corrupted: the first so many of those attacked."""
 
     @model_validator(mode="after")
     def _distinct(self) -> RobustnessConfig:
@@ -198,6 +215,8 @@ class GateConfig(Section):
     """The same of robust accuracy."""
     min_robust_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
     """Percent of test images that the shipped engine must get right under every attack."""
+    max_corruption_error_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Mean error of the shipped engine on corrupted images, over that of the dense baseline."""
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
     max_size_bytes: Count | None = None
     """Size of the engine file."""

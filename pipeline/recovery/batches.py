@@ -34,7 +34,7 @@ def set_aside(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """
     count = len(split)
     if count < 2:
-        raise DataError("data: train", f"has {count} image, and patience sets some aside", "Give more, or no patience")
+        raise DataError("data: train", f"has {count} image, and validation sets some aside", "Give more images")
     wanted = min(max(1, round(count * share)), count - 1)
     order = np.random.default_rng(derived_seed(seed, _VALIDATION)).permutation(count)
     chosen, rest = np.sort(order[:wanted]), np.sort(order[wanted:])

@@ -15,6 +15,7 @@ from torch.nn import functional
 from devices.errors import ModelError, RecipeError
 from pipeline.prune.network import inference
 from pipeline.recipe import DistillConfig
+from pipeline.recovery.hsic import dependence
 
 _FEATURES = "distill.features"
 
@@ -66,11 +67,12 @@ class Distillation:
                 for module in training:
                     module.training = True
 
-    def loss(self, outputs: Any, hard: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    def loss(self, outputs: Any, hard: torch.Tensor, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """What is minimized, one number: the labels' loss, the teacher's answers and its features, weighted.
 
         `outputs` are the student's logits (N, classes, ...), `hard` the loss by the labels, `images` (N, C, H, W) what
-        the teacher sees. Raises `ModelError` for outputs that are no logits of the teacher's shape.
+        the teacher sees, `targets` the labels (N, ...). Raises `ModelError` for outputs that are no logits of the
+        teacher's shape.
         """
         with torch.no_grad():
             answers = self._teacher(images)
@@ -82,8 +84,31 @@ class Distillation:
         weight = self._config.weight
         total = (1 - weight) * hard + weight * softened_divergence(outputs, answers, self._config.temperature)
         if self._names:
+            total = total + self._bottleneck(images, targets)
             total = total + self._config.feature_weight * self._feature_distance()
+        for seen in self._seen.values():
+            seen.clear()
         return total
+
+    def _bottleneck(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean over the modules of what depends on the image less what depends on the label (Jian et al. 2022, PwoA).
+
+        Theirs is HSIC as it is, and summed over all layers; normalized, its weight means the same in every layer.
+        """
+        zero = torch.zeros((), device=images.device)
+        inputs, labels = self._config.hsic_inputs, self._config.hsic_labels
+        if not inputs and not labels:
+            return zero
+        if targets.ndim != 1 or targets.is_floating_point():
+            raise RecipeError("distill.hsic_labels", "needs one class an image as targets", "Set the weights to 0")
+        terms = []
+        for name in self._names:
+            ours, _ = self._pair(name)
+            term = inputs * dependence(images, ours.float()) if inputs else zero
+            if labels:
+                term = term - labels * dependence(functional.one_hot(targets).float(), ours.float())
+            terms.append(term)
+        return torch.stack(terms).mean()
 
     def _feature_distance(self) -> torch.Tensor:
         """Mean over the modules of the mean squared difference (Romero et al. 2015, eq. 3).
@@ -99,8 +124,6 @@ class Distillation:
                 # A linear map along the width is the 1x1 convolution of images (N, C, H, W).
                 ours = self.maps[str(index)](ours.movedim(axis, -1)).movedim(-1, axis)
             distances.append(functional.mse_loss(ours.float(), theirs) / self._scales[name])
-        for seen in self._seen.values():
-            seen.clear()
         return torch.stack(distances).mean()
 
     def _pair(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:

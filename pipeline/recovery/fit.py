@@ -49,8 +49,8 @@ def fit(
     """Train the network in place by SGD with Nesterov momentum; it ends on the CPU, in evaluation.
 
     Images are (N, C, H, W), targets (N, ...) of any task. `loss` is cross-entropy without another, `metric` the
-    accuracy that `patience` watches; `ignore_label` comes in where a mask (N, H, W) is shifted. Adversarial: every
-    batch is replaced by PGD examples crafted on the network as it is at that moment (Madry et al. 2018, eq. 2.1). With
+    accuracy that validation watches; `ignore_label` comes in where a mask (N, H, W) is shifted. With an adversary,
+    every batch is attacked on the network as it is at that moment (`pipeline.recovery.objective`). With
     `teacher` and `distill` it also follows the teacher. The zeros of `masked` parameters stay zeros. After a moving
     average or distillation, BatchNorm is for the caller to recalibrate.
 
@@ -67,7 +67,7 @@ def fit(
         raise ValueError("teacher and distill belong together")
     placement = place(config)
     machine = open_machine(placement)
-    train, validation = set_aside(split, config.validation_share, seed) if config.patience else (split, None)
+    train, validation = set_aside(split, config.validation_share, seed) if config.validates else (split, None)
     _check_shares(len(train), config, machine)
     held = (network,) if teacher is None else (network, teacher)
     task = Task(
@@ -140,6 +140,7 @@ def _run(
     return FitReport(
         loss_by_epoch=tuple(training.losses),
         validation_accuracy_by_epoch=tuple(training.accuracies),
+        clean_validation_accuracy_by_epoch=tuple(training.clean_accuracies),
         epochs_run=epoch,
         stopped_early=stopped and epoch < task.config.epochs,
         best_epoch=training.best_epoch,

@@ -35,15 +35,15 @@ def recalibrate(
     """Measure the running statistics of every BatchNorm anew, in place. Returns how many layers were measured.
 
     Each statistic becomes the plain mean of those of equal batches of a seeded choice of `config.samples` training
-    images (N, C, H, W), not augmented; the rest of the network stays in evaluation. Under the adversarial objective
-    the images are PGD examples that raise `loss`, crafted on the network as it was before. A network without running
-    statistics is not touched, nor is a layer that the network does not run. Raises `ModelError`, with the statistics
-    as they were, when the network fails or gives none that are finite.
+    images (N, C, H, W), not augmented; the rest of the network stays in evaluation. Where the objective has an
+    adversary, the images are PGD examples that raise `loss`, crafted on the network as it was before. A network without
+    running statistics is not touched, nor is a layer that the network does not run. Raises `ModelError`, with the
+    statistics as they were, when the network fails or gives none that are finite.
     """
     norms = [item for item in network.modules() if isinstance(item, _BatchNorm) and item.running_mean is not None]
     if not norms or not config.samples:
         return 0
-    attacked = copy_network(network).eval() if objective.kind == "adversarial" else None
+    attacked = copy_network(network).eval() if objective.attacked else None
     device = next(network.buffers()).device
     with deterministic(seed, threads, device.type == "cpu") as generator, _measuring(network, norms):
         for chosen in _equal_batches(seeded_choice(len(split), config.samples, seed), generator):

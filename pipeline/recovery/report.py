@@ -13,11 +13,13 @@ class FitReport:
     loss_by_epoch: tuple[float, ...]
     """Mean over the batches, distillation included."""
     validation_accuracy_by_epoch: tuple[float, ...]
-    """Share of validation images right, 0 to 1, under the objective; empty without `patience`."""
+    """Share of validation images right, 0 to 1, attacked where an adversary is watched; empty without validation."""
+    clean_validation_accuracy_by_epoch: tuple[float, ...]
+    """The same on clean images, where the other is on attacked ones; else empty."""
     epochs_run: int
     stopped_early: bool
     best_epoch: int | None
-    """Counted from 1: whose weights the network has; None without `patience`: those of the last."""
+    """Counted from 1: whose weights the network has; None without validation: those of the last."""
     resumed_from_epoch: int
     """Last epoch that a checkpoint spared this process; 0 when it began at the start. Decides nothing."""
     accelerator: str
@@ -35,5 +37,5 @@ class FitReport:
     @staticmethod
     def from_dict(raw: dict[str, Any]) -> FitReport:
         """Read back what `as_dict` gave."""
-        lists = ("loss_by_epoch", "validation_accuracy_by_epoch")
+        lists = ("loss_by_epoch", "validation_accuracy_by_epoch", "clean_validation_accuracy_by_epoch")
         return FitReport(**{**raw, **{name: tuple(raw[name]) for name in lists}})

@@ -21,7 +21,7 @@ from pipeline.recovery.batches import crop_flip, draw_moves
 from pipeline.recovery.checkpoints import Saved
 from pipeline.recovery.distill import Distillation
 from pipeline.recovery.machine import Machine
-from pipeline.recovery.objective import Loss, Metric, adversarial
+from pipeline.recovery.objective import Loss, Metric, adversarial, training_loss
 from pipeline.recovery.rates import rate_at
 from pipeline.recovery.weights import Average, Holes, all_tensors, copies, copy_into
 
@@ -41,6 +41,11 @@ class Task:
     loss: Loss
     metric: Metric
     ignore_label: int
+
+    @property
+    def watches_robust(self) -> bool:
+        """Whether validation images are attacked."""
+        return self.objective.attacked or self.config.watch == "robust"
 
 
 class Training:
@@ -65,6 +70,7 @@ class Training:
         self.best_epoch: int | None = None
         self.losses: list[float] = []
         self.accuracies: list[float] = []
+        self.clean_accuracies: list[float] = []
 
     def step(
         self, chosen: NDArray[np.int64], generator: torch.Generator, step: int, steps: int, moment: str
@@ -97,19 +103,21 @@ class Training:
     def validate(self, epoch: int) -> None:
         """Score the weights that would be kept on the validation images, and keep them if none were better.
 
-        Under the adversarial objective on adversarial images: clean accuracy keeps rising while the robust one falls
-        (Rice et al. 2020).
+        Where an adversary is watched, on adversarial images: clean accuracy, which is noted beside, keeps rising while
+        the robust one falls (Rice et al. 2020).
         """
         split = self._task.validation
         assert split is not None
         generator = torch.Generator().manual_seed(derived_seed(self._task.seed, _VALIDATION_NOISE))
-        scored = torch.zeros(2, dtype=torch.float64)
+        scored = torch.zeros(3, dtype=torch.float64)
         with self._average.in_place() if self._average else nullcontext(), inference(self.network):
             for start in range(0, len(split), self._task.config.batch_size):
                 chosen = np.arange(start, min(start + self._task.config.batch_size, len(split)))
                 scored += self._score(split, chosen, generator)
-        total, count = self._machine.sum(scored.float().to(self._machine.device)).tolist()
+        total, clean, count = self._machine.sum(scored.float().to(self._machine.device)).tolist()
         self.accuracies.append(total / count)
+        if self._task.watches_robust:
+            self.clean_accuracies.append(clean / count)
         if self.best_epoch is None or self.accuracies[-1] > max(self.accuracies[:-1]):
             self.best_epoch = epoch
             averaged = self._average.values if self._average else {}
@@ -141,7 +149,12 @@ class Training:
             **_prefixed("map", self._distillation.maps.state_dict() if self._distillation else {}),
         }
         weights = {name: tensor for name, tensor in tensors.items() if name in persistent}
-        history = {"losses": self.losses, "accuracies": self.accuracies, "best_epoch": self.best_epoch}
+        history = {
+            "losses": self.losses,
+            "accuracies": self.accuracies,
+            "clean_accuracies": self.clean_accuracies,
+            "best_epoch": self.best_epoch,
+        }
         return Saved(epoch, copies(weights), copies(training), history)
 
     def restore(self, saved: Saved) -> None:
@@ -159,6 +172,7 @@ class Training:
         self._best = dict(_without_prefix("best", saved.training))
         self.losses = list(saved.history["losses"])
         self.accuracies = list(saved.history["accuracies"])
+        self.clean_accuracies = list(saved.history["clean_accuracies"])
         self.best_epoch = saved.history["best_epoch"]
 
     def _batch(
@@ -177,7 +191,7 @@ class Training:
             moves = draw_moves(len(chosen), height, width, generator)
             images, targets = crop_flip(images, targets, moves[part], self._task.ignore_label)
         noise = None
-        if self._task.objective.kind == "adversarial":
+        if self._task.objective.attacked:
             noise = torch.rand((len(chosen), *images.shape[1:]), generator=generator)[part].to(device)
         return images.to(device), targets.to(device), noise, len(own) / len(chosen)
 
@@ -187,13 +201,10 @@ class Training:
         """Mean loss of this share times its weight, its gradients in the parameters."""
         try:
             with self._machine.precision():
-                shown = images
-                if noise is not None:
-                    shown = adversarial(self.network, images, targets, self._task.objective, self._task.loss, noise)
-                outputs = self.network(shown)
-                loss = self._task.loss(outputs, targets)
+                objective, hard = self._task.objective, self._task.loss
+                outputs, loss = training_loss(self.network, images, targets, objective, hard, noise)
                 if self._distillation:
-                    loss = self._distillation.loss(outputs, loss, images)
+                    loss = self._distillation.loss(outputs, loss, images, targets)
             loss = loss if weight == 1 else loss * weight
             loss.backward()  # type: ignore[no-untyped-call]
         except EspalierError:
@@ -208,30 +219,31 @@ class Training:
         return loss.detach()
 
     def _score(self, split: Split, chosen: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
-        """Sum of the scores of this process's share of a batch, and how many they are."""
+        """Of this process's share of a batch: sum of the scores, of those on clean images, and how many they are."""
         noise = torch.rand((len(chosen), *split.images.shape[1:]), generator=generator)
         part = self._machine.share(len(chosen))
         own, device = chosen[part], self._machine.device
         if not len(own):
-            return torch.zeros(2, dtype=torch.float64)
+            return torch.zeros(3, dtype=torch.float64)
         images, targets = torch.from_numpy(split.batch(own)), torch.from_numpy(split.labels[own])
         images, targets, noise = images.to(device), targets.to(device), noise[part].to(device)
         try:
             with self._machine.precision():
-                if self._task.objective.kind == "adversarial":
+                clean = score = float(self._task.metric(self.network(images.clone()), targets))
+                if self._task.watches_robust:
                     with torch.enable_grad():
                         images = adversarial(
                             self.network, images, targets, self._task.objective, self._task.loss, noise
                         )
-                score = float(self._task.metric(self.network(images), targets))
+                    score = float(self._task.metric(self.network(images), targets))
         except EspalierError:
             raise
         # A user's network or metric may raise anything.
         except Exception as cause:
             raise ModelError(
-                "training", f"the validation fails: {first_line(cause)}", "Mend the metric, or leave out patience"
+                "training", f"the validation fails: {first_line(cause)}", "Mend the metric, or set no validation"
             ) from cause
-        return torch.tensor([score * len(own), len(own)], dtype=torch.float64)
+        return torch.tensor([score * len(own), clean * len(own), len(own)], dtype=torch.float64)
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

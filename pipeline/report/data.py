@@ -73,6 +73,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "left_out": pruned["left_out"] if pruned else [],
         "pruning": {key: pruned.get(key) for key in _PRUNING_KEYS} if pruned else None,
         "steps": _steps(results),
+        "training": _training(results),
         "search": _search(inputs),
         "parity": [
             {"step": name} | stored.metrics["parity"] for name, stored in results.items() if "parity" in stored.metrics
@@ -136,6 +137,20 @@ def _steps(results: Mapping[str, Stored]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _training(results: Mapping[str, Stored]) -> list[dict[str, Any]]:
+    """Every fit that watched a validation part: accuracy by epoch, attacked where there is a clean one beside it."""
+    return [
+        {
+            "name": name,
+            "accuracy": stored.metrics["validation_accuracy_by_epoch"],
+            "clean": stored.metrics["clean_validation_accuracy_by_epoch"],
+            "best_epoch": stored.metrics["best_epoch"],
+        }
+        for name, stored in results.items()
+        if stored.metrics.get("validation_accuracy_by_epoch")
+    ]
 
 
 def _search(inputs: StepInputs) -> dict[str, Any] | None:

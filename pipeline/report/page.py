@@ -10,7 +10,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report import attack_words, comparison_view, device_view, record_view, robustness_view
+from pipeline.report import (
+    attack_words,
+    comparison_view,
+    corruption_view,
+    device_view,
+    record_view,
+    robustness_view,
+)
 from pipeline.report.comparison_plots import comparison_plots
 from pipeline.report.engine_style import key_mark
 from pipeline.report.figures import TIMES
@@ -21,6 +28,7 @@ from pipeline.report.pruning_view import pruning_sentences, step_rows
 from pipeline.report.queries_view import query_section
 from pipeline.report.search_view import search_section
 from pipeline.report.toml_text import toml_text
+from pipeline.report.validation_view import validation_rows
 from pipeline.report.verdict_view import title_of, verdict_view
 from pipeline.report.words import words_of
 from pipeline.summary import decision_lines, is_measured, prediction_notes
@@ -77,6 +85,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "accuracy_rows": robustness_view.accuracy_table(report),
         "queries": query_section(report),
         "corruption_rows": robustness_view.corruption_table(report),
+        "corruption": corruption_view.corruption_view(report),
         "images": [image for image in report["images"] if _is_picture(image)],
         "images_set": robustness_view.title_of_set(report, report["images"][0]["set"]) if report["images"] else "",
         "layers": layers,
@@ -86,6 +95,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         else None,
         "pruning": pruning_sentences(report),
         "steps": step_rows(report),
+        "validation": validation_rows(report),
         "search": search_section(report["search"], _command(report)) if report.get("search") else None,
         "more_layers": max(0, len(layers) - _LAYERS_SHOWN),
         "left_out": record_view.left_out(report),

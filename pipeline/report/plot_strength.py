@@ -27,6 +27,7 @@ from pipeline.report.words import words_of
 _HEIGHT = 230
 _PADDING = (26, 14, 44, 44)
 _APART = 9
+_PLOTTED = 4
 
 
 def accuracy_axis(intervals: Sequence[Mapping[str, Any]], about: int = 5) -> Axis:
@@ -49,11 +50,20 @@ def corruptions_of(engine: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any
     return {method: sorted(rows, key=lambda row: row["strength"] or 0) for method, rows in found.items()}
 
 
+def corrupted_samples(report: Mapping[str, Any]) -> int:
+    """How many images each corrupted set has; in reports of before, as many as the others."""
+    found = (engine.get("corruption") for engine in report["engines"])
+    return next((int(item["samples"]) for item in found if item), int(report["samples"]))
+
+
 def plot_strengths(report: Mapping[str, Any]) -> list[Plot]:
-    """One plot for each corruption, all with the same axis upwards."""
+    """One plot for each corruption, all with the same axis upwards; none of more corruptions than a table shows
+    better."""
     engines = report["engines"]
     curves = {engine["name"]: corruptions_of(engine) for engine in engines}
     methods = list(dict.fromkeys(method for found in curves.values() for method in found))
+    if len(methods) > _PLOTTED:
+        return []
     rows = [row for found in curves.values() for sets in found.values() for row in sets]
     upwards = accuracy_axis([*rows, *(engine["clean"] for engine in engines)])
     return [
@@ -74,13 +84,14 @@ def _plot(
         label(f"{words.noun}, %{from_what(upwards)}", 0, -10, dx=-_PADDING[3] + 2, class_="axis-title"),
     )
     said = []
+    samples = corrupted_samples(report)
     for index, engine in enumerate(report["engines"]):
         points = [(0, engine["clean"]), *((row["strength"] or 0, row) for row in curves[engine["name"]])]
         # Side by side, because equal figures would hide each other.
         apart = (index - (len(report["engines"]) - 1) / 2) * _APART
-        curve = _curve(points, engine_class(engine["name"]), across, upwards, report["samples"])
+        curve = _curve(points, engine_class(engine["name"]), across, upwards, samples)
         parts.append(element("g", *curve, transform=f"translate({apart:g} 0)"))
-        figures = [f"{strength}: {share(row['value'], report['samples'])}" for strength, row in points]
+        figures = [f"{strength}: {share(row['value'], samples)}" for strength, row in points]
         said.append(f"{engine['title']}, by strength (0 is clean): {', '.join(figures)}")
     described = f"{title}, {words.axis}, %. {'; '.join(said)}."
     return Plot(title, frame(described, _HEIGHT, _PADDING, *parts))

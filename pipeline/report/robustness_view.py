@@ -12,7 +12,7 @@ from pipeline.report.comparison_plots import accuracy_row
 from pipeline.report.comparison_view import WHOLE_SET, TableRow, accuracy_cell, table_engines
 from pipeline.report.figures import share
 from pipeline.report.plot_rows import Group, plot_rows
-from pipeline.report.plot_strength import accuracy_axis, from_what
+from pipeline.report.plot_strength import accuracy_axis, corrupted_samples, from_what
 from pipeline.report.svg import Plot
 from pipeline.report.words import words_of
 
@@ -73,13 +73,11 @@ def corruption_table(report: _Figures) -> list[TableRow]:
 def _set_rows(report: _Figures, kind: str) -> list[TableRow]:
     found = [{row["name"]: row for row in engine["sets"]} for engine in table_engines(report)]
     missing = Cell("not replayed")
+    samples = corrupted_samples(report) if kind == "corruption" else report["samples"]
     return [
         TableRow(
             set_title(row),
-            tuple(
-                accuracy_cell(sets[row["name"]], report["samples"]) if row["name"] in sets else missing
-                for sets in found
-            ),
+            tuple(accuracy_cell(sets[row["name"]], samples) if row["name"] in sets else missing for sets in found),
         )
         for row in _rows(report, kind)
     ]

@@ -12,6 +12,7 @@ from devices.stage import Metrics
 from pipeline.compute import deterministic
 from pipeline.latency_source.setting import MEASURED_FILE
 from pipeline.model import NetworkArtifact, load_plan
+from pipeline.prune.learned.stage import ScoresArtifact, read_scores
 from pipeline.prune.plan import PruningPlan
 from pipeline.prune.pruning import Pruning
 from pipeline.prune.stage import prune_network
@@ -49,6 +50,7 @@ def prune(inputs: StepInputs) -> Metrics:
         precision=recipe.quantize.precision,
         latency=latency,
         widths=chosen.keep if chosen else None,
+        learned=read_scores(ScoresArtifact(inputs.path("scores"))) if recipe.prune.criterion == "learned" else None,
     )
 
     def finish(network: nn.Module) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.latency_source.setting import LatencySetting
 from pipeline.prune.criteria.base import Loss
 from pipeline.prune.criteria.select import needs_data
 from pipeline.recipe import Recipe
-from pipeline.recovery.objective import adversarial
+from pipeline.recovery.objective import training_loss
 from pipeline.steps.conversion import conversion_config
 from pipeline.tasks.select import task_of
 from pipeline.work import StepInputs
@@ -39,10 +39,10 @@ def objective_loss(recipe: Recipe) -> Loss:
     task = task_of(recipe.task)
 
     def loss(network: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if recipe.objective.kind == "adversarial":
+        noise = None
+        if recipe.objective.attacked:
             noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(recipe.seed))
-            images = adversarial(network, images, targets, recipe.objective, task.loss, noise)
-        return task.loss(network(images), targets)
+        return training_loss(network, images, targets, recipe.objective, task.loss, noise)[1]
 
     return loss
 

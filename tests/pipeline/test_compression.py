@@ -214,3 +214,31 @@ def test_an_onnx_file_is_the_start(store: Path, tmp_path: Path) -> None:
     assert taken["imported dense"]["macs"] == metrics["pruned"]["macs_before"]
     graph = onnx.load(Path(taken["imported dense"]["folder"]) / "model.onnx").graph
     assert graph.input[0].name == INPUT_NAME
+
+
+def test_learned_scores_are_a_step_of_their_own_and_corruptions_reach_the_gate(store: Path) -> None:
+    settings = [
+        "prune.criterion='learned'",
+        "prune.learned.epochs=1",
+        "finetune={epochs=2, batch_size=128, learning_rate=0.05, keep_best=true}",
+        "robustness.corruptions=['fog', 'dead_pixels']",
+        "robustness.corruption_samples=20",
+        "gate.max_corruption_error_ratio=50",
+    ]
+    _, metrics = run(store, "learned", *settings)
+    assert metrics["scores"]["scores"] > 0
+    assert len(metrics["scores"]["loss_by_epoch"]) == 1
+    assert metrics["pruned"]["criterion"] == "learned"
+    assert len(metrics["recovered"]["validation_accuracy_by_epoch"]) == metrics["recovered"]["epochs_run"]
+    engines = metrics["replays"]["engines"]
+    assert all(engine["corruption"]["samples"] == 20 for engine in engines.values())
+    assert engines["dense-fp32"]["corruption"]["error_ratio"]["value"] == 1
+    assert [budget["name"] for budget in metrics["verdict"]["budgets"]].count("max_corruption_error_ratio") == 1
+    fog = (Path(metrics["sets"]["folder"]) / "fog_3.npy").stat().st_size
+    assert fog == 20 * 64 + 128
+    # Another recovery learns nothing anew.
+    more = [part for text in [*settings, "finetune.learning_rate=0.02"] for part in ("--set", text)]
+    asked = ["stages", str(RECIPE), "--device", "cpu", "--store", str(store), *more]
+    lines = drill.espalier(asked, cwd=store.parent).stdout.splitlines()
+    assert any("scores" in line and " stored " in line for line in lines)
+    assert any("recovered" in line and line.endswith("would run") for line in lines)

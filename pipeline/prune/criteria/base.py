@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,8 @@ class CriterionInputs:
     """Training images (N, C, H, W), 0 to 1, with their targets."""
     loss: Loss | None = None
     seed: int = 0
+    learned: Mapping[str, torch.Tensor] | None = None
+    """Scores that were learned: (width,) by the name of a group, or a parameter's shape by its name."""
 
 
 def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:

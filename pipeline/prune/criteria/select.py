@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from devices.errors import RecipeError
-from pipeline.prune.criteria import activation, bn_scale, fpgm, hessian, l1, l2, random, taylor
+from pipeline.prune.criteria import activation, bn_scale, fpgm, hessian, l1, l2, learned, random, taylor
 from pipeline.prune.criteria.base import CriterionInputs, Loss
 
 _GRADIENTS = ("taylor", "hessian")
@@ -21,7 +21,7 @@ class Scores:
 
     values: tuple[NDArray[np.float64], ...]
     """(width,) for each group, divided by the group's mean, because layers differ in scale (Fang et al. 2023, section
-    3.3): one threshold holds for all groups."""
+    3.3): one threshold holds for all groups. Learned scores are not divided."""
     fallback: tuple[str, ...]
     """Names of groups that the criterion does not apply to; within them l2 ranks."""
 
@@ -37,6 +37,9 @@ def score_groups(criterion: str, inputs: CriterionInputs) -> Scores:
     Raises `RecipeError` naming `prune.criterion` when it needs images or a loss and has none, or ranks no units;
     `ModelError` when the network fails on the images.
     """
+    if criterion == "learned":
+        # As they are: what they are worth from layer to layer was learned too.
+        return Scores(tuple(learned.score_units(inputs)), ())
     raw = _score(criterion, inputs)
     without = [number for number, values in enumerate(raw) if values is None]
     groups = tuple(inputs.groups[number] for number in without)

@@ -104,7 +104,7 @@ def test_the_loss_is_the_weighted_sum() -> None:
     distillation = Distillation(student, teacher, config, images)
     with distillation.watching(student), torch.no_grad():
         outputs = student(images)
-        found = distillation.loss(outputs, torch.tensor(7.0), images)
+        found = distillation.loss(outputs, torch.tensor(7.0), images, torch.zeros(8, dtype=torch.long))
     with torch.no_grad():
         answers = teacher(images)
         ours, theirs = student.get_submodule("stem")(images), teacher.get_submodule("stem")(images)

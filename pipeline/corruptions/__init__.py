@@ -1,0 +1,1 @@
+"""Corruptions of images as cameras and weather make them, at five strengths: what evaluation sets are made with."""

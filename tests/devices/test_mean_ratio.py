@@ -1,0 +1,40 @@
+"""The ratio of paired means: its interval, by simulation and at its edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from devices.statistics import paired_mean_ratio
+
+
+def test_the_interval_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(300):
+        # Both err on hard images: 0.3 of the time and 0.2 on average.
+        hard = rng.random(150)
+        ours, theirs = (rng.random(150) < 0.6 * hard).astype(float), (rng.random(150) < 0.4 * hard).astype(float)
+        found = paired_mean_ratio(ours, theirs, resamples=400)
+        assert found is not None
+        assert found.low <= found.value <= found.high
+        covered.append(found.low <= 1.5 <= found.high)
+    # The nominal 95 % within three standard errors; the two added samples pull towards 1.
+    assert 0.91 <= np.mean(covered) <= 0.99
+
+
+def test_equal_errors_have_a_ratio_of_1_and_an_interval_with_a_width() -> None:
+    errors = np.repeat([0.0, 1.0], [80, 20])
+    found = paired_mean_ratio(errors, errors)
+    assert found is not None
+    assert found.value == 1
+    assert found.low < 0.95
+    assert found.high > 1.05
+
+
+def test_without_errors_of_the_baseline_there_is_no_ratio() -> None:
+    assert paired_mean_ratio(np.ones(9), np.zeros(9)) is None
+    # One error among few samples: resamples without any are common, and the ratio has no upper bound.
+    assert paired_mean_ratio(np.ones(3), np.array([0.0, 0.0, 1e-9]), resamples=500) is None
+    with pytest.raises(ValueError, match="paired samples"):
+        paired_mean_ratio(np.ones(3), np.ones(2))
