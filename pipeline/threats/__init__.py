@@ -1,0 +1,1 @@
+"""Threats other than small changes of an image: backdoors planted for tests, scanned for, and removed by pruning."""

@@ -1,0 +1,1 @@
+"""Backdoors planted on purpose: triggers, poisoned training images, victims, and how often an attack succeeds."""

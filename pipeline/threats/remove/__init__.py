@@ -1,0 +1,1 @@
+"""Backdoors removed by pruning, with thresholds from clean images alone."""

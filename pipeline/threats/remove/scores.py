@@ -1,0 +1,133 @@
+"""Which units carry a backdoor: three answers from a few clean images. The lowest score goes first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pipeline.prune.criteria.base import CriterionInputs
+from pipeline.prune.criteria.select import score_groups
+from pipeline.prune.groups import Group
+from pipeline.prune.network import copy_network
+from pipeline.threats.remove.masking import NeuronMasks, neurons_of
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clean:
+    """Clean images (N, C, H, W), 0 to 1, and their labels."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def batches(self, generator: torch.Generator) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """All of them once, shuffled."""
+        order = torch.randperm(len(self.labels), generator=generator)
+        return [
+            (self.images[order[at : at + _BATCH]], self.labels[order[at : at + _BATCH]])
+            for at in range(0, len(order), _BATCH)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnpConfig:
+    """Adversarial neuron pruning; the numbers are the paper's, but for steps and rate, which suit few images."""
+
+    epsilon: float = 0.4
+    """Largest relative change of a unit's weight and of its bias."""
+    alpha: float = 0.2
+    """Weight of the loss without perturbation."""
+    rate: float = 0.2
+    epochs: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RnpConfig:
+    """Reconstructive neuron pruning."""
+
+    unlearn_rate: float = 0.01
+    unlearn_accuracy: float = 0.2
+    """Unlearning ends when this share of the clean images is right, or less."""
+    unlearn_epochs: int = 60
+    recover_rate: float = 0.2
+    recover_epochs: int = 60
+    decay: float = 0.01
+    """Pull of every mask to 0, times its sum over units."""
+
+
+def dormant_scores(network: nn.Module, groups: tuple[Group, ...], clean: Clean) -> torch.Tensor:
+    """Mean activation on clean images, by the group's mean (Liu et al. 2018, section 4.2): (neurons,)."""
+    inputs = CriterionInputs(network, groups, ((clean.images, clean.labels),))
+    return torch.cat([torch.from_numpy(values) for values in score_groups("activation", inputs).values])
+
+
+def anp_scores(
+    network: nn.Module, groups: tuple[Group, ...], clean: Clean, config: AnpConfig, generator: torch.Generator
+) -> torch.Tensor:
+    """Masks that withstand adversarial changes of units (Wu & Wang 2021, eq. 3 to 5): (neurons,), 0 to 1.
+
+    Each step finds changes d of weights and x of biases within epsilon that raise the loss, by one sign step from a
+    random start, then lowers alpha loss(m) + (1 - alpha) loss(m + d, 1 + x) by the masks m.
+    """
+    frozen = copy_network(network).eval().requires_grad_(False)
+    masks = NeuronMasks(frozen, neurons_of(frozen, groups))
+    factors = torch.ones(len(masks.neurons), requires_grad=True)
+    optimizer = torch.optim.SGD([factors], lr=config.rate, momentum=0.9)
+    for _ in range(config.epochs):
+        for images, labels in clean.batches(generator):
+            start = config.epsilon * (2 * torch.rand((2, len(masks.neurons)), generator=generator) - 1)
+            change = start.requires_grad_()
+            with masks.applied(factors.detach() + change[0], 1 + change[1]):
+                loss = functional.cross_entropy(frozen(images), labels)
+            (gradient,) = torch.autograd.grad(loss, change)
+            worst = (change.detach() + config.epsilon * gradient.sign()).clamp(-config.epsilon, config.epsilon)
+            with masks.applied(factors + worst[0], 1 + worst[1]):
+                robust = functional.cross_entropy(frozen(images), labels)
+            with masks.applied(factors, torch.ones(len(masks.neurons))):
+                natural = functional.cross_entropy(frozen(images), labels)
+            optimizer.zero_grad()
+            (config.alpha * natural + (1 - config.alpha) * robust).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            with torch.no_grad():
+                factors.clamp_(0, 1)
+    return factors.detach()
+
+
+def rnp_scores(
+    network: nn.Module, groups: tuple[Group, ...], clean: Clean, config: RnpConfig, generator: torch.Generator
+) -> torch.Tensor:
+    """Masks that bring clean answers back after they were unlearned (Li et al. 2023, eq. 3 and 4): (neurons,), 0 to 1.
+
+    Weights climb the loss of clean images until few are right; then masks alone descend it. Units that stay low are
+    those that clean answers do without.
+    """
+    unlearned = copy_network(network).eval()
+    optimizer = torch.optim.SGD(unlearned.parameters(), lr=config.unlearn_rate, momentum=0.9)
+    for _ in range(config.unlearn_epochs):
+        for images, labels in clean.batches(generator):
+            optimizer.zero_grad()
+            (-functional.cross_entropy(unlearned(images), labels)).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(unlearned.parameters(), 1.0)
+            optimizer.step()
+        with torch.no_grad():
+            right = (unlearned(clean.images).argmax(dim=1) == clean.labels).float().mean()
+        if float(right) <= config.unlearn_accuracy:
+            break
+    unlearned.requires_grad_(False)
+    masks = NeuronMasks(unlearned, neurons_of(unlearned, groups))
+    factors = torch.ones(len(masks.neurons), requires_grad=True)
+    climber = torch.optim.SGD([factors], lr=config.recover_rate, momentum=0.9)
+    for _ in range(config.recover_epochs):
+        for images, labels in clean.batches(generator):
+            with masks.applied(factors):
+                loss = functional.cross_entropy(unlearned(images), labels) + config.decay * factors.sum()
+            climber.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            climber.step()
+            with torch.no_grad():
+                factors.clamp_(0, 1)
+    return factors.detach()

@@ -1,0 +1,106 @@
+"""Trigger inversion: the smallest patch that turns clean images into each class (Wang et al. 2019, Neural Cleanse)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from devices.errors import ModelError
+from pipeline.prune.network import copy_network, first_line
+
+# Neural Cleanse's own: the cost rises by half after so many good steps, and falls faster after as many bad ones.
+_PATIENCE = 3
+_UP = 1.5
+_DOWN = 1.5**1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionConfig:
+    """How triggers are looked for."""
+
+    steps: int = 150
+    rate: float = 0.1
+    """Of Adam."""
+    goal: float = 0.95
+    """Share of images that a patch has to turn into its class to count."""
+    first_cost: float = 0.01
+    """Of a pixel of the mask, beside the cross-entropy; it is adapted."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """The smallest patch found for each class."""
+
+    norms_px: torch.Tensor
+    """Sum of each mask, (classes,), in pixels; all of the image's where no patch reached the goal."""
+    masks_KHW: torch.Tensor
+    patterns_KCHW: torch.Tensor
+
+
+def invert(network: nn.Module, images_NCHW: torch.Tensor, classes: int, config: InversionConfig) -> Inversion:
+    """Minimize, for all classes side by side, cross-entropy plus cost times the mask's sum (eq. 3 of the paper).
+
+    x' = (1 - mask) x + mask pattern, both through a sigmoid. The network needs gradients by its input and is not
+    changed. Raises `ModelError` when it has none, or does not run.
+    """
+    fixed = copy_network(network).eval().requires_grad_(False)
+    count, channels, height, width = images_NCHW.shape
+    generator = torch.Generator().manual_seed(config.seed)
+    mask = torch.zeros(classes, 1, 1, height, width, requires_grad=True)
+    pattern = (0.1 * torch.randn(classes, 1, channels, height, width, generator=generator)).requires_grad_()
+    optimizer = torch.optim.Adam([mask, pattern], lr=config.rate, betas=(0.5, 0.9))
+    targets = torch.arange(classes).repeat_interleave(count)
+    found = _Best(classes, (channels, height, width))
+    costs = _Costs(classes, config.first_cost)
+    for _ in range(config.steps):
+        masks, patterns = torch.sigmoid(mask), torch.sigmoid(pattern)
+        shown = (1 - masks) * images_NCHW[None] + masks * patterns
+        norms = masks.sum(dim=(1, 2, 3, 4))
+        try:
+            logits = fixed(shown.flatten(0, 1))
+            losses = functional.cross_entropy(logits, targets, reduction="none").view(classes, count).mean(dim=1)
+            optimizer.zero_grad()
+            (losses + costs.values * norms).sum().backward()  # type: ignore[no-untyped-call]
+        # A user's network may raise anything.
+        except Exception as cause:
+            what = f"cannot be scanned by gradients: {first_line(cause)}"
+            raise ModelError("model", what, "Scan a network of torch operations that returns logits") from cause
+        reached = (logits.argmax(dim=1) == targets).view(classes, count).float().mean(dim=1) >= config.goal
+        found.keep(reached, norms.detach(), masks.detach()[:, 0, 0], patterns.detach()[:, 0])
+        costs.adapt(reached)
+        optimizer.step()
+    return Inversion(found.norms, found.masks, found.patterns)
+
+
+class _Best:
+    """Of each class, the smallest patch that reached the goal."""
+
+    def __init__(self, classes: int, shape: tuple[int, int, int]) -> None:
+        self.norms = torch.full((classes,), float(shape[1] * shape[2]))
+        self.masks = torch.ones(classes, *shape[1:])
+        self.patterns = torch.zeros(classes, *shape)
+
+    def keep(self, reached: torch.Tensor, norms: torch.Tensor, masks: torch.Tensor, patterns: torch.Tensor) -> None:
+        better = reached & (norms < self.norms)
+        self.norms = torch.where(better, norms, self.norms)
+        self.masks[better], self.patterns[better] = masks[better], patterns[better]
+
+
+class _Costs:
+    """The cost of a mask's pixel, adapted class by class."""
+
+    def __init__(self, classes: int, first: float) -> None:
+        self.values = torch.full((classes,), first)
+        self._good = torch.zeros(classes)
+        self._bad = torch.zeros(classes)
+
+    def adapt(self, reached: torch.Tensor) -> None:
+        self._good = torch.where(reached, self._good + 1, 0)
+        self._bad = torch.where(reached, 0, self._bad + 1)
+        up, down = self._good >= _PATIENCE, self._bad >= _PATIENCE
+        self.values = torch.where(up, self.values * _UP, torch.where(down, self.values / _DOWN, self.values))
+        self._good[up], self._bad[down] = 0, 0

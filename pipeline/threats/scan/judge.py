@@ -1,0 +1,131 @@
+"""From what was measured to findings."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from devices.statistics import paired_difference
+from pipeline.prune.network import inference
+from pipeline.threats.scan.findings import Finding
+from pipeline.threats.scan.look import CleanImages, Look, References, turned
+from pipeline.threats.scan.outlier import LEAST_CLASSES, lowest_outlier, mad_false_alarm_rate, mad_index
+
+LEAST_REFERENCES = 3
+# A trigger that works on one network and on the one before nearly as well was there before.
+_LEAST_GAP = 0.1
+_TOO_FEW = f"fewer than {LEAST_CLASSES} classes cannot show an outlier"
+
+
+def judge_inversion(
+    name: str, look: Look, references: References | None, class_names: tuple[str, ...], rate: float
+) -> Finding:
+    """Is the smallest trigger of one class far smaller than those of the others?
+
+    With references, each class is compared with its own trigger on clean networks: some classes are near to all
+    others by nature. Neural Cleanse's own index is told beside it.
+    """
+    assert look.inversion is not None
+    norms = look.log_norms
+    known = references is not None and len(references.log_norms) > 0
+    expected = references.log_norms.mean(axis=0) if references is not None and known else 0.0
+    outlier = lowest_outlier(norms - expected, rate)
+    detail = {
+        "norms_px": [float(value) for value in look.inversion.norms_px],
+        "mad_index": mad_index(norms),
+        "mad_false_alarm_rate_above_2": mad_false_alarm_rate(len(norms)),
+        "references": len(references.log_norms) if references is not None else 0,
+    }
+    usual = " than on clean references" if known else ""
+    return Finding(
+        method="inversion",
+        network=name,
+        statistic=f"how much smaller one class' trigger is than the others'{usual}, in their deviations,",
+        value=outlier.score if outlier else 0.0,
+        threshold=outlier.threshold if outlier else None,
+        false_alarm_rate=rate if outlier else None,
+        assumes="log sizes of a clean network's triggers are normal and alike" if outlier else _TOO_FEW,
+        class_name=class_names[outlier.index] if outlier else None,
+        sign=outlier.found if outlier else False,
+        detail=detail | ({"p_value": outlier.p_value} if outlier else {}),
+    )
+
+
+def judge_sensitivity(
+    name: str, look: Look, references: References | None, class_names: tuple[str, ...], rate: float
+) -> Finding:
+    """Do clean images suffer more from changed neurons than on clean networks? Told only, without three of them."""
+    from scipy.stats import t
+
+    assert look.sensitivity is not None
+    felt, value = look.sensitivity, float(np.log(max(look.sensitivity.loss, 1e-12)))
+    known = references.log_losses if references is not None else np.zeros(0)
+    judged = len(known) >= LEAST_REFERENCES
+    limit = None
+    if judged:
+        # The prediction interval of one more draw.
+        spread = float(known.std(ddof=1)) * np.sqrt(1 + 1 / len(known))
+        limit = float(known.mean() + t.isf(rate, len(known) - 1) * spread)
+    few = f"without {LEAST_REFERENCES} clean references nobody knows what is usual (threats.references)"
+    return Finding(
+        method="sensitivity",
+        network=name,
+        statistic="log loss of clean images under changed neurons",
+        value=value,
+        threshold=limit,
+        false_alarm_rate=rate if judged else None,
+        assumes="clean networks are as the references, normal" if judged else few,
+        class_name=class_names[felt.into],
+        sign=limit is not None and value > limit,
+        detail={"loss": felt.loss, "share_into_class": felt.share, "references": len(known)},
+    )
+
+
+def judge_stages(
+    name: str,
+    look: Look,
+    network: nn.Module,
+    before: tuple[str, nn.Module],
+    clean: CleanImages,
+    rate: float,
+) -> Finding:
+    """Does a trigger of one class work that did not work on the network before?
+
+    Each class' trigger, found on this network, is shown to both. A backdoor that a stage woke turns images on this one
+    alone. A sign needs both: one class' gap far above the others', and the low end of its 95 % interval above a tenth.
+    """
+    assert look.inversion is not None
+    older_name, older = before
+    now, then = turned(network, clean, look.inversion), turned(older, clean, look.inversion)
+    gaps = now.mean(axis=1) - then.mean(axis=1)
+    outlier = lowest_outlier(-gaps, rate)
+    worst = int(gaps.argmax())
+    interval = paired_difference(then[worst], now[worst])
+    flips = _flips(older, network, clean)
+    return Finding(
+        method="stages",
+        network=name,
+        statistic=f"how much better one class' trigger works than on {older_name}, in deviations of the others,",
+        value=outlier.score if outlier else 0.0,
+        threshold=outlier.threshold if outlier else None,
+        false_alarm_rate=rate if outlier else None,
+        assumes="what a stage changes is normal and alike in all classes" if outlier else _TOO_FEW,
+        class_name=clean.class_names[worst],
+        sign=bool(outlier and outlier.found and interval.low > _LEAST_GAP),
+        detail={
+            "before": older_name,
+            "gap": interval.as_dict(),
+            "gaps": [float(gap) for gap in gaps],
+            "clean_answers_changed": int(flips.sum()),
+            "clean_answers_changed_into": [int(count) for count in flips],
+        },
+    )
+
+
+def _flips(older: nn.Module, network: nn.Module, clean: CleanImages) -> NDArray[np.int64]:
+    """Clean images whose answer the stage changed, by the class that they now get, (classes,)."""
+    with inference(older), inference(network):
+        then, now = older(clean.images).argmax(dim=1), network(clean.images).argmax(dim=1)
+    return np.asarray(torch.bincount(now[now != then], minlength=len(clean.class_names)).numpy())

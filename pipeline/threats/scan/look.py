@@ -1,0 +1,80 @@
+"""What the methods measure on one network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.prune.network import inference
+from pipeline.recipe.threats import ThreatsConfig
+from pipeline.threats.scan.inversion import Inversion, InversionConfig, invert
+from pipeline.threats.scan.sensitivity import Sensitivity, SensitivityConfig, sensitivity
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanImages:
+    """Held-out images that carry no trigger, with their labels and classes."""
+
+    images: torch.Tensor
+    """(N, C, H, W), 0 to 1."""
+    labels: torch.Tensor
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """Measured on one network; None for a method that was not asked."""
+
+    inversion: Inversion | None
+    sensitivity: Sensitivity | None
+
+    @property
+    def log_norms(self) -> NDArray[np.float64]:
+        """Logarithm of each class' smallest mask in pixels, (classes,)."""
+        assert self.inversion is not None
+        return np.asarray(self.inversion.norms_px.double().clamp(min=1e-6).log().numpy())
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """The same on clean networks."""
+
+    log_norms: NDArray[np.float64]
+    """(networks, classes)."""
+    log_losses: NDArray[np.float64]
+    """(networks,): loss under changed neurons."""
+
+    @staticmethod
+    def of(looks: Sequence[Look]) -> References:
+        """Gathered from looks that had both methods."""
+        losses = [look.sensitivity.loss for look in looks if look.sensitivity is not None]
+        norms = [look.log_norms for look in looks if look.inversion is not None]
+        return References(log_norms=np.array(norms), log_losses=np.log(np.maximum(losses, 1e-12)))
+
+
+def look_at(network: nn.Module, clean: CleanImages, config: ThreatsConfig, seed: int) -> Look:
+    """Measure what the recipe asks for. The network is not changed. Raises `ModelError` when it has no gradients."""
+    found = None
+    if "inversion" in config.scan:
+        wanted = InversionConfig(steps=config.inversion_steps, seed=seed)
+        found = invert(network, clean.images, len(clean.class_names), wanted)
+    felt = None
+    if "sensitivity" in config.scan:
+        felt = sensitivity(network, clean.images, clean.labels, SensitivityConfig())
+    return Look(inversion=found, sensitivity=felt)
+
+
+def turned(network: nn.Module, clean: CleanImages, inversion: Inversion) -> NDArray[np.bool_]:
+    """Which images each class' trigger turns into that class, (classes, N)."""
+    rows = []
+    with inference(network):
+        for index in range(len(clean.class_names)):
+            mask = inversion.masks_KHW[index]
+            shown = (1 - mask) * clean.images + mask * inversion.patterns_KCHW[index]
+            rows.append((network(shown).argmax(dim=1) == index).numpy())
+    return np.array(rows)
