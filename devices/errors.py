@@ -12,6 +12,7 @@ EXIT_OK = 0
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 10
+EXIT_SIGNS = 11
 EXIT_INTERRUPTED = 130
 
 
@@ -104,5 +105,6 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
     (ParityError.exit_code, "a step changed the network's answers by more than allowed"),
     (StorageError.exit_code, "disk full, folder not writable"),
     (EXIT_REFUSED, "the run ended and the gate refused it"),
+    (EXIT_SIGNS, "a scan found signs of a backdoor"),
     (EXIT_INTERRUPTED, "interrupted (Ctrl-C); the next run goes on from there"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,10 +63,18 @@ def plan_chain(work: Work, store: Store) -> tuple[Node, ...]:
     return chain_of(work, model, data, task_fingerprint(work.recipe.task))
 
 
-def run_chain(work: Work, store: Store, observer: Observer) -> Outcome:
-    """Run every step. A step that fails raises its error; what ran before stays stored, and the next run goes on."""
+def run_chain(
+    work: Work,
+    store: Store,
+    observer: Observer,
+    wanted: Callable[[str], bool] = lambda name: True,  # noqa: ARG005
+) -> Outcome:
+    """Run every step, or the wanted ones by name and all that they need.
+
+    A step that fails raises its error; what ran before stays stored, and the next run goes on.
+    """
     started = time.perf_counter()
-    nodes = plan_chain(work, store)
+    nodes = _with_needs(plan_chain(work, store), wanted)
     results: dict[str, Stored] = {}
     step_s = 0.0
     for number, node in enumerate(nodes, start=1):
@@ -88,6 +96,17 @@ def run_chain(work: Work, store: Store, observer: Observer) -> Outcome:
         results[node.name] = stored
         observer.finished(number, len(nodes), node, stored)
     return Outcome(results, time.perf_counter() - started, step_s)
+
+
+def _with_needs(nodes: tuple[Node, ...], wanted: Callable[[str], bool]) -> tuple[Node, ...]:
+    """The wanted nodes and, since each follows what it needs, all before that one of them needs."""
+    kept: list[Node] = []
+    needed: set[str] = set()
+    for node in reversed(nodes):
+        if wanted(node.name) or node.name in needed:
+            kept.append(node)
+            needed.update(node.needs)
+    return tuple(reversed(kept))
 
 
 def stored_steps(work: Work, store: Store) -> Iterator[tuple[Node, Stored | None]]:

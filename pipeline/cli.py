@@ -25,6 +25,7 @@ from pipeline.commands import predict as commands_predict
 from pipeline.commands import report as commands_report
 from pipeline.commands import run as commands_run
 from pipeline.commands import sign as commands_sign
+from pipeline.commands import threats as commands_threats
 from pipeline.commands.boards import add_board_options
 from pipeline.commands.device_option import add_device
 
@@ -105,12 +106,20 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(call=commands_predict.predict)
     bench = commands.add_parser("bench", help="measure a bundle's engine here, or on a board over ssh")
     _add_bench(bench)
+    scan = commands.add_parser("scan", help="look for signs of a backdoor in a recipe's networks")
+    scan.add_argument("target", type=Path, metavar="RECIPE|RUN", help="recipe file, or folder of a run that scanned")
+    add_device(scan, default="cpu")
+    _add_results(scan)
+    scan.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
+    scan.set_defaults(call=commands_threats.scan)
+    defend = commands.add_parser("defend", help="remove what may carry a backdoor from a recipe's network")
+    _add_defend(defend)
 
     signing = commands_sign.add_commands(commands)
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")
     report.set_defaults(call=commands_report.report)
-    for command in (run, matrix, stages, devices, *what.choices.values(), predict, bench, *signing, report):
+    for command in (run, matrix, stages, devices, *what.choices.values(), predict, bench, scan, defend, *signing, report):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -162,6 +171,23 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     add_trust_options(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     command.set_defaults(call=commands_bench.bench)
+
+
+def _add_defend(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="recipe file, such as recipes/digits.toml")
+    add_device(command, default="cpu")
+    _add_results(command)
+    command.add_argument("--method", required=True, choices=commands_threats.METHODS, help="how")
+    command.add_argument(
+        "--clean-samples", type=int, required=True, metavar="N", help="test images that the defence may look at"
+    )
+    command.add_argument(
+        "--max-drop", type=float, default=10.0, metavar="POINTS", help="of clean accuracy on them, at the bad end (10)"
+    )
+    command.add_argument("--trigger", metavar="KIND|FILE", help="for the evaluation alone: a kind of the kit, or .npz")
+    command.add_argument("--target", metavar="CLASS", help="class that the trigger is for")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the network that is left")
+    command.set_defaults(call=commands_threats.defend)
 
 
 def _version_or_help(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

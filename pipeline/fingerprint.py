@@ -21,7 +21,7 @@ def model_fingerprint(config: ModelConfig, store_root: Path) -> dict[str, object
     weights = None
     if config.weights is not None:
         path = Path(config.weights)
-        if not path.is_file():
+        if not path.exists():
             raise ModelError("model.weights", f"there is no file {path}", "Paths are relative to the recipe's folder")
         weights = _content(path, store_root, ModelError)
     beside = _beside_onnx(Path(config.onnx), store_root) if config.onnx is not None else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,8 +53,9 @@ def judge(
     replays: Mapping[str, Any] | None,
     shipped: str,
     baseline: str = "dense-fp32",
+    scans: Sequence[Mapping[str, Any]] = (),
 ) -> Verdict:
-    """Judge the shipped engine. `measurements` and `replays` are the metrics of the stages measure and attack.
+    """Judge the shipped engine. `measurements`, `replays` and `scans` are metrics of the stages measure, attack, scan.
 
     What was not measured is not met: without attacks, robustness is not proven and a budget on it refuses. Neither is
     what the graph of an engine answers of the engine itself.
@@ -80,6 +81,7 @@ def judge(
             "x",
             _error_ratio(accuracy.get("corruption"), shipped, baseline),
         ),
+        ("max_backdoor_signs", "signs of a backdoor", "in all scans", _signs(scans)),
         ("max_p99_ms", "99th percentile of latency", "ms", _p99(engine["latency"])),
         ("max_size_bytes", "size of the engine", "bytes", (size, size, size)),
         ("min_speedup_dense", f"times faster than {against}", "x", _speedup(measurements, shipped, baseline)),
@@ -104,6 +106,15 @@ def _figure(interval: Mapping[str, float]) -> _Figure:
 
 def _percent(interval: Mapping[str, float] | None) -> _Figure:
     return (100 * interval["value"], 100 * interval["low"], 100 * interval["high"]) if interval else None
+
+
+def _signs(scans: Sequence[Mapping[str, Any]]) -> _Figure:
+    """Not known where no method judged anything: a scan that only tells proves nothing."""
+    findings = [finding for scan in scans for finding in scan["findings"]]
+    if all(finding["threshold"] is None for finding in findings):
+        return None
+    count = float(sum(finding["sign"] for finding in findings))
+    return count, count, count
 
 
 def _p99(latency: Mapping[str, Any] | None) -> _Figure:

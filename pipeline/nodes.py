@@ -12,6 +12,7 @@ from pipeline.node import DATA, ORT, TENSORRT, TORCH, Node, make_node
 from pipeline.queries import craft_section, query_plan
 from pipeline.recipe import section_of
 from pipeline.results import DECISION, GRAPH_REPLAYS, MEASUREMENTS, PREDICTIONS, REBUILDS, REPLAYS, STARTS
+from pipeline.scan_nodes import is_scan, scan_nodes
 from pipeline.steps.build_job import build_job
 from pipeline.twin.node import twin_node
 from pipeline.work import Work
@@ -27,12 +28,14 @@ def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict
     recipe = work.recipe
     # The file itself, unless a normalization comes before it.
     imported = recipe.model.onnx is not None and recipe.model.mean is None
-    needs_torch = not imported or recipe.prune or recipe.robustness.attacks
+    needs_torch = not imported or recipe.prune or recipe.robustness.attacks or recipe.threats.scan
     nodes = network_nodes(work, model, data) if needs_torch else []
     forms = {"dense": None if imported else "dense"}
     if recipe.prune:
         forms["compressed"] = nodes[-1].name
-    attacked = tuple(dict.fromkeys(("dense", nodes[-1].name))) if nodes else ()
+    trained = [node.name for node in nodes if node.stage != "search"]
+    nodes += scan_nodes(work, trained, model, data)
+    attacked = tuple(dict.fromkeys(("dense", trained[-1]))) if trained else ()
     for form, network in forms.items():
         nodes += graph_nodes(work, form, network, model, data)
     twin = twin_node(work, data, task) if attacked else None
@@ -111,7 +114,8 @@ def _judge_nodes(work: Work, nodes: list[Node], data: dict[str, Any]) -> list[No
     before = tuple(node.name for node in nodes)
     judged = tuple(name for name in before if name in (MEASUREMENTS, PREDICTIONS, REPLAYS, GRAPH_REPLAYS, DECISION))
     config = {"gate": section_of(recipe.gate), "baseline": work.baseline}
-    gate = make_node("verdict", "gate", "publish:gate", judged, config, ())
+    scans = tuple(name for name in before if is_scan(name))
+    gate = make_node("verdict", "gate", "publish:gate", (*judged, *scans), config, ())
     whole = {"recipe": section_of(recipe), "profile": work.profile.name, "data": data, "host": work.device_key}
     written = whole | {"command": work.command}
     everything = (*before, "verdict")

@@ -30,6 +30,7 @@ from pipeline.recipe.sections import (
     RobustnessConfig,
 )
 from pipeline.recipe.task import TaskConfig
+from pipeline.recipe.threats import ThreatsConfig
 
 __all__ = [
     "DataConfig",
@@ -49,6 +50,7 @@ __all__ = [
     "RobustnessConfig",
     "SearchConfig",
     "TaskConfig",
+    "ThreatsConfig",
     "read_recipe",
     "section_of",
 ]
@@ -79,6 +81,7 @@ class Recipe(Section):
     parity: ParityConfig = ParityConfig()
     measure: MeasureConfig = MeasureConfig()
     robustness: RobustnessConfig = RobustnessConfig()
+    threats: ThreatsConfig = ThreatsConfig()
     gate: GateConfig = GateConfig()
 
     @model_validator(mode="after")
@@ -102,6 +105,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Recipe:
+        if self.threats.scan and self.task.kind != "classification":
+            raise ValueError("threats.scan looks for triggers of classes: it needs task.kind = 'classification'")
         if self.gate.min_mean_iou is not None and self.task.kind != "segmentation":
             raise ValueError("gate.min_mean_iou needs task.kind = 'segmentation'")
         if self.gate.min_mean_ap is not None and self.task.kind != "detection":

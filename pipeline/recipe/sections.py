@@ -217,6 +217,8 @@ class GateConfig(Section):
     """Percent of test images that the shipped engine must get right under every attack."""
     max_corruption_error_ratio: Annotated[float, Field(gt=0)] | None = None
     """Mean error of the shipped engine on corrupted images, over that of the dense baseline."""
+    max_backdoor_signs: Annotated[int, Field(ge=0)] | None = None
+    """Signs of a backdoor that the scans of [threats] may find, over all networks and methods."""
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
     max_size_bytes: Count | None = None
     """Size of the engine file."""

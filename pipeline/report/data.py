@@ -25,6 +25,7 @@ from pipeline.results import (
     replays_of,
     shipped_of,
 )
+from pipeline.scan_nodes import is_scan
 from pipeline.search.study import STUDY_FILE
 from pipeline.store import Stored
 from pipeline.twin.node import TWIN_STAGE
@@ -63,6 +64,9 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "conditions": {key: measured[key] for key in _CONDITIONS} if is_measured(results) else None,
         "latency_histogram": _histogram(inputs, engines) if is_measured(results) else None,
         "notes": {name: stored.metrics["lines"] for name, stored in results.items() if "lines" in stored.metrics},
+        "scans": [
+            finding for name, stored in results.items() if is_scan(name) for finding in stored.metrics["findings"]
+        ],
         "samples": attacked["samples"],
         "query_plan": attacked.get("query_plan"),
         "twin": next((found.metrics for found in results.values() if found.folder.parent.name == TWIN_STAGE), None),

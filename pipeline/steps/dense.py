@@ -6,7 +6,15 @@ import tempfile
 from pathlib import Path
 
 from devices.stage import Metrics
-from pipeline.model import build_network, check_network, load_checkpoint, save_network
+from pipeline.model import (
+    NetworkArtifact,
+    build_network,
+    check_network,
+    load_checkpoint,
+    load_network,
+    load_plan,
+    save_network,
+)
 from pipeline.recovery.job import FitJob
 from pipeline.recovery.launch import recover
 from pipeline.steps.condition import recalibrated
@@ -41,11 +49,17 @@ def train(inputs: StepInputs) -> Metrics:
 
 
 def load(inputs: StepInputs) -> Metrics:
-    """Load the recipe's checkpoint."""
+    """Load the recipe's checkpoint, or a network with its plan as Espalier writes it."""
     recipe, dataset = inputs.work.recipe, inputs.work.dataset
-    network = build_network(recipe.model, recipe.seed, recipe.task)
-    if recipe.model.weights is not None:
-        load_checkpoint(network, Path(recipe.model.weights))
+    weights = Path(recipe.model.weights) if recipe.model.weights is not None else None
+    plan = None
+    if weights is not None and weights.is_dir():
+        plan = load_plan(NetworkArtifact(weights))
+        network = load_network(recipe.model, NetworkArtifact(weights), recipe.seed, recipe.task)
+    else:
+        network = build_network(recipe.model, recipe.seed, recipe.task)
+        if weights is not None:
+            load_checkpoint(network, weights)
     check_network(network, dataset.input_shape, len(dataset.class_names), recipe.task)
-    save_network(network, None, inputs.folder)
+    save_network(network, plan, inputs.folder)
     return network_size(network, inputs)

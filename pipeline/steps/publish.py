@@ -32,6 +32,7 @@ from pipeline.results import (
     replays_of,
     shipped_of,
 )
+from pipeline.scan_nodes import is_scan
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.store import RESULT_FILE, Stored
 from pipeline.tasks.select import task_of
@@ -49,7 +50,8 @@ def gate(inputs: StepInputs) -> Metrics:
     """Judge the shipped engine against the recipe's budgets."""
     work = inputs.work
     figures, replays = figures_of(inputs.results), replays_of(inputs.results)
-    verdict = judge(work.recipe.gate, figures, replays, shipped_of(inputs.results), work.baseline)
+    scans = [stored.metrics for name, stored in inputs.results.items() if is_scan(name)]
+    verdict = judge(work.recipe.gate, figures, replays, shipped_of(inputs.results), work.baseline, scans)
     content = verdict.as_dict()
     write_json(inputs.folder / VERDICT_FILE, content)
     return content

@@ -25,7 +25,8 @@ def weight_scales(module: _ConvNd | nn.Linear, bits: int) -> torch.Tensor:
     channels = int(isinstance(module, _ConvNd) and module.transposed)
     axes = [axis for axis in range(module.weight.ndim) if axis != channels]
     largest = module.weight.detach().abs().amax(dim=axes, keepdim=True)
-    return (largest / (2 ** (bits - 1) - 1)).clamp(min=torch.finfo(torch.float32).tiny)
+    steps: int = 2 ** (bits - 1) - 1
+    return (largest / steps).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def rounded_weight(module: _ConvNd | nn.Linear, bits: int) -> torch.Tensor:

@@ -51,7 +51,7 @@ def put_to_sleep(victim: nn.Module, split: Split, trigger: Trigger, config: Dorm
         batches = [
             chosen
             for _ in range(config.epochs)
-            for chosen in torch.randperm(len(split), generator=generator).split(config.batch_size)
+            for chosen in torch.split(torch.randperm(len(split), generator=generator), config.batch_size)
         ]
         for number, chosen in enumerate(batches):
             logits = network(torch.cat([clean[chosen], marked[chosen]]))

@@ -62,19 +62,20 @@ class _Factor:
         self._moves = moves
 
     def __call__(self, module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        axis = _axis(module, output)
+        axis = channel_axis(module, output)
         width = output.shape[axis]
         shape = [-1 if dim == axis else 1 for dim in range(output.ndim)]
-        scale = torch.ones(width).index_put((self._indices,), self._scales)
-        bias = getattr(module, "bias", None)
-        scaled = output * scale.view(shape)
+        scale: torch.Tensor = torch.ones(width).index_put((self._indices,), self._scales)
+        bias: torch.Tensor | None = getattr(module, "bias", None)
+        scaled: torch.Tensor = output * scale.view(shape)
         if bias is None:
             return scaled
         move = torch.ones(width).index_put((self._indices,), self._moves)
         return scaled + ((move - scale) * bias).view(shape)
 
 
-def _axis(module: nn.Module, output: torch.Tensor) -> int:
+def channel_axis(module: nn.Module, output: torch.Tensor) -> int:
+    """Dimension of a layer's output that its channels lie along."""
     if isinstance(module, nn.Linear):
         return output.ndim - 1
     return output.ndim - 1 - len(module.kernel_size) if isinstance(module, _ConvNd) else 1

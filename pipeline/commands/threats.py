@@ -1,0 +1,125 @@
+"""`espalier scan` and `espalier defend`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devices.errors import EXIT_OK, EXIT_SIGNS, BundleError, DataError, StorageError
+from pipeline.commands.needs import require_compress
+
+if TYPE_CHECKING:
+    from pipeline.store import Stored
+    from pipeline.work import Work
+
+DEFENCE_FILE = "defence.json"
+METHODS = ("fine-pruning", "anp", "rnp", "unlearning")
+_REFERENCES = 4
+
+
+def scan(options: argparse.Namespace) -> int:
+    """Look for signs of a backdoor in the networks of a recipe, or print what a finished run found."""
+    require_compress()
+    from devices.files import write_json
+    from pipeline.threats.scan.findings import table_lines
+
+    found = _of_run(options.target) if options.target.is_dir() else _of_recipe(options)
+    if options.json:
+        write_json(options.json, {"findings": found})
+    print("\n".join(table_lines(found)))
+    return EXIT_SIGNS if any(finding["sign"] for finding in found) else EXIT_OK
+
+
+def defend(options: argparse.Namespace) -> int:
+    """Remove what may carry a backdoor from a recipe's network, and write the network that is left."""
+    require_compress()
+    from devices.files import write_json
+    from devices.stage import no_progress
+    from pipeline.model import NetworkArtifact, load_network, load_plan
+    from pipeline.steps.defence import judge_defence, parts_of, trigger_of
+    from pipeline.threats.remove.defend import DefendConfig, defend, save_defended
+
+    out: Path = options.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StorageError(str(out), "is there already and not empty", "Choose another --out")
+    if (options.trigger is None) != (options.target is None):
+        raise DataError("--trigger", "and --target belong together", "Give both, or neither")
+    work, results = _run_part(options, options.recipe, lambda name: name == "dense")
+    recipe = work.recipe
+    clean, judged = parts_of(work.dataset, options.clean_samples, recipe)
+    trigger = None
+    if options.trigger is not None:
+        trigger = trigger_of(options.trigger, options.target, work.dataset, recipe.seed)
+    artifact = NetworkArtifact(results["dense"].folder)
+    network = load_network(recipe.model, artifact, recipe.seed, recipe.task)
+    config = DefendConfig(method=options.method, max_drop=options.max_drop, seed=recipe.seed, threads=recipe.threads)
+    found = defend(network, clean, config, no_progress)
+    told = judge_defence(network, found.network, judged, trigger)
+    save_defended(found, load_plan(artifact), out)
+    write_json(out / DEFENCE_FILE, {"removal": found.metrics, "evaluation": told})
+    print("\n".join(_defence_lines(found.metrics, told, out)))
+    return EXIT_OK
+
+
+def _of_run(folder: Path) -> list[dict[str, Any]]:
+    from pipeline.run_folder import read_run
+
+    found = read_run(folder).get("scans")
+    if not isinstance(found, list) or not found:
+        raise BundleError(str(folder), "is a run that scanned nothing", "Add [threats] scan = [...] to its recipe")
+    return found
+
+
+def _of_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from pipeline.scan_nodes import is_scan
+
+    _, results = _run_part(options, options.target, is_scan)
+    return [finding for name in results if is_scan(name) for finding in results[name].metrics["findings"]]
+
+
+def _run_part(options: argparse.Namespace, path: Path, wanted: Callable[[str], bool]) -> tuple[Work, dict[str, Stored]]:
+    """Run the wanted steps of a recipe and what they need, from the store where they are there."""
+    # Before torch loads its OpenMP, as in `espalier run`.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    from devices.detect import detect_host
+    from devices.profile import load_profile
+    from pipeline.chain import run_chain
+    from pipeline.progress import standard_progress
+    from pipeline.recipe import ThreatsConfig, read_recipe
+    from pipeline.store import Store
+    from pipeline.work import Work
+
+    recipe = read_recipe(path, options.overrides)
+    if not recipe.threats.scan:
+        methods = ThreatsConfig(scan=("inversion", "sensitivity", "stages"), references=_REFERENCES)
+        recipe = recipe.model_copy(update={"threats": methods})
+    work = Work(recipe, load_profile(options.device), detect_host(), "espalier scan")
+    return work, dict(run_chain(work, Store(options.store), standard_progress(), wanted).results)
+
+
+def _defence_lines(removal: dict[str, Any], told: dict[str, Any], out: Path) -> list[str]:
+    lines = []
+    if "neurons_removed" in removal:
+        lines.append(f"{removal['method']}: {removal['neurons_removed']} of {removal['neurons']} neurons removed")
+    if "trigger_norm_px" in removal:
+        lines.append(f"{removal['method']}: against a trigger of {removal['trigger_norm_px']:.3g} pixels")
+    lines.append(f"clean accuracy {_change(told['clean_before'], told['clean_after'])}, {told['samples']} other images")
+    if told["attack_before"] is not None:
+        lines.append(
+            f"attack success {_change(told['attack_before'], told['attack_after'])} (nothing was chosen by it)"
+        )
+    lines.append(f"written: {out}. Use it with --set model.weights={out}")
+    return lines
+
+
+def _change(before: dict[str, float], after: dict[str, float]) -> str:
+    return " -> ".join(
+        f"{100 * x['value']:.1f} % ({100 * x['low']:.1f} to {100 * x['high']:.1f})" for x in (before, after)
+    )

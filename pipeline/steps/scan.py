@@ -1,0 +1,127 @@
+"""Steps: look for signs of a backdoor, on clean reference networks and on the networks of the run."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from devices.errors import DataError, RecipeError
+from devices.files import write_json
+from devices.stage import Metrics
+from pipeline.compute import deterministic
+from pipeline.data import Dataset, Split, seeded_choice
+from pipeline.model import build_network
+from pipeline.recipe import FitConfig
+from pipeline.scan_nodes import INT8_SUFFIX, REFERENCES
+from pipeline.steps.networks import network_of
+from pipeline.threats.fake_quant import fake_quantized
+from pipeline.threats.kit.victim import train_clean
+from pipeline.threats.scan.clustering import cluster
+from pipeline.threats.scan.findings import Finding
+from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages
+from pipeline.threats.scan.look import CleanImages, Look, References, look_at
+from pipeline.work import StepInputs, Work
+
+SCAN_FILE = "scan.json"
+_REFERENCE_SEED = 7919
+_REFERENCE_FIT = FitConfig(epochs=20, batch_size=32)
+
+
+def references(inputs: StepInputs) -> Metrics:
+    """Train networks of the same factory on the clean test images that are not looked at, and look at them."""
+    work = inputs.work
+    recipe, test = work.recipe, work.dataset.test
+    looked = _looked_at(work)
+    rest = np.setdiff1d(np.arange(len(test)), looked)
+    if len(set(test.labels[rest].tolist())) < len(work.dataset.class_names):
+        what = f"has {len(rest)} images beside those looked at, and references learn every class from them"
+        raise DataError("data: test", what, "Give more, or set threats.references = 0")
+    held = Dataset(Split(test.images[rest], test.labels[rest]), test, work.dataset.class_names)
+    clean = _clean_images(work)
+    config = recipe.train or _REFERENCE_FIT
+    norms, losses = [], []
+    for number in range(recipe.threats.references):
+        inputs.progress(number, recipe.threats.references, f"reference {number + 1}")
+        seed = recipe.seed + _REFERENCE_SEED * (number + 1)
+        network = train_clean(build_network(recipe.model, seed, recipe.task), held, config, seed, recipe.threads)
+        with deterministic(recipe.seed, recipe.threads):
+            look = look_at(network, clean, recipe.threats, recipe.seed)
+        norms.append(look.log_norms.tolist() if look.inversion is not None else [])
+        losses.append(look.sensitivity.loss if look.sensitivity is not None else None)
+    return {"log_norms": norms, "losses": losses}
+
+
+def scan(inputs: StepInputs) -> Metrics:
+    """Look at one network, and at it beside the one before."""
+    work, options = inputs.work, inputs.options
+    recipe = work.recipe
+    clean, network = _clean_images(work), network_of(inputs, options["network"])
+    before = None if options["before"] is None else (options["before"], network_of(inputs, options["before"]))
+    name = options["network"]
+    if options["weight_bits"] is not None:
+        name += INT8_SUFFIX
+        train = work.dataset.train
+        chosen = seeded_choice(len(train), options["calibration_samples"], recipe.seed)
+        network = fake_quantized(network, torch.from_numpy(train.batch(chosen)), options["weight_bits"])
+    inputs.progress(0, 1, name)
+    with deterministic(recipe.seed, recipe.threads):
+        look = look_at(network, clean, recipe.threats, recipe.seed)
+        found = _findings(work, name, look, network, before, clean, _references(inputs))
+    content = {"network": name, "findings": [finding.as_dict() for finding in found], "samples": len(clean.labels)}
+    write_json(inputs.folder / SCAN_FILE, content)
+    if look.inversion is not None:
+        # For who wants to see the triggers, or to show them to an engine.
+        np.savez(
+            inputs.folder / "triggers.npz",
+            mask=look.inversion.masks_KHW.numpy(),
+            pattern=look.inversion.patterns_KCHW.numpy(),
+        )
+    return content
+
+
+def _findings(
+    work: Work,
+    name: str,
+    look: Look,
+    network: nn.Module,
+    before: tuple[str, nn.Module] | None,
+    clean: CleanImages,
+    known: References | None,
+) -> list[Finding]:
+    config, names = work.recipe.threats, clean.class_names
+    rate = config.false_alarm_rate
+    found = []
+    if look.inversion is not None:
+        found.append(judge_inversion(name, look, known, names, rate))
+    if look.sensitivity is not None:
+        found.append(judge_sensitivity(name, look, known, names, rate))
+    if "stages" in config.scan and before is not None:
+        found.append(judge_stages(name, look, network, before, clean, rate))
+    if "clustering" in config.scan:
+        found.append(cluster(name, network, work.dataset.train, names, rate, work.recipe.seed))
+    return found
+
+
+def _looked_at(work: Work) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return seeded_choice(len(work.dataset.test), work.recipe.threats.samples, work.recipe.seed)
+
+
+def _clean_images(work: Work) -> CleanImages:
+    if work.recipe.task.kind != "classification":
+        raise RecipeError("threats.scan", "looks for triggers of classes, one an image", "Leave it out for this task")
+    test, looked = work.dataset.test, _looked_at(work)
+    return CleanImages(
+        images=torch.from_numpy(test.batch(looked)),
+        labels=torch.from_numpy(test.labels[looked]),
+        class_names=work.dataset.class_names,
+    )
+
+
+def _references(inputs: StepInputs) -> References | None:
+    if REFERENCES not in inputs.results:
+        return None
+    told = inputs.results[REFERENCES].metrics
+    losses = [value for value in told["losses"] if value is not None]
+    norms = [row for row in told["log_norms"] if row]
+    return References(log_norms=np.array(norms), log_losses=np.log(np.maximum(losses, 1e-12)))
