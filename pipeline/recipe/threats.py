@@ -20,6 +20,7 @@ class ThreatsConfig(Section):
     samples: Count = 32
     """Clean test images that are looked at."""
     inversion_steps: Count = 150
+    """Gradient steps of each of two starts."""
     references: Annotated[int, Field(ge=0, le=100)] = 0
     """Networks of the same factory, trained on the other clean test images, that say what is usual."""
     false_alarm_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.1

@@ -39,7 +39,11 @@ def references(inputs: StepInputs) -> Metrics:
         raise DataError("data: test", what, "Give more, or set threats.references = 0")
     held = Dataset(Split(test.images[rest], test.labels[rest]), test, work.dataset.class_names)
     clean = _clean_images(work)
-    config = recipe.train or _REFERENCE_FIT
+    config = _REFERENCE_FIT
+    if recipe.train is not None:
+        # Of as many steps as the network had: of fewer images each epoch has fewer.
+        epochs = -(-recipe.train.epochs * len(work.dataset.train) // len(rest))
+        config = recipe.train.model_copy(update={"epochs": epochs})
     norms, losses = [], []
     for number in range(recipe.threats.references):
         inputs.progress(number, recipe.threats.references, f"reference {number + 1}")

@@ -140,7 +140,9 @@ def scanned(
     yield "clean", {"FP32": network, "INT8": fake_quantized(network, calibration)}, None, target
     for kind in KINDS:
         network = train_victim(fresh(seed, channels), dataset, PoisonConfig(kind=kind, target=target, seed=seed), FIT)
-        forms = {"FP32": network, "INT8": fake_quantized(network, calibration)}
+        forms = {"FP32": network}
+        if kind == "patch":
+            forms["INT8"] = fake_quantized(network, calibration)
         yield kind, forms, make_trigger(kind, shape, seed), target
     trigger = make_trigger("patch", shape, seed)
     victim = train_victim(fresh(seed, channels), dataset, PoisonConfig(target=target, seed=seed, share=0.05), FIT)

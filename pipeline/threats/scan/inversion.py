@@ -15,6 +15,8 @@ from pipeline.prune.network import copy_network, first_line
 _PATIENCE = 3
 _UP = 1.5
 _DOWN = 1.5**1.5
+# Of the first pattern before the sigmoid: wide, so that starts differ.
+_SPREAD = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,9 @@ class InversionConfig:
     """How triggers are looked for."""
 
     steps: int = 150
-    rate: float = 0.1
+    restarts: int = 2
+    """From other patterns; the smallest patch of all counts. One start often misses a small patch."""
+    rate: float = 0.2
     """Of Adam."""
     goal: float = 0.95
     """Share of images that a patch has to turn into its class to count."""
@@ -48,13 +52,23 @@ def invert(network: nn.Module, images_NCHW: torch.Tensor, classes: int, config: 
     changed. Raises `ModelError` when it has none, or does not run.
     """
     fixed = copy_network(network).eval().requires_grad_(False)
-    count, channels, height, width = images_NCHW.shape
     generator = torch.Generator().manual_seed(config.seed)
-    mask = torch.zeros(classes, 1, 1, height, width, requires_grad=True)
-    pattern = (0.1 * torch.randn(classes, 1, channels, height, width, generator=generator)).requires_grad_()
+    found = _Best(classes, (images_NCHW.shape[1], images_NCHW.shape[2], images_NCHW.shape[3]))
+    for _ in range(config.restarts):
+        pattern = _SPREAD * torch.randn(classes, 1, *images_NCHW.shape[1:], generator=generator)
+        _descend(fixed, images_NCHW, pattern, config, found)
+    return Inversion(found.norms, found.masks, found.patterns)
+
+
+def _descend(
+    fixed: nn.Module, images_NCHW: torch.Tensor, start: torch.Tensor, config: InversionConfig, found: _Best
+) -> None:
+    """From one start, (classes, 1, C, H, W), noting in `found` what is smaller than before."""
+    classes, count = len(start), len(images_NCHW)
+    mask = torch.zeros(classes, 1, 1, *images_NCHW.shape[2:], requires_grad=True)
+    pattern = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([mask, pattern], lr=config.rate, betas=(0.5, 0.9))
     targets = torch.arange(classes).repeat_interleave(count)
-    found = _Best(classes, (channels, height, width))
     costs = _Costs(classes, config.first_cost)
     for _ in range(config.steps):
         masks, patterns = torch.sigmoid(mask), torch.sigmoid(pattern)
@@ -73,7 +87,6 @@ def invert(network: nn.Module, images_NCHW: torch.Tensor, classes: int, config: 
         found.keep(reached, norms.detach(), masks.detach()[:, 0, 0], patterns.detach()[:, 0])
         costs.adapt(reached)
         optimizer.step()
-    return Inversion(found.norms, found.masks, found.patterns)
 
 
 class _Best:

@@ -94,7 +94,8 @@ def judge_stages(
     """Does a trigger of one class work that did not work on the network before?
 
     Each class' trigger, found on this network, is shown to both. A backdoor that a stage woke turns images on this one
-    alone. A sign needs both: one class' gap far above the others', and the low end of its 95 % interval above a tenth.
+    alone. A gap whose 95 % interval does not lie above a tenth counts as none: where the others have next to no gaps, a
+    few images would be an outlier.
     """
     assert look.inversion is not None
     older_name, older = before
@@ -103,17 +104,18 @@ def judge_stages(
     outlier = lowest_outlier(-gaps, rate)
     worst = int(gaps.argmax())
     interval = paired_difference(then[worst], now[worst])
+    large = interval.low > _LEAST_GAP
     flips = _flips(older, network, clean)
     return Finding(
         method="stages",
         network=name,
         statistic=f"how much better one class' trigger works than on {older_name}, in deviations of the others,",
-        value=outlier.score if outlier else 0.0,
+        value=outlier.score if outlier and large else 0.0,
         threshold=outlier.threshold if outlier else None,
         false_alarm_rate=rate if outlier else None,
         assumes="what a stage changes is normal and alike in all classes" if outlier else _TOO_FEW,
         class_name=clean.class_names[worst],
-        sign=bool(outlier and outlier.found and interval.low > _LEAST_GAP),
+        sign=bool(outlier and outlier.found and large),
         detail={
             "before": older_name,
             "gap": interval.as_dict(),

@@ -11,6 +11,7 @@ LEAST_CLASSES = 4
 """With three, the spread of the others is that of two numbers."""
 _MAD_TO_SIGMA = 1.4826
 _RESAMPLES = 20_000
+_BEYOND = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,8 @@ def lowest_outlier(values: NDArray[np.float64], false_alarm_rate: float) -> Outl
     others = np.delete(values, index)
     spread = float(others.std(ddof=1)) * np.sqrt(1 + 1 / (count - 1))
     gap = float(others.mean() - values[index])
-    # Equal values have no spread, and none of them stands out.
-    score = gap / spread if spread > 0 else (np.inf if gap > 0 else 0.0)
+    # Where the others are equal, any gap is beyond measure; a number all the same, for JSON.
+    score = min(gap / spread if spread > 0 else (_BEYOND if gap > 0 else 0.0), _BEYOND)
     threshold = float(t.isf(false_alarm_rate / count, count - 2))
     return Outlier(
         index=index, score=float(score), threshold=threshold, p_value=min(1.0, count * float(t.sf(score, count - 2)))
