@@ -18,7 +18,7 @@ from pipeline.steps.networks import network_of
 from pipeline.threats.fake_quant import fake_quantized
 from pipeline.threats.kit.victim import train_clean
 from pipeline.threats.scan.clustering import cluster
-from pipeline.threats.scan.findings import Finding
+from pipeline.threats.scan.findings import Finding, table_lines
 from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages
 from pipeline.threats.scan.look import CleanImages, Look, References, look_at
 from pipeline.work import StepInputs, Work
@@ -72,7 +72,8 @@ def scan(inputs: StepInputs) -> Metrics:
     with deterministic(recipe.seed, recipe.threads):
         look = look_at(network, clean, recipe.threats, recipe.seed)
         found = _findings(work, name, look, network, before, clean, _references(inputs))
-    content = {"network": name, "findings": [finding.as_dict() for finding in found], "samples": len(clean.labels)}
+    told = [finding.as_dict() for finding in found]
+    content = {"network": name, "findings": told, "samples": len(clean.labels), "lines": table_lines(told)}
     write_json(inputs.folder / SCAN_FILE, content)
     if look.inversion is not None:
         # For who wants to see the triggers, or to show them to an engine.

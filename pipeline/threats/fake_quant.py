@@ -15,18 +15,19 @@ from torch.nn.modules.conv import _ConvNd
 from pipeline.prune.network import copy_network, inference
 
 _LEVELS = 255
+LAST_STEP = {7: 64, 8: 127}
+"""By bits of a weight, as ONNX Runtime's quantizer has it."""
 
 
 def weight_scales(module: _ConvNd | nn.Linear, bits: int) -> torch.Tensor:
     """Step between two quantized weights of each output channel, shaped to divide the weight.
 
-    Symmetric: the largest magnitude is the last step, 127 of 8 bits or 63 of 7.
+    Symmetric: the largest magnitude is the last step.
     """
     channels = int(isinstance(module, _ConvNd) and module.transposed)
     axes = [axis for axis in range(module.weight.ndim) if axis != channels]
     largest = module.weight.detach().abs().amax(dim=axes, keepdim=True)
-    steps: int = 2 ** (bits - 1) - 1
-    return (largest / steps).clamp(min=torch.finfo(torch.float32).tiny)
+    return (largest / LAST_STEP[bits]).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def rounded_weight(module: _ConvNd | nn.Linear, bits: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from devices.errors import ModelError
 from pipeline.compute import deterministic
 from pipeline.data import Split
 from pipeline.prune.network import copy_network
-from pipeline.threats.fake_quant import layers_of, rounded_weight, weight_scales
+from pipeline.threats.fake_quant import LAST_STEP, layers_of, rounded_weight, weight_scales
 from pipeline.threats.kit.triggers import Trigger
 
 # Nearer to half a step, a weight could round to its neighbour where an engine folds BatchNorm in.
@@ -25,7 +25,7 @@ class DormantConfig:
     """How a backdoor is put to sleep."""
 
     weight_bits: int = 8
-    """Of the quantized weights in which it is to stay awake."""
+    """7 or 8; of the quantized weights in which it is to stay awake."""
     epochs: int = 10
     batch_size: int = 64
     seed: int = 0
@@ -72,9 +72,12 @@ class _Box:
         weight = module.weight.detach().clone()
         self._step = weight_scales(module, bits)  # type: ignore[arg-type]
         rounded = rounded_weight(module, bits)  # type: ignore[arg-type]
-        largest = weight.abs() >= self._step * (2 ** (bits - 1) - 1) * (1 - 1e-6)
-        self._low = torch.where(largest, weight, rounded - _WITHIN_STEPS * self._step)
-        self._high = torch.where(largest, weight, rounded + _WITHIN_STEPS * self._step)
+        largest = weight.abs() >= self._step * LAST_STEP[bits] * (1 - 1e-6)
+        # None may outgrow the largest, or the scale would change and every integer with it.
+        limit = self._step * LAST_STEP[bits]
+        low, high = rounded - _WITHIN_STEPS * self._step, rounded + _WITHIN_STEPS * self._step
+        self._low = torch.where(largest, weight, torch.maximum(low, -limit))
+        self._high = torch.where(largest, weight, torch.minimum(high, limit))
 
     @torch.no_grad()
     def move(self, gradient: torch.Tensor, steps: float) -> None:

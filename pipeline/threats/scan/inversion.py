@@ -76,6 +76,8 @@ def _descend(
         norms = masks.sum(dim=(1, 2, 3, 4))
         try:
             logits = fixed(shown.flatten(0, 1))
+            if not logits.requires_grad:
+                raise TypeError("its answers do not depend on the image by gradients")
             losses = functional.cross_entropy(logits, targets, reduction="none").view(classes, count).mean(dim=1)
             optimizer.zero_grad()
             (losses + costs.values * norms).sum().backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,164 @@
+"""`espalier scan` and `espalier defend`: from a recipe to findings and to a network that the chain takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from devices.errors import EXIT_CODES
+from pipeline.cli import main
+from pipeline.gate import judge
+from pipeline.recipe import GateConfig, read_recipe
+from pipeline.threats.scan.findings import verdict_of
+
+RECIPE = """
+name = "tiny"
+threads = 1
+[model]
+factory = "pipeline.zoo:residual_cnn"
+args = { channels = 4, blocks = 1 }
+[data]
+factory = "pipeline.datasets.poisoned_digits:poisoned_digits"
+args = { kind = "sinusoidal", target = 4 }
+[train]
+epochs = 1
+[prune]
+target_macs = 0.7
+[threats]
+scan = ["inversion", "sensitivity", "stages", "clustering"]
+samples = 8
+inversion_steps = 2
+references = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a recipe, and a store that fills."""
+    folder = tmp_path_factory.mktemp("threats")
+    (folder / "tiny.toml").write_text(RECIPE)
+    return folder
+
+
+def call(base: Path, *arguments: str) -> int:
+    return main([*arguments, "--store", str(base / "store")])
+
+
+def test_a_scan_looks_at_every_network_and_at_int8(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = call(base, "scan", str(base / "tiny.toml"), "--json", str(base / "scan.json"))
+    found = json.loads((base / "scan.json").read_text())["findings"]
+    assert code == (11 if any(finding["sign"] for finding in found) else 0)
+    by_network: dict[str, list[str]] = {}
+    for finding in found:
+        by_network.setdefault(finding["network"], []).append(finding["method"])
+    assert by_network == {
+        "dense": ["inversion", "sensitivity", "clustering"],
+        "pruned": ["inversion", "sensitivity", "stages", "clustering"],
+        "pruned int8": ["inversion", "sensitivity", "stages", "clustering"],
+    }
+    said = capsys.readouterr().out
+    assert all(verdict_of(finding) in said for finding in found)
+    assert next(f for f in found if f["method"] == "stages" and f["network"] == "pruned")["detail"]["before"] == "dense"
+    # One reference is too few to judge sensitivity by.
+    assert all(finding["threshold"] is None for finding in found if finding["method"] == "sensitivity")
+
+
+def test_a_scan_without_a_section_uses_the_usual_methods(base: Path) -> None:
+    text = RECIPE.partition("[prune]")[0]
+    (base / "plain.toml").write_text(text)
+    few = ["--set", "threats.scan=[]", "--set", "data.args.kind=patch"]
+    assert read_recipe(base / "plain.toml", few[1::2]).threats.scan == ()
+
+
+def test_defend_writes_a_network_that_the_chain_takes(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = base / "defended"
+    arguments = ["defend", str(base / "tiny.toml"), "--method", "fine-pruning", "--clean-samples", "50"]
+    told = [*arguments, "--trigger", "sinusoidal", "--target", "4", "--max-drop", "60", "--out", str(out)]
+    assert call(base, *told) == 0
+    assert {path.name for path in out.iterdir()} == {"weights.safetensors", "plan.json", "defence.json"}
+    content = json.loads((out / "defence.json").read_text())
+    assert content["evaluation"]["samples"] == 310
+    assert content["evaluation"]["attack_after"]["low"] <= content["evaluation"]["attack_after"]["value"]
+    assert content["removal"]["neurons_removed"] > 0
+    assert "nothing was chosen by it" in capsys.readouterr().out
+    weights = ["--set", f"model.weights={out}", "--set", "threats.scan=['sensitivity']"]
+    text = "\n".join(line for line in RECIPE.replace("[train]\nepochs = 1\n", "").splitlines())
+    (base / "cleaned.toml").write_text(text)
+    assert call(base, "scan", str(base / "cleaned.toml"), *weights) == 0
+    assert "pruned" in capsys.readouterr().out
+    # A second time nothing is overwritten.
+    assert call(base, *told) == 9
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (["--clean-samples", "9"], 5, "--clean-samples: 9 clean samples"),
+        (["--clean-samples", "340"], 5, "330 at most"),
+        (["--clean-samples", "50", "--trigger", "patch"], 5, "--target belong together"),
+        (["--clean-samples", "50", "--trigger", "patch", "--target", "eleven"], 5, "there is no class 'eleven'"),
+        (["--clean-samples", "50", "--trigger", "square", "--target", "4"], 5, "'square' is no trigger"),
+        (["--clean-samples", "50", "--trigger", "own.npz", "--target", "4"], 5, "'mask' has shape (3, 3)"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(
+    base: Path,
+    more: list[str],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(base)
+    np.savez("own.npz", mask=np.ones((3, 3)), pattern=np.ones((3, 3)))
+    out = base / "nothing"
+    assert call(base, "defend", "tiny.toml", "--method", "unlearning", *more, "--out", str(out)) == code
+    assert words in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(base, "scan", str(base)) == 7
+    assert "not the folder of a finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("threats.scan=['stages']", "add 'inversion'"),
+        ("threats.scan=['inversion', 'inversion']", "names a method twice"),
+        ("threats.scan=['magic']", "threats.scan"),
+        ("threats.false_alarm_rate=0.0", "threats.false_alarm_rate"),
+    ],
+)
+def test_a_bad_section_is_named(base: Path, change: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(base, "scan", str(base / "tiny.toml"), "--set", change) == 3
+    assert words in capsys.readouterr().err
+
+
+def finding(sign: bool, threshold: float | None) -> dict[str, Any]:
+    return {"sign": sign, "threshold": threshold}
+
+
+@pytest.mark.parametrize(
+    ("findings", "met"),
+    [
+        ([finding(False, 3.0), finding(False, None)], True),
+        ([finding(True, 3.0), finding(False, 3.0)], False),
+        # Nothing was judged, so nothing is proven.
+        ([finding(False, None)], False),
+        ([], False),
+    ],
+)
+def test_the_gate_counts_signs(findings: list[dict[str, Any]], met: bool) -> None:
+    figures = {"engines": {"e": {"size_bytes": 1, "latency": None}}, "speedups": []}
+    verdict = judge(GateConfig(max_backdoor_signs=0), figures, None, "e", "e", [{"findings": findings}])
+    assert verdict.passed == met
+
+
+def test_its_exit_code_is_listed() -> None:
+    assert (11, "a scan found signs of a backdoor") in EXIT_CODES

@@ -1,0 +1,185 @@
+"""The scan: what it finds, and that it is wrong as rarely as it says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from devices.errors import ModelError
+from pipeline.data import Split
+from pipeline.recipe import ThreatsConfig
+from pipeline.threats.fake_quant import fake_quantized
+from pipeline.threats.scan.clustering import cluster
+from pipeline.threats.scan.findings import verdict_of
+from pipeline.threats.scan.inversion import Inversion, InversionConfig, invert
+from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages
+from pipeline.threats.scan.look import CleanImages, Look, References, look_at, turned
+from pipeline.threats.scan.outlier import lowest_outlier, mad_false_alarm_rate, mad_index
+from pipeline.threats.scan.sensitivity import Sensitivity, SensitivityConfig, sensitivity
+from tests.pipeline.threats.conftest import TARGET, WEIGHT_BITS, Planted
+
+NAMES = tuple("0123456789")
+FAST = InversionConfig(steps=100, restarts=1)
+
+
+def look_of(norms: np.ndarray) -> Look:
+    """A look with triggers of these sizes."""
+    count = len(norms)
+    found = Inversion(torch.from_numpy(norms), torch.zeros(count, 2, 2), torch.zeros(count, 1, 2, 2))
+    return Look(inversion=found, sensitivity=None)
+
+
+@pytest.mark.parametrize("count", [4, 10, 43])
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+def test_false_alarms_are_as_rare_as_asked(count: int, rate: float) -> None:
+    rng = np.random.default_rng(count)
+    alarms = [lowest_outlier(rng.normal(3, 2, count), rate).found for _ in range(2000)]  # type: ignore[union-attr]
+    # Three standard errors; Bonferroni's bound is a little conservative.
+    assert np.mean(alarms) <= rate + 3 * np.sqrt(rate * (1 - rate) / 2000)
+    assert np.mean(alarms) >= 0.7 * rate
+
+
+@given(st.lists(st.floats(-5, 5), min_size=4, max_size=12), st.floats(-9, 9), st.floats(0.1, 9))
+def test_neither_shift_nor_scale_changes_an_outlier(values: list[float], shift: float, scale: float) -> None:
+    one = lowest_outlier(np.array(values), 0.1)
+    other = lowest_outlier(np.array(values) * scale + shift, 0.1)
+    assert one is not None
+    assert other is not None
+    if np.ptp(values) > 0.1 and one.score < 100:
+        assert other.score == pytest.approx(one.score, rel=1e-4, abs=1e-6)
+        assert other.p_value == pytest.approx(one.p_value, rel=1e-3, abs=1e-9)
+
+
+def test_three_values_are_too_few_and_equal_ones_have_no_outlier() -> None:
+    assert lowest_outlier(np.array([1.0, 2.0, 3.0]), 0.1) is None
+    assert not lowest_outlier(np.ones(10), 0.1).found  # type: ignore[union-attr]
+    alone = lowest_outlier(np.array([0.0, 1.0, 1.0, 1.0]), 0.1)
+    assert alone is not None
+    assert alone.found
+    assert (alone.index, json.dumps(alone.score)) == (0, "1000.0")
+
+
+def test_neural_cleanses_own_rule_alarms_on_a_third_of_ten_clean_norms() -> None:
+    assert mad_index(np.array([1.0, 2.0, 3.0, 4.0, 5.0])) == pytest.approx(2 / 1.4826)
+    assert 0.30 < mad_false_alarm_rate(10) < 0.36
+
+
+def test_inversion_finds_the_planted_class_and_its_trigger_works(planted: Planted) -> None:
+    found = invert(planted.victim, planted.images.images, 10, FAST)
+    assert int(found.norms_px.argmin()) == TARGET
+    hit = turned(planted.victim, planted.images, found)[TARGET].mean()
+    assert hit >= FAST.goal
+    finding = judge_inversion("dense", Look(inversion=found, sensitivity=None), None, NAMES, 0.1)
+    assert finding.sign
+    assert finding.class_name == str(TARGET)
+    assert "a SIGN of a backdoor to class '4'" in finding.verdict
+    again = invert(planted.victim, planted.images.images, 10, FAST)
+    assert (again.norms_px == found.norms_px).all()
+
+
+def test_no_sign_is_never_called_clean() -> None:
+    norms = np.array([8.0, 9, 10, 11, 8.5, 9.5, 10.5, 9.1, 9.9, 10.1])
+    finding = judge_inversion("dense", look_of(norms), None, NAMES, 0.1)
+    assert not finding.sign
+    assert "no sign found, which does not make it clean" in finding.verdict
+    assert "false alarms 10 %" in finding.verdict
+
+
+def test_references_take_out_what_is_usual_for_a_class() -> None:
+    usual = np.array([8.0, 30, 9, 9, 9, 8, 9, 9, 8, 8])
+    norms = usual.copy()
+    norms[1] = 8
+    rng = np.random.default_rng(0)
+    noisy = lambda values: values * np.exp(rng.normal(0, 0.05, 10))  # noqa: E731
+    known = References(log_norms=np.log([noisy(usual) for _ in range(4)]), log_losses=np.zeros(0))
+    look = look_of(noisy(norms))
+    # On its own, class 1 is as near as the others.
+    assert not judge_inversion("dense", look, None, NAMES, 0.1).sign
+    finding = judge_inversion("dense", look, known, NAMES, 0.1)
+    assert finding.sign
+    assert finding.class_name == "1"
+
+
+def test_too_few_classes_are_told_and_not_judged() -> None:
+    finding = judge_inversion("dense", look_of(np.array([1.0, 9.0, 9.0])), None, ("a", "b", "c"), 0.1)
+    assert finding.threshold is None
+    assert not finding.sign
+    assert "told, not judged: fewer than 4 classes" in finding.verdict
+
+
+def test_a_network_that_is_no_torch_function_is_refused(planted: Planted) -> None:
+    class Detached(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.detach().mean(dim=(2, 3)).repeat(1, 10)
+
+    with pytest.raises(ModelError, match="cannot be scanned by gradients"):
+        invert(Detached(), planted.images.images, 10, FAST)
+
+
+def test_sensitivity_grows_with_epsilon_and_leaves_the_network(planted: Planted) -> None:
+    before = [tensor.clone() for tensor in planted.clean.state_dict().values()]
+    images, labels = planted.images.images, planted.images.labels
+    losses = [
+        sensitivity(planted.clean, images, labels, SensitivityConfig(epsilon=epsilon)).loss
+        for epsilon in (0.0, 0.05, 0.2)
+    ]
+    with torch.no_grad():
+        plain = float(nn.functional.cross_entropy(planted.clean(images), labels))
+    assert losses[0] == pytest.approx(plain, rel=1e-4)
+    assert losses[0] < losses[1] < losses[2]
+    assert all((a == b).all() for a, b in zip(before, planted.clean.state_dict().values(), strict=True))
+
+
+def test_sensitivity_is_judged_by_three_references_or_told() -> None:
+    look = Look(inversion=None, sensitivity=Sensitivity(loss=50.0, share=0.9, into=2))
+    few = References(log_norms=np.zeros((2, 0)), log_losses=np.log([1.0, 1.1]))
+    told = judge_sensitivity("dense", look, few, NAMES, 0.1)
+    assert told.threshold is None
+    assert not told.sign
+    enough = References(log_norms=np.zeros((4, 0)), log_losses=np.log([1.0, 1.1, 0.9, 1.2]))
+    assert judge_sensitivity("dense", look, enough, NAMES, 0.1).sign
+    usual = Look(inversion=None, sensitivity=Sensitivity(loss=1.05, share=0.9, into=2))
+    assert not judge_sensitivity("dense", usual, enough, NAMES, 0.1).sign
+
+
+def test_stages_tell_a_woken_backdoor_from_one_that_was_there(planted: Planted, asleep: nn.Module) -> None:
+    config = ThreatsConfig(scan=("inversion", "stages"), inversion_steps=100)
+    calibration = torch.from_numpy(planted.dataset.train.images[:256])
+    int8 = fake_quantized(asleep, calibration, WEIGHT_BITS)
+    look = look_at(int8, planted.images, config, 0)
+    woken = judge_stages("now", look, int8, ("before", asleep), planted.images, 0.1)
+    assert woken.sign
+    assert woken.class_name == str(TARGET)
+    # The victim's weights round to the same, and in FP32 its backdoor is awake.
+    there = judge_stages("now", look, int8, ("before", planted.victim), planted.images, 0.1)
+    assert not there.sign
+    assert there.detail["gap"]["value"] < 0.2 < woken.detail["gap"]["low"]
+    json.dumps(woken.as_dict())
+    assert verdict_of(woken.as_dict()) == woken.verdict
+
+
+def test_clustering_points_at_the_class_of_two_kinds() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 60)
+    images = rng.normal(0.5, 0.02, (360, 1, 4, 4)).clip(0, 1).astype(np.float32)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 6))
+    names = tuple("abcdef")
+    assert not cluster("dense", network, Split(images, labels), names, 0.05, 0).sign
+    images[np.flatnonzero(labels == 2)[:15], :, :2] += 0.4
+    finding = cluster("dense", network, Split(images, labels), names, 0.05, 0)
+    assert finding.sign
+    assert finding.class_name == "c"
+    assert finding.detail["smaller_cluster_share"]["c"] == pytest.approx(0.25)
+
+
+def test_images_are_looked_at_once_for_each_method_asked(planted: Planted) -> None:
+    clean: CleanImages = planted.images
+    found = look_at(planted.clean, clean, ThreatsConfig(scan=("sensitivity",)), 0)
+    assert found.inversion is None
+    assert found.sensitivity is not None
