@@ -39,7 +39,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench matrix gpu-check clean
+.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench matrix gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -111,6 +111,9 @@ bench-board: $(VENV)/.compress ## what a board over ssh costs: agent's file, det
 
 bench-harness: $(VENV)/.compress ## the harness against itself and a bare loop, its cost, and that of telemetry (ten minutes)
 	$(BIN)/python -m tests.benchmarks.harness $(ARGS)
+
+bench-backdoors: $(VENV)/.compress ## planted backdoors: what the scan finds, what removal leaves (about half an hour)
+	$(BIN)/python -m tests.benchmarks.backdoors $(ARGS)
 
 gpu-check: $(if $(NVIDIA),$(GPU)/.gpu,$(VENV)/.compress) ## check once what needs an NVIDIA GPU; results in docs/gpu.md
 	$(if $(NVIDIA),$(GPU),$(VENV))/bin/python -m tests.benchmarks.gpu $(ARGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,9 +11,11 @@ from torch import nn
 from devices.errors import DataError, RecipeError
 from devices.files import write_json
 from devices.stage import Metrics
+from devices.statistics import wilson
 from pipeline.compute import deterministic
 from pipeline.data import Dataset, Split, seeded_choice
 from pipeline.model import build_network
+from pipeline.prune.network import inference
 from pipeline.recipe import FitConfig
 from pipeline.scan_nodes import INT8_SUFFIX, REFERENCES
 from pipeline.steps.networks import network_of
@@ -72,6 +76,7 @@ def scan(inputs: StepInputs) -> Metrics:
     with deterministic(recipe.seed, recipe.threads):
         look = look_at(network, clean, recipe.threats, recipe.seed)
         found = _findings(work, name, look, network, before, clean, _references(inputs))
+        found = _unless_at_chance(found, network, clean)
     told = [finding.as_dict() for finding in found]
     content = {"network": name, "findings": told, "samples": len(clean.labels), "lines": table_lines(told)}
     write_json(inputs.folder / SCAN_FILE, content)
@@ -106,6 +111,17 @@ def _findings(
     if "clustering" in config.scan:
         found.append(cluster(name, network, work.dataset.train, names, rate, work.recipe.seed))
     return found
+
+
+def _unless_at_chance(found: list[Finding], network: nn.Module, clean: CleanImages) -> list[Finding]:
+    """Of a network that answers at random nothing is judged: nothing would be a sign, and nothing the lack of one."""
+    with inference(network):
+        right = int((network(clean.images).argmax(dim=1) == clean.labels).sum())
+    count = len(clean.labels)
+    if wilson(right, count).low > 1 / len(clean.class_names):
+        return found
+    reason = f"it is right on {right} of {count} clean images, which is near chance"
+    return [replace(item, threshold=None, false_alarm_rate=None, sign=False, assumes=reason) for item in found]
 
 
 def _looked_at(work: Work) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -39,7 +39,7 @@ def cluster(
     return Finding(
         method="clustering",
         network=name,
-        statistic="how much clearer one class' images fall in two than the others', in their deviations,",
+        statistic="how far one class' images fall clearer in two, in deviations of the others,",
         value=outlier.score if outlier else 0.0,
         threshold=outlier.threshold if outlier else None,
         false_alarm_rate=rate if outlier else None,

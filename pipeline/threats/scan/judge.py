@@ -38,11 +38,11 @@ def judge_inversion(
         "mad_false_alarm_rate_above_2": mad_false_alarm_rate(len(norms)),
         "references": len(references.log_norms) if references is not None else 0,
     }
-    usual = " than on clean references" if known else ""
+    against = "its own size on clean references" if known else "those of the others"
     return Finding(
         method="inversion",
         network=name,
-        statistic=f"how much smaller one class' trigger is than the others'{usual}, in their deviations,",
+        statistic=f"how far one class' smallest trigger is below {against}, in deviations of the others,",
         value=outlier.score if outlier else 0.0,
         threshold=outlier.threshold if outlier else None,
         false_alarm_rate=rate if outlier else None,
@@ -109,7 +109,7 @@ def judge_stages(
     return Finding(
         method="stages",
         network=name,
-        statistic=f"how much better one class' trigger works than on {older_name}, in deviations of the others,",
+        statistic=f"how far one class' trigger works better than on {older_name}, in deviations of the others,",
         value=outlier.score if outlier and large else 0.0,
         threshold=outlier.threshold if outlier else None,
         false_alarm_rate=rate if outlier else None,

@@ -12,7 +12,7 @@ import pytest
 from devices.errors import EXIT_CODES
 from pipeline.cli import main
 from pipeline.gate import judge
-from pipeline.recipe import GateConfig, read_recipe
+from pipeline.recipe import GateConfig
 from pipeline.threats.scan.findings import verdict_of
 
 RECIPE = """
@@ -20,12 +20,12 @@ name = "tiny"
 threads = 1
 [model]
 factory = "pipeline.zoo:residual_cnn"
-args = { channels = 4, blocks = 1 }
+args = { channels = 8, blocks = 1 }
 [data]
 factory = "pipeline.datasets.poisoned_digits:poisoned_digits"
 args = { kind = "sinusoidal", target = 4 }
 [train]
-epochs = 1
+epochs = 3
 [prune]
 target_macs = 0.7
 [threats]
@@ -67,11 +67,12 @@ def test_a_scan_looks_at_every_network_and_at_int8(base: Path, capsys: pytest.Ca
     assert all(finding["threshold"] is None for finding in found if finding["method"] == "sensitivity")
 
 
-def test_a_scan_without_a_section_uses_the_usual_methods(base: Path) -> None:
-    text = RECIPE.partition("[prune]")[0]
-    (base / "plain.toml").write_text(text)
-    few = ["--set", "threats.scan=[]", "--set", "data.args.kind=patch"]
-    assert read_recipe(base / "plain.toml", few[1::2]).threats.scan == ()
+def test_a_network_near_chance_is_told_and_not_judged(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change = ["--set", "train.learning_rate=1e-9", "--set", "threats.references=0"]
+    assert call(base, "scan", str(base / "tiny.toml"), *change, "--json", str(base / "chance.json")) == 0
+    found = json.loads((base / "chance.json").read_text())["findings"]
+    assert all(finding["threshold"] is None and not finding["sign"] for finding in found)
+    assert "near chance" in capsys.readouterr().out
 
 
 def test_defend_writes_a_network_that_the_chain_takes(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +87,7 @@ def test_defend_writes_a_network_that_the_chain_takes(base: Path, capsys: pytest
     assert content["removal"]["neurons_removed"] > 0
     assert "nothing was chosen by it" in capsys.readouterr().out
     weights = ["--set", f"model.weights={out}", "--set", "threats.scan=['sensitivity']"]
-    text = "\n".join(line for line in RECIPE.replace("[train]\nepochs = 1\n", "").splitlines())
+    text = "\n".join(line for line in RECIPE.replace("[train]\nepochs = 3\n", "").splitlines())
     (base / "cleaned.toml").write_text(text)
     assert call(base, "scan", str(base / "cleaned.toml"), *weights) == 0
     assert "pruned" in capsys.readouterr().out
