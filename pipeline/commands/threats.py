@@ -98,7 +98,7 @@ def _run_part(options: argparse.Namespace, path: Path, wanted: Callable[[str], b
 
     recipe = read_recipe(path, options.overrides)
     if not recipe.threats.scan:
-        methods = ThreatsConfig(scan=("inversion", "sensitivity", "stages"), references=_REFERENCES)
+        methods = ThreatsConfig(scan=("inversion", "stages"), references=_REFERENCES)
         recipe = recipe.model_copy(update={"threats": methods})
     work = Work(recipe, load_profile(options.device), detect_host(), "espalier scan")
     return work, dict(run_chain(work, Store(options.store), standard_progress(), wanted).results)
