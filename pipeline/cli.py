@@ -119,7 +119,19 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")
     report.set_defaults(call=commands_report.report)
-    for command in (run, matrix, stages, devices, *what.choices.values(), predict, bench, scan, defend, *signing, report):
+    for command in (
+        run,
+        matrix,
+        stages,
+        devices,
+        *what.choices.values(),
+        predict,
+        bench,
+        scan,
+        defend,
+        *signing,
+        report,
+    ):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
