@@ -1,4 +1,8 @@
-"""Which blocks go: those without which the network changes least, one after the other."""
+"""Which blocks go: those without which the network changes least, one after the other.
+
+Each is judged after the statistics of BatchNorm were measured anew without it, as recovery does first of all:
+without that, what counts most is how far a block shifts its output, which costs nothing to mend.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from devices.errors import ModelError, RecipeError
 from pipeline.prune.blocks import tensors_of, without_blocks
 from pipeline.prune.criteria.base import Loss
 from pipeline.prune.network import copy_network, first_line, inference
+from pipeline.prune.statistics_anew import copies_of, measuring, norms_of, put_back
 
 Batches = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 _LEAST_POWER = 1e-30
@@ -32,9 +37,10 @@ def rank_blocks(
 ) -> tuple[RankedBlock, ...]:
     """All blocks in the order in which they go, each the cheapest that is left when its turn comes (greedy).
 
-    Scores are of the network without all blocks up to this one, against the whole network, on images (N, C, H, W) with
-    targets, in inference. The network given is not changed. Raises `RecipeError` naming `prune.criterion_samples` when
-    there are no images, `ModelError` when the network or the loss fails.
+    Scores are of the network without all blocks up to this one against the whole network, on images (N, C, H, W) with
+    targets, in inference, BatchNorm of both measured anew on these images. The network given is not changed. Raises
+    `RecipeError` naming `prune.criterion_samples` when there are no images, `ModelError` when the network or the loss
+    fails.
     """
     removal = _Removal(network, blocks, batches, loss)
     return tuple(removal.next() for _ in blocks)
@@ -81,7 +87,7 @@ class _Removal:
             raise RecipeError("prune.criterion_samples", what, "Give the recipe training data")
         self._network, self._batches, self._loss = copy_network(network), batches, loss
         self._left, self._gone = list(blocks), list[str]()
-        with _named(()):
+        with _named(()), self._norms_anew():
             self._whole = self._outputs() if loss is None else []
             self._loss_before = 0.0 if loss is None else self._mean_loss(loss)
 
@@ -93,10 +99,24 @@ class _Removal:
         return RankedBlock(self._gone[-1], scores[index])
 
     def _score(self, blocks: Sequence[str]) -> float:
-        with without_blocks(self._network, blocks), _named(blocks):
+        with without_blocks(self._network, blocks), _named(blocks), self._norms_anew():
             if self._loss is not None:
                 return self._mean_loss(self._loss) - self._loss_before
             return self._change(self._outputs())
+
+    @contextmanager
+    def _norms_anew(self) -> Iterator[None]:
+        """Statistics of what is left of the network; those of the whole one come back."""
+        norms = norms_of(self._network)
+        kept = copies_of(norms)
+        try:
+            if norms:
+                with measuring(self._network, norms):
+                    for images, _ in self._batches:
+                        self._network(images.clone())
+            yield
+        finally:
+            put_back(norms, kept)
 
     def _outputs(self) -> list[list[torch.Tensor]]:
         with inference(self._network):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from devices.errors import EspalierError, ModelError
 from pipeline.compute import deterministic
 from pipeline.data import Split, seeded_choice
-from pipeline.prune.network import copy_network, first_line, inference
+from pipeline.prune.network import copy_network, first_line
+from pipeline.prune.statistics_anew import measuring, norms_of
 from pipeline.recipe import ObjectiveConfig, RecalibrateConfig
 from pipeline.recovery.objective import Loss, adversarial
 from pipeline.tasks.builtin import Classification
@@ -40,12 +38,12 @@ def recalibrate(
     running statistics is not touched, nor is a layer that the network does not run. Raises `ModelError`, with the
     statistics as they were, when the network fails or gives none that are finite.
     """
-    norms = [item for item in network.modules() if isinstance(item, _BatchNorm) and item.running_mean is not None]
+    norms = norms_of(network)
     if not norms or not config.samples:
         return 0
     attacked = copy_network(network).eval() if objective.attacked else None
     device = next(network.buffers()).device
-    with deterministic(seed, threads, device.type == "cpu") as generator, _measuring(network, norms):
+    with deterministic(seed, threads, device.type == "cpu") as generator, measuring(network, norms):
         for chosen in _equal_batches(seeded_choice(len(split), config.samples, seed), generator):
             images = torch.from_numpy(split.batch(chosen)).to(device)
             try:
@@ -62,36 +60,8 @@ def recalibrate(
                 raise ModelError(
                     "recalibrate", f"the network fails: {first_line(cause)}", "Set recalibrate.samples = 0, or mend it"
                 ) from cause
+        _require_finite(network, norms)
         return sum(1 for norm in norms if norm.num_batches_tracked)
-
-
-@contextmanager
-def _measuring(network: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
-    """The layers take the cumulative average of what they get; those that get nothing, or fail, keep what they had."""
-    before = [(norm, norm.momentum, {name: item.clone() for name, item in norm.named_buffers()}) for norm in norms]
-    with inference(network):
-        try:
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None
-                norm.training = True
-            yield
-            _require_finite(network, norms)
-        except BaseException:
-            for norm, _, buffers in before:
-                _put_back(norm, buffers)
-            raise
-        finally:
-            for norm, momentum, buffers in before:
-                norm.momentum = momentum
-                norm.training = False
-                if not norm.num_batches_tracked:
-                    _put_back(norm, buffers)
-
-
-def _put_back(norm: _BatchNorm, buffers: dict[str, torch.Tensor]) -> None:
-    for name, value in buffers.items():
-        norm.get_buffer(name).copy_(value)
 
 
 def _require_finite(network: nn.Module, norms: list[_BatchNorm]) -> None:

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from devices.errors import RecipeError
-from pipeline.attacks.gradient import pgd
+from pipeline.attacks.norms import Ball
+from pipeline.attacks.pgd import pgd
 from pipeline.prune.criteria.base import CriterionInputs
 from pipeline.prune.criteria.select import score_groups
 from pipeline.prune.groups import find_groups
@@ -43,7 +44,8 @@ def test_an_adversarial_objective_scores_by_gradients_on_attacked_images(criteri
     train(network, split=few(300), epochs=3)
 
     def on_attacked(net: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        attacked = pgd(net, images, targets, 0.1, 2, 0.08, torch.Generator().manual_seed(0))
+        start = 0.1 * (2 * torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) - 1)
+        attacked = pgd(net, images, targets, Ball(epsilon=0.1), 2, 0.08, start)
         return functional.cross_entropy(net(attacked), targets)
 
     def plain(net: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,20 @@ def scaled(scales: tuple[float, ...]) -> nn.Module:
     return network
 
 
+def anew(network: nn.Module, *blocks: str) -> nn.Module:
+    """A copy without blocks, with the statistics that its BatchNorm layers have of these images."""
+    smaller = copy.deepcopy(network)
+    skip_blocks(smaller, blocks)
+    for norm in (item for item in smaller.modules() if isinstance(item, nn.BatchNorm2d)):
+        norm.reset_running_stats()
+        norm.momentum = None
+    smaller.train()
+    with torch.no_grad():
+        for batch, _ in BATCHES:
+            smaller(batch)
+    return smaller.eval()
+
+
 def test_blocks_that_add_least_go_first() -> None:
     network = scaled((1.0, 0.01, 3.0, 0.1))
     ranked = rank_blocks(network, tuple(f"blocks.{index}" for index in range(4)), BATCHES)
@@ -46,10 +60,9 @@ def test_the_score_is_the_change_of_the_output_over_its_power() -> None:
     assert {item.name for item in ranked} == {"blocks.0", "blocks.1"}
     x = torch.cat([batch for batch, _ in BATCHES])
     for count, item in enumerate(ranked, start=1):
-        smaller = copy.deepcopy(network)
-        skip_blocks(smaller, [other.name for other in ranked[:count]])
+        smaller, whole = anew(network, *(other.name for other in ranked[:count])), anew(network)
         with torch.no_grad():
-            expected = (smaller(x) - network(x)).pow(2).sum() / network(x).pow(2).sum()
+            expected = (smaller(x) - whole(x)).pow(2).sum() / whole(x).pow(2).sum()
         assert item.score == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -58,10 +71,9 @@ def test_with_a_loss_the_score_is_its_rise() -> None:
     network = scaled((1.0, 0.5))
     ranked = rank_blocks(network, ("blocks.0", "blocks.1"), BATCHES, cross_entropy)
     x, labels = (torch.cat([pair[index] for pair in BATCHES]) for index in range(2))
-    smaller = copy.deepcopy(network)
-    skip_blocks(smaller, (ranked[0].name,))
+    smaller, whole = anew(network, ranked[0].name), anew(network)
     with torch.no_grad():
-        rise = cross_entropy(smaller, x, labels) - cross_entropy(network, x, labels)
+        rise = cross_entropy(smaller, x, labels) - cross_entropy(whole, x, labels)
     assert ranked[0].score == pytest.approx(float(rise), rel=1e-3, abs=1e-6)
 
 
@@ -78,6 +90,33 @@ class Undoing(Headed):
     def body(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.layers(x)
         return y
+
+
+class Shifting(Headed):
+    """A block that adds a constant, which the BatchNorm behind it takes off again, and one that adds a little."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.layers = nn.Sequential(*(Side(nn.Sequential(nn.Conv2d(3, 3, 1))) for _ in range(2)))
+        self.norm = nn.BatchNorm2d(3)
+        with torch.no_grad():
+            for layer, scale, shift in zip(self.layers, (0.0, 0.3), (5.0, 0.0), strict=True):
+                layer.body[0].weight.copy_(scale * torch.eye(3).flip(0).view(3, 3, 1, 1))
+                layer.body[0].bias.fill_(shift)
+
+    def body(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.norm(self.layers(x))
+        return y
+
+
+def test_a_block_that_only_shifts_the_statistics_goes_first() -> None:
+    """What recovery mends by measuring BatchNorm anew costs nothing, however far the output moves without it."""
+    network = anew(Shifting())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    ranked = rank_blocks(network, ("layers.0", "layers.1"), BATCHES)
+    assert ranked[0].name == "layers.0"
+    assert ranked[0].score < 1e-6 < ranked[1].score
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_scores_are_taken_anew_after_each_removal() -> None:

@@ -14,7 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from devices.errors import ModelError, RecipeError
-from pipeline.attacks.gradient import loss_gradient, pgd
+from pipeline.attacks.gradient import loss_gradient
+from pipeline.attacks.norms import Ball
+from pipeline.attacks.pgd import pgd
 from pipeline.recipe import DistillConfig, FitConfig, ObjectiveConfig
 from pipeline.recovery.distill import Distillation
 from pipeline.recovery.hsic import dependence
@@ -44,7 +46,8 @@ def batch(count: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def robust_accuracy(network: nn.Module) -> float:
     """Under PGD-10 on test images."""
     images, labels = torch.from_numpy(all_digits().test.images), torch.from_numpy(all_digits().test.labels)
-    found = pgd(network, images, labels, 0.1, 10, 0.02, torch.Generator().manual_seed(0))
+    start = 0.1 * (2 * torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) - 1)
+    found = pgd(network, images, labels, Ball(epsilon=0.1), 10, 0.02, start)
     with torch.no_grad():
         return float((network(found).argmax(1) == labels).float().mean())
 
