@@ -37,11 +37,16 @@ class EspalierError(Exception):
         return type(self), (self.where, self.what, self.fix)
 
 
+def shown(text: str) -> str:
+    """One line that a terminal shows as it is: a name that others gave can hold anything, escape codes too."""
+    line = re.sub(r"\s*[\r\n]+\s*", " ", text)
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+
+
 def _sentence(text: str) -> str:
-    """One line that ends like a sentence. A file's name or a cause can hold anything, escape codes too."""
-    line = re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
-    return shown if shown.endswith("?") else shown.rstrip(".") + "."
+    """One line that ends like a sentence."""
+    line = shown(text.strip())
+    return line if line.endswith("?") else line.rstrip(".") + "."
 
 
 class RecipeError(EspalierError):

@@ -133,6 +133,18 @@ def paired_score_difference(before: NDArray[np.float64], after: NDArray[np.float
     return Interval(mean, max(-1.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))
 
 
+def independent_difference(before: Interval, after: Interval) -> Interval:
+    """`after` minus `before` of two figures of independent samples, from the interval of each.
+
+    The ends are recovered from the distances of each figure to its own ends (Newcombe 1998, method 10; Zou & Donner
+    2008, eq. 3), so the interval is as skewed as theirs are.
+    """
+    value = after.value - before.value
+    down = math.hypot(after.value - after.low, before.high - before.value)
+    up = math.hypot(after.high - after.value, before.value - before.low)
+    return Interval(value, value - down, value + up)
+
+
 def t_quantile_95(degrees: int) -> float:
     """Two-sided 95 % quantile of Student's t (Abramowitz & Stegun 1964, 26.7.5; below 30 degrees from its table)."""
     if degrees < 1:

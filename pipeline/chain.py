@@ -18,10 +18,12 @@ from pipeline.source_digest import code_digest, our_module
 from pipeline.store import Store, Stored
 from pipeline.tasks.fingerprint import task_fingerprint
 from pipeline.versions import library_versions
-from pipeline.work import StepInputs, Work
+from pipeline.work import Origin, StepInputs, Work
 
 # Steps that pass on the metrics of those before, not their files alone.
 _WRITES_METRICS = frozenset({"gate", "bundle", "report", "evidence"})
+# Steps that write down how the results before them were made.
+_WRITES_KEYS = frozenset({"bundle", "evidence"})
 _REPORT_ASSETS = Path(__file__).parent / "report"
 
 
@@ -76,20 +78,23 @@ def run_chain(
     started = time.perf_counter()
     nodes = _with_needs(plan_chain(work, store), wanted)
     results: dict[str, Stored] = {}
+    origins: dict[str, Origin] = {}
     step_s = 0.0
     for number, node in enumerate(nodes, start=1):
         if node.name == "deploy" and not results["verdict"].metrics["passed"]:
             observer.finished(number, len(nodes), node, None)
             continue
-        needed = {name: results[name] for name in node.needs}
-        key = _key(node, needed)
+        # What ships is missing where the gate refused; who needs it does without.
+        needed = {name: results[name] for name in node.needs if name in results}
+        origins[node.name] = _origin(node, needed)
+        key = _key(node, needed, origins[node.name])
         stored = store.find(node.stage, key)
         if stored is None:
             progress = observer.started(number, len(nodes), node)
             stored = store.make(
                 node.stage,
                 key,
-                _maker(node, work, needed, progress, store.partial_folder(node.stage, key), store.kept_folder),
+                _maker(node, work, needed, progress, store, key, origins),
                 lambda node=node: observer.waiting(node),  # type: ignore[misc]
             )
             step_s += stored.seconds if not stored.reused else 0.0
@@ -114,32 +119,55 @@ def stored_steps(work: Work, store: Store) -> Iterator[tuple[Node, Stored | None
     results: dict[str, Stored] = {}
     for node in plan_chain(work, store):
         stored = None
-        if all(name in results for name in node.needs):
-            stored = store.find(node.stage, _key(node, {name: results[name] for name in node.needs}))
+        missing = set(node.needs) - set(results)
+        if "verdict" in results and not results["verdict"].metrics["passed"]:
+            missing -= {"deploy"}
+        if not missing:
+            needed = {name: results[name] for name in node.needs if name in results}
+            stored = store.find(node.stage, _key(node, needed, _origin(node, needed)))
         if stored:
             results[node.name] = stored
         yield node, stored
 
 
-def _maker(node: Node, work: Work, needed: Mapping[str, Stored], progress: Progress, partial: Path, kept: Path) -> Any:
-    return lambda folder: node.load()(StepInputs(work, needed, folder, progress, node.config, partial, kept))
+def _maker(
+    node: Node,
+    work: Work,
+    needed: Mapping[str, Stored],
+    progress: Progress,
+    store: Store,
+    key: str,
+    origins: Mapping[str, Origin],
+) -> Any:
+    partial, kept = store.partial_folder(node.stage, key), store.kept_folder
+    return lambda folder: node.load()(StepInputs(work, needed, folder, progress, node.config, partial, kept, origins))
 
 
-def _key(node: Node, results: Mapping[str, Stored]) -> str:
-    """Digest of all that decides a step's result; `results` are those that it needs."""
-    inputs = {name: stored.digest for name, stored in results.items()}
+def _origin(node: Node, results: Mapping[str, Stored]) -> Origin:
+    """All that decides a step's artifact; `results` are those that it needs."""
     paths = [our_module(node.step.partition(":")[0])]
     if node.stage == "report":
         paths += [path for path in sorted(_REPORT_ASSETS.iterdir()) if path.suffix in (".html", ".css", ".js")]
+    return Origin(
+        config=node.config,
+        inputs={name: stored.digest for name, stored in results.items()},
+        code=code_digest(paths),
+        libraries=library_versions(node.libraries),
+    )
+
+
+def _key(node: Node, results: Mapping[str, Stored], origin: Origin) -> str:
+    """Digest of all that decides a step's result: its origin, and what it passes on of the results it needs."""
+    passed_on = {name: digest_value(stored.metrics) for name, stored in results.items()}
+    named = {name: stored.folder.name for name, stored in results.items()}
     return digest_value(
         {
             "node": node.name,
-            "config": node.config,
-            "inputs": inputs,
-            "metrics": {name: digest_value(stored.metrics) for name, stored in results.items()}
-            if node.stage in _WRITES_METRICS
-            else {},
-            "code": code_digest(paths),
-            "libraries": library_versions(node.libraries),
+            "config": origin.config,
+            "inputs": origin.inputs,
+            "metrics": passed_on if node.stage in _WRITES_METRICS else {},
+            "keys": named if node.stage in _WRITES_KEYS else {},
+            "code": origin.code,
+            "libraries": origin.libraries,
         }
     )[:40]

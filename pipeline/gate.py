@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from devices.scoring import Scoring, kind_of
+from pipeline.budget_rule import is_met
 from pipeline.engine_plan import engine_title
 from pipeline.recipe import GateConfig
 
@@ -96,7 +97,7 @@ def judge(
 
 def _budget(limit: float, name: str, text: str, unit: str, figure: _Figure) -> Budget:
     value, low, high = figure or (None, None, None)
-    met = high is not None and high <= limit if name.startswith("max_") else low is not None and low >= limit
+    met = is_met(name, limit, low, high)
     return Budget(name=name, text=text, limit=limit, unit=unit, value=value, low=low, high=high, met=met)
 
 

@@ -121,5 +121,5 @@ def _judge_nodes(work: Work, nodes: list[Node], data: dict[str, Any]) -> list[No
     everything = (*before, "verdict")
     bundle = make_node("deploy", "bundle", "publish:deploy", everything, whole, DATA)
     report = make_node("report", "report", "publish:report", everything, written, ("jinja2", "pillow"))
-    evidence = make_node("evidence", "evidence", "publish:evidence", (*everything, "report"), whole, ())
+    evidence = make_node("evidence", "evidence", "publish:evidence", (*everything, "deploy", "report"), whole, ())
     return [gate, bundle, report, evidence]

@@ -139,6 +139,19 @@ class Work:
         return f"dense-{self.engines.baseline}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """All that decided a step's artifact."""
+
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    """Digest of each artifact that it was made of, by node."""
+    code: str
+    """Digest of the step's source and of all that it imports."""
+    libraries: Mapping[str, str | None]
+    """Version by distribution; None where one is not installed."""
+
+
 @dataclass(frozen=True)
 class StepInputs:
     """What a step gets: the run's inputs, results it needs by node name, its folder, and whom to tell how far it is."""
@@ -153,6 +166,8 @@ class StepInputs:
     """Folder that outlives a killed step, for what it can go on from; removed when the step ends well."""
     kept: Path | None = None
     """Folder that runs share, for times of TensorRT's kernels."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """How the results so far were made, by node."""
 
     def path(self, node: str) -> Path:
         """Folder of a result that this step needs."""

@@ -12,6 +12,7 @@ from devices.preprocess import Preprocess
 from devices.robustness import INDEX_FILE
 from devices.stage import Metrics
 from exporters.package import assemble_deploy, assemble_evidence
+from pipeline.attest.statement import write_statements
 from pipeline.engine_plan import graph_of
 from pipeline.gate import judge
 from pipeline.graph_nodes import ENGINE_PREFIX
@@ -102,6 +103,7 @@ def evidence(inputs: StepInputs) -> Metrics:
     for name in (REPORT_HTML, REPORT_JSON):
         files[name] = inputs.path("report") / name
     assert f"sets/{INDEX_FILE}" in files
+    write_statements(inputs)
     assemble_evidence(inputs.folder, files, _manifest(inputs))
     return {"files": len(files)}
 

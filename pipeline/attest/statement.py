@@ -1,0 +1,103 @@
+"""One in-toto statement a step: what it was made of, what came out, how, with what.
+
+Formats: https://github.com/in-toto/attestation (statement v1), https://slsa.dev/provenance/v1 (its predicate). Beside
+`sha256` of a file's bytes stand two digests of our own: `espalier-files-v1`, the SHA-256 of the canonical JSON of
+`{path: SHA-256}` of an artifact's files, and `espalier-value-v1`, the SHA-256 of the canonical JSON of a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from devices.errors import ModelError, StorageError
+from devices.files import canonical_json, digest_file, digest_value, read_json, write_json
+from pipeline.recipe import Recipe, section_of
+from pipeline.recipe.paths import portable_recipe
+from pipeline.store import RESULT_FILE, Stored
+from pipeline.work import Origin, StepInputs
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:espalier:step:1"
+HOST_CLASS = "urn:espalier:host:"
+FILES_DIGEST, VALUE_DIGEST = "espalier-files-v1", "espalier-value-v1"
+ATTESTATIONS = "attestations"
+"""Folder of the statements in the evidence bundle."""
+
+
+def write_statements(inputs: StepInputs) -> None:
+    """Write the statement of every step so far into the step's folder; that of `deploy` is the shipped bundle's.
+
+    Raises `ModelError` when the weights are not those any more that the run began with.
+    """
+    for name, stored in inputs.results.items():
+        statement = _statement(name, stored, inputs.origins[name], inputs)
+        write_json(inputs.folder / ATTESTATIONS / file_of(name), statement)
+
+
+def file_of(node: str) -> str:
+    """Name of a step's statement."""
+    return f"{node.replace(' ', '-').replace('/', '-of-')}.json"
+
+
+def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) -> dict[str, Any]:
+    work = inputs.work
+    files: dict[str, str] = read_json(stored.folder / RESULT_FILE, StorageError)["files"]
+    parameters = {
+        "step": name,
+        "stage": stored.folder.parent.name,
+        "recipe": work.recipe.name,
+        "device": work.profile.name,
+        "seed": work.recipe.seed,
+        "config": dict(origin.config),
+    }
+    made_of = [
+        {"name": f"step {needed}", "digest": {FILES_DIGEST: digest}} for needed, digest in sorted(origin.inputs.items())
+    ]
+    host_class = origin.config.get("host_class") or work.host.engine_class
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": path, "digest": {"sha256": digest}} for path, digest in sorted(files.items())],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": parameters,
+                "internalParameters": {"code": origin.code, "libraries": dict(origin.libraries)},
+                "resolvedDependencies": [*made_of, *_sources(origin, work.recipe)],
+            },
+            "runDetails": {
+                "builder": {"id": f"{HOST_CLASS}{host_class}"},
+                "metadata": {"invocationId": stored.folder.name},
+                "byproducts": [{"name": "metrics", "digest": {VALUE_DIGEST: digest_value(stored.metrics)}}],
+            },
+        },
+    }
+
+
+def _sources(origin: Origin, recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """What comes from outside the run: the network's code and weights, and the images."""
+    portable = portable_recipe(section_of(recipe))
+    for section in ("model", "data"):
+        if section in origin.config:
+            value = origin.config[section]
+            named = {"factory": portable[section]["factory"]}
+            yield {"name": section, "digest": {VALUE_DIGEST: digest_value(value)}, "annotations": named}
+    for key, path in (("weights", recipe.model.weights), ("onnx", recipe.model.onnx)):
+        if path is not None and "model" in origin.config:
+            yield {"name": f"{key} {Path(path).name}", "digest": {"sha256": _digest_of_weights(path, key, origin)}}
+
+
+def _digest_of_weights(path: str, key: str, origin: Origin) -> str:
+    """SHA-256 of the file, which is the one that the step's config tells by its content."""
+    digest = digest_file(Path(path))
+    if content_digest(digest) not in canonical_json(origin.config):
+        raise ModelError(f"model.{key}", f"{path} changed while the recipe ran", "Run it again")
+    return digest
+
+
+def content_digest(file_digest: str) -> str:
+    """What a config says of a file with this SHA-256."""
+    return digest_value([(".", file_digest)])

@@ -1,0 +1,1 @@
+"""Whether a run may be released, and the archives that are."""

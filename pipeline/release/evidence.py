@@ -1,0 +1,138 @@
+"""What the gate for releases reads of a run: figures of the shipped engine, from an evidence bundle that was verified."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.bundle import Bundle
+from devices.errors import BundleError
+from devices.robustness import INDEX_FILE, LABELS_FILE
+from devices.statistics import Interval
+from pipeline.budget_rule import is_met
+
+_RUN_AGAIN = "Run the recipe again with this version"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A budget of the recipe, with what was found."""
+
+    name: str
+    text: str
+    unit: str
+    limit: float
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def met(self) -> bool:
+        """Whether even the bad end of the interval meets it."""
+        return is_met(self.name, self.limit, self.low, self.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFigures:
+    """A run, as far as it is judged."""
+
+    folder: str
+    name: str
+    device: str
+    task: str
+    engine: str
+    baseline: str
+    """Engine that speed is told against."""
+    budgets: tuple[Asked, ...]
+    samples: Mapping[str, str]
+    """Digests of the images and labels that it was evaluated on."""
+    attacks: tuple[tuple[str, float], ...]
+    """Method and ε of each attack, sorted; each once."""
+    clean: NDArray[Any] | None
+    """Score by sample, (N,): bool or float64. None where engines were not run."""
+    robust: NDArray[Any] | None
+    """The worst case by sample; None where nothing was attacked."""
+    size_bytes: int
+    speedup: Interval | None
+    """Times as fast as its own baseline, measured in the same run; None where that was not."""
+
+
+def run_figures(evidence: Bundle) -> RunFigures:
+    """Read them. Raises `BundleError` on what is missing or of another version."""
+    where = str(evidence.folder)
+    try:
+        return _read(evidence)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as cause:
+        raise BundleError(where, f"does not hold a whole run ({cause!r:.60})", _RUN_AGAIN) from cause
+
+
+def _read(evidence: Bundle) -> RunFigures:
+    manifest = evidence.manifest
+    report = evidence.read_json("report.json")
+    engine, baseline = str(manifest["engine"]), str(report["baseline"])
+    index = evidence.read_json(f"sets/{INDEX_FILE}")
+    infos = [row for row in index["sets"] if row["kind"] in ("clean", "adversarial")]
+    scores = _scores(evidence, engine, [str(row["name"]) for row in infos]) if report["measured"] else {}
+    attacked = {name: found for name, found in scores.items() if name != "clean"}
+    attacks = {(str(row["method"]), float(row["epsilon"])) for row in infos if row["kind"] == "adversarial"}
+    return RunFigures(
+        folder=str(evidence.folder),
+        name=str(manifest["name"]),
+        device=str(manifest["device"]),
+        task=str(manifest["task"]["kind"]),
+        engine=engine,
+        baseline=baseline,
+        budgets=_budgets(manifest["verdict"], f"{evidence.folder}: verdict"),
+        samples={name: evidence.digests[f"sets/{name}"] for name in ("clean.npy", LABELS_FILE)},
+        attacks=tuple(sorted(attacks)),
+        clean=scores.get("clean"),
+        robust=np.minimum.reduce(list(scores.values())) if attacked else None,
+        size_bytes=_size(manifest["metrics"]["size_bytes"]),
+        speedup=_speedup(report["speedups"], engine, baseline) if report["measured"] else None,
+    )
+
+
+def _scores(evidence: Bundle, engine: str, names: list[str]) -> dict[str, NDArray[Any]]:
+    """Score of every sample, by set: a string of 0 and 1, or a list of scores from 0 to 1."""
+    replay = evidence.read_json("results/replay.json")
+    rows = replay["correct"] if "correct" in replay else replay["scores"]
+    found: dict[str, NDArray[Any]] = {}
+    for name in names:
+        row = rows[engine][name]
+        found[name] = np.array([char == "1" for char in row]) if isinstance(row, str) else np.array(row, np.float64)
+        if found[name].ndim != 1 or found[name].shape != found[names[0]].shape or not found[name].size:
+            raise ValueError(f"scores of {name} have shape {found[name].shape}")
+    return found
+
+
+def _budgets(verdict: Any, where: str) -> tuple[Asked, ...]:
+    """The budgets, judged again: a verdict that does not follow from its figures is refused."""
+    keys = ("name", "text", "unit", "limit", "value", "low", "high")
+    asked = tuple(Asked(**{key: row[key] for key in keys}) for row in verdict["budgets"])
+    for budget, row in zip(asked, verdict["budgets"], strict=True):
+        if budget.met != row["met"]:
+            raise BundleError(f"{where}: {budget.name}", "does not follow from its figures", "Do not use this run")
+    return asked
+
+
+def _size(size_bytes: Any) -> int:
+    if type(size_bytes) is not int or size_bytes <= 0:
+        raise ValueError(f"size {size_bytes!r:.40}")
+    return size_bytes
+
+
+def _speedup(speedups: Any, engine: str, baseline: str) -> Interval | None:
+    if engine == baseline:
+        return Interval(1.0, 1.0, 1.0)
+    for row in speedups:
+        if (row["engine"], row["than"]) == (engine, baseline):
+            found = Interval(float(row["value"]), float(row["low"]), float(row["high"]))
+            if not 0 < found.low <= found.value <= found.high < math.inf:
+                raise ValueError(f"speed-up {found}")
+            return found
+    return None

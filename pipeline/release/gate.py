@@ -1,0 +1,54 @@
+"""The gate for releases: a run's budgets, and what got worse since the last release."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.release.evidence import Asked, RunFigures
+from pipeline.release.regression import Regression, RegressionConfig, regressions
+
+FORMAT = "espalier-gate/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateResult:
+    """What the gate says of a run."""
+
+    name: str
+    device: str
+    engine: str
+    budgets: tuple[Asked, ...]
+    regressions: tuple[Regression, ...]
+    compared: bool
+    """Whether there was a last release to compare with."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every budget is met and nothing got worse that was not accepted."""
+        return all(budget.met for budget in self.budgets) and all(row.passed for row in self.regressions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "device": self.device,
+            "engine": self.engine,
+            "passed": self.passed,
+            "compared": self.compared,
+            "budgets": [asdict(budget) | {"met": budget.met} for budget in self.budgets],
+            "regressions": [asdict(row) | {"passed": row.passed} for row in self.regressions],
+        }
+
+
+def judge_release(run: RunFigures, last: RunFigures | None, config: RegressionConfig) -> GateResult:
+    """Judge a run; `last` is that of the last release. Raises `BundleError` for a last one of something else."""
+    return GateResult(
+        name=run.name,
+        device=run.device,
+        engine=run.engine,
+        budgets=run.budgets,
+        regressions=regressions(run, last, config) if last else (),
+        compared=last is not None,
+    )

@@ -1,0 +1,68 @@
+"""What the gate says, for people: lines for a terminal, and Markdown for a pull request."""
+
+from __future__ import annotations
+
+import re
+
+from devices.errors import shown
+from pipeline.release.evidence import Asked
+from pipeline.release.gate import GateResult
+from pipeline.release.regression import Regression
+
+
+def budget_words(budget: Asked) -> str:
+    """What was asked and what was found."""
+    bound = "at most" if budget.name.startswith("max_") else "at least"
+    if budget.value is None:
+        return f"{bound} {_number(budget.limit)} {budget.unit}; it is not known, and so not proven"
+    ends = "" if budget.low == budget.high else f" ({_number(budget.low)} to {_number(budget.high)})"
+    return f"{bound} {_number(budget.limit)} {budget.unit}; found {_number(budget.value)}{ends}"
+
+
+def regression_words(row: Regression) -> str:
+    """By how much it got worse, and how that was told."""
+    if row.worse is None:
+        return f"cannot be compared: {row.how}"
+    ends = "" if row.worse.low == row.worse.high else f" ({_number(row.worse.low)} to {_number(row.worse.high)})"
+    was = f"{_number(row.before)} before, {_number(row.after)} now"
+    return f"{_number(row.worse.value)} {row.unit}{ends}, allowed {_number(row.allowed)}; {was}; {row.how}"
+
+
+def gate_lines(result: GateResult) -> list[str]:
+    """For a terminal."""
+    lines = [shown(f"{result.name} on {result.device}, {result.engine}")]
+    lines += [shown(f"{_word(budget.met)} {budget.text}: {budget_words(budget)}") for budget in result.budgets]
+    lines += [shown(f"{row.outcome:14} {row.text}: {regression_words(row)}") for row in result.regressions]
+    if not result.budgets:
+        lines.append("no budget is set")
+    if not result.compared:
+        lines.append("no last release to compare with")
+    return [*lines, f"gate: {'passed' if result.passed else 'REFUSED'}"]
+
+
+def gate_markdown(result: GateResult) -> str:
+    """A table for a pull request or a release's notes."""
+    head = f"### {_plain(result.name)} on {_plain(result.device)}: {'passed' if result.passed else '**refused**'}"
+    lines = [head, "", f"Ships: {_plain(result.engine)}", ""]
+    if result.budgets:
+        lines += ["| budget | | |", "|---|---|---|"]
+        lines += [f"| {_plain(row.text)} | {_word(row.met).strip()} | {_plain(budget_words(row))} |" for row in result.budgets]
+        lines.append("")
+    if result.regressions:
+        lines += ["| since the last release | | |", "|---|---|---|"]
+        lines += [f"| {_plain(row.text)} | {row.outcome} | {_plain(regression_words(row))} |" for row in result.regressions]
+        lines += ["", "A regression is one that the 95 % interval supports: even its good end is worse than allowed.", ""]
+    return "\n".join(lines)
+
+
+def _word(met: bool) -> str:
+    return "met           " if met else "MISSED        "
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and HTML leave as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|&!~])", r"\\\1", shown(text)).replace("\\<", "&lt;").replace("\\>", "&gt;")
