@@ -99,13 +99,13 @@ def _unpack_one(stream: BinaryIO, info: tarfile.TarInfo, place: Path, archive: P
         raise BundleError(str(archive), what, _DO_NOT_USE)
     target = place.joinpath(*parts)
     with storage_errors(place):
-        (target if info.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
-        if info.isdir():
-            return parts[0]
         try:
+            (target if info.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
+            if info.isdir():
+                return parts[0]
             # Nothing is there before, and no link can be: nothing but files and folders was written.
             handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-        except FileExistsError:
+        except (FileExistsError, NotADirectoryError):
             raise BundleError(str(archive), f"holds {info.name!r:.80} twice", _DO_NOT_USE) from None
         with os.fdopen(handle, "wb") as file:
             left = info.size

@@ -11,6 +11,7 @@ from devices.classifier import ENGINE_INFO_PATH, LABELS_PATH, ONNX_PATH, PREPROC
 from devices.engine_files import INFO_FILE, engine_name, read_info
 from devices.files import storage_errors, write_json
 from devices.preprocess import Preprocess
+from exporters.sbom import SbomConfig, write_sbom
 
 
 def assemble_deploy(
@@ -19,15 +20,17 @@ def assemble_deploy(
     onnx_path: Path,
     preprocess: Preprocess,
     labels: tuple[str, ...],
+    sbom: SbomConfig,
     manifest: dict[str, object],
 ) -> None:
-    """Write the bundle that ships: engine, ONNX, preprocessing, labels, manifest. No test image is in it."""
+    """Write the bundle that ships: engine, ONNX, preprocessing, labels, bill of materials, manifest. No test image."""
     info = read_info(engine_folder)
     copy_file(engine_folder / engine_name(info), folder / engine_path(info))
     copy_file(engine_folder / INFO_FILE, folder / ENGINE_INFO_PATH)
     copy_file(onnx_path, folder / ONNX_PATH)
     write_json(folder / PREPROCESS_PATH, preprocess.as_dict())
     write_json(folder / LABELS_PATH, list(labels))
+    write_sbom(folder, engine_path(info), ONNX_PATH, sbom)
     write_manifest(folder, "deploy", manifest)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from devices.engine_files import read_engine
-from devices.files import write_atomic, write_json
+from devices.engines.base import EngineInfo
+from devices.files import digest_value, write_atomic, write_json
 from devices.preprocess import Preprocess
 from devices.robustness import INDEX_FILE
 from devices.stage import Metrics
 from exporters.package import assemble_deploy, assemble_evidence
+from exporters.sbom import Figure, SbomConfig
 from pipeline.attest.statement import write_statements
 from pipeline.engine_plan import graph_of
 from pipeline.gate import judge
@@ -37,7 +39,7 @@ from pipeline.scan_nodes import is_scan
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.store import RESULT_FILE, Stored
 from pipeline.tasks.select import task_of
-from pipeline.versions import library_versions
+from pipeline.versions import LIBRARIES, library_versions
 from pipeline.work import StepInputs
 
 VERDICT_FILE = "verdict.json"
@@ -71,6 +73,7 @@ def deploy(inputs: StepInputs) -> Metrics:
         inputs.path(graph_of(shipped, work.engines)) / ONNX_FILE,
         Preprocess(channels=channels, height=height, width=width),
         work.dataset.class_names,
+        _sbom(inputs, info),
         _manifest(inputs),
     )
     return {"size_bytes": sum(path.stat().st_size for path in inputs.folder.rglob("*") if path.is_file())}
@@ -130,6 +133,34 @@ def _manifest(inputs: StepInputs) -> dict[str, object]:
         },
         "stages": {name: _link(stored) for name, stored in sorted(inputs.results.items())},
     }
+
+
+def _sbom(inputs: StepInputs, info: EngineInfo) -> SbomConfig:
+    """What the bill of materials names beside the files."""
+    recipe, manifest = inputs.work.recipe, _manifest(inputs)
+    portable = portable_recipe(section_of(recipe))
+    metrics = cast("dict[str, Any]", manifest["metrics"])
+    figures = [
+        Figure(kind=kind, value=found["value"], low=found["low"], high=found["high"])
+        for kind, found in metrics.items()
+        if isinstance(found, dict) and "value" in found
+    ]
+    if metrics["latency"] is not None:
+        p50 = metrics["latency"]["p50_ms"]
+        figures.append(Figure(kind="latency_p50_ms", value=p50["value"], low=p50["low"], high=p50["high"]))
+    return SbomConfig(
+        name=recipe.name,
+        device=inputs.work.profile.name,
+        task=recipe.task.kind,
+        architecture=portable["model"]["onnx"] or portable["model"]["factory"],
+        data=portable["data"]["factory"],
+        data_digest=digest_value(inputs.options["data"]),
+        input_shape=info.input_shape,
+        precision=str(manifest["engine"]).rpartition("-")[2],
+        runtime=info.runtime.replace("_", "-"),
+        figures=(*figures, Figure(kind="size_bytes", value=metrics["size_bytes"])),
+        libraries=library_versions((*LIBRARIES, info.runtime.replace("_", "-"))),
+    )
 
 
 def _accuracies(inputs: StepInputs, replays: Mapping[str, Any]) -> dict[str, object]:
