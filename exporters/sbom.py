@@ -69,7 +69,10 @@ def write_sbom(folder: Path, engine: str, graph: str, config: SbomConfig) -> Non
         "components": [*files, _data(config), *libraries],
         "dependencies": [
             {"ref": _MODEL, "dependsOn": [_DATA, _ENGINE]},
-            {"ref": _ENGINE, "dependsOn": [_GRAPH, *(ref for ref in made_with if ref.startswith(_purl(config.runtime)))]},
+            {
+                "ref": _ENGINE,
+                "dependsOn": [_GRAPH, *(ref for ref in made_with if ref.startswith(_purl(config.runtime)))],
+            },
             {"ref": _GRAPH, "dependsOn": made_with},
         ],
     }

@@ -71,7 +71,9 @@ def _check_links(steps: Mapping[str, Step]) -> None:
             if needed not in steps:
                 raise _broken(f"{step.name} <- {needed}", f"no statement tells how '{needed}' was made")
             if steps[needed].digest != digest:
-                found = f"'{step.name}' was made of {digest[:_SHOWN]}, and '{needed}' made {steps[needed].digest[:_SHOWN]}"
+                found = (
+                    f"'{step.name}' was made of {digest[:_SHOWN]}, and '{needed}' made {steps[needed].digest[:_SHOWN]}"
+                )
                 raise _broken(f"{step.name} <- {needed}", found)
 
 

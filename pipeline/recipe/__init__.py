@@ -52,6 +52,7 @@ __all__ = [
     "TaskConfig",
     "ThreatsConfig",
     "read_recipe",
+    "recipe_of",
     "section_of",
 ]
 
@@ -131,7 +132,15 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Paths in the file are relative to the file's folder, paths in overrides to the current folder.
     """
-    raw = with_absolute_paths(read_toml(path, RecipeError), path.parent)
+    return recipe_of(read_toml(path, RecipeError), path, path.parent, overrides)
+
+
+def recipe_of(values: dict[str, Any], path: Path, base: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that these values are, as they stand in the file `path`; their paths are relative to `base`.
+
+    Raises `RecipeError` as `read_recipe` does.
+    """
+    raw = with_absolute_paths(values, base)
     for text in overrides:
         _override(raw, text)
     raw = _with_onnx(raw, path)

@@ -21,10 +21,13 @@ def gate_junit(result: GateResult) -> bytes:
     suites = ET.Element("testsuites", counts)
     suite = ET.SubElement(suites, "testsuite", {"name": f"espalier gate {where}"} | counts)
     for name, passed, text in cases:
-        case = ET.SubElement(suite, "testcase", {"classname": f"espalier.gate.{where}", "name": shown(name), "time": "0"})
+        case = ET.SubElement(
+            suite, "testcase", {"classname": f"espalier.gate.{where}", "name": shown(name), "time": "0"}
+        )
         if passed:
             ET.SubElement(case, "system-out").text = shown(text)
         else:
             ET.SubElement(case, "failure", {"type": "refused", "message": shown(text)}).text = shown(text)
     ET.indent(suites)
-    return ET.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n"
+    document: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"

@@ -79,7 +79,9 @@ def regressions(run: RunFigures, last: RunFigures, config: RegressionConfig) -> 
         _speed(run, last, config.max_slowdown),
         _size(run, last, config.max_growth),
     )
-    return tuple(replace(row, outcome="accepted") if row.name in config.accept and not row.passed else row for row in found)
+    return tuple(
+        replace(row, outcome="accepted") if row.name in config.accept and not row.passed else row for row in found
+    )
 
 
 def _score(
@@ -162,7 +164,9 @@ def _size(run: RunFigures, last: RunFigures, allowed: float) -> Regression:
 def _attacks_differ(run: RunFigures, last: RunFigures) -> str | None:
     if run.attacks == last.attacks:
         return None
-    told = ["; ".join(f"{method} within {epsilon:g}" for method, epsilon in row.attacks) or "none" for row in (last, run)]
+    told = [
+        "; ".join(f"{method} within {epsilon:g}" for method, epsilon in row.attacks) or "none" for row in (last, run)
+    ]
     return f"other attacks than before: {told[0]}, and now {told[1]}"
 
 

@@ -46,13 +46,25 @@ def gate_markdown(result: GateResult) -> str:
     lines = [head, "", f"Ships: {_plain(result.engine)}", ""]
     if result.budgets:
         lines += ["| budget | | |", "|---|---|---|"]
-        lines += [f"| {_plain(row.text)} | {_word(row.met).strip()} | {_plain(budget_words(row))} |" for row in result.budgets]
+        lines += [
+            f"| {_plain(row.text)} | {_word(row.met).strip()} | {_plain(budget_words(row))} |" for row in result.budgets
+        ]
         lines.append("")
     if result.regressions:
         lines += ["| since the last release | | |", "|---|---|---|"]
-        lines += [f"| {_plain(row.text)} | {row.outcome} | {_plain(regression_words(row))} |" for row in result.regressions]
-        lines += ["", "A regression is one that the 95 % interval supports: even its good end is worse than allowed.", ""]
+        lines += [
+            f"| {_plain(row.text)} | {row.outcome} | {_plain(regression_words(row))} |" for row in result.regressions
+        ]
+        lines += [
+            "",
+            "A regression is one that the 95 % interval supports: even its good end is worse than allowed.",
+            "",
+        ]
     return "\n".join(lines)
+
+
+def _row(text: str, outcome: str, words: str) -> str:
+    return f"| {_plain(text)} | {outcome} | {_plain(words)} |"
 
 
 def _word(met: bool) -> str:

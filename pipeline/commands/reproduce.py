@@ -1,0 +1,51 @@
+"""`espalier reproduce`: a run made again from its evidence, and compared step by step."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from shlex import join
+
+from devices.errors import EXIT_OK, EXIT_REFUSED
+from pipeline.commands.needs import require_compress
+
+_WORDS = {"same": "same", "timings": "timings", "differs": "DIFFERS", "missing": "MISSING"}
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Run the recorded recipe in a store of its own, and say which steps came out bit for bit the same."""
+    require_compress()
+    from devices.detect import detect_host
+    from devices.profile import load_profile
+    from pipeline.attest.read import read_steps
+    from pipeline.attest.repeat import compare_steps, recorded_recipe
+    from pipeline.chain import run_chain
+    from pipeline.progress import standard_progress
+    from pipeline.release.places import opened_bundle
+    from pipeline.run_folder import check_out, publish
+    from pipeline.store import Store
+    from pipeline.work import Work
+
+    with opened_bundle(options.run, "evidence") as evidence:
+        before = read_steps(evidence)
+        recipe = recorded_recipe(evidence, before, options.sources, options.overrides)
+        device = options.device or str(evidence.manifest.get("device"))
+    with tempfile.TemporaryDirectory(prefix="espalier-reproduce-") as scratch:
+        out: Path = options.out or Path(scratch, "run")
+        check_out(out)
+        command = join(["espalier", "reproduce", str(options.run)])
+        work = Work(recipe, load_profile(device), detect_host(), command.encode("utf-8", "backslashreplace").decode())
+        publish(work, run_chain(work, Store(Path(scratch, "store")), standard_progress()), out)
+        with opened_bundle(out, "evidence") as evidence:
+            rows = compare_steps(before, read_steps(evidence))
+    for row in rows:
+        print(f"{_WORDS[row.came]:8} {row.name}{f': {row.why}' if row.why else ''}")
+    kept = [row for row in rows if row.came == "same"]
+    broken = [row for row in rows if row.came in ("differs", "missing")]
+    print(f"{len(kept)} of {len(rows)} steps came out bit for bit the same")
+    if len(kept) + len(broken) < len(rows):
+        print("timings: measured here and now, or made of what was; these may differ")
+    if broken:
+        print(f"NOT reproduced; the first step that differs is '{broken[0].name}'")
+    return EXIT_REFUSED if broken else EXIT_OK
