@@ -1,4 +1,4 @@
-"""What the gate for releases reads of a run: figures of the shipped engine, from an evidence bundle that was verified."""
+"""What the gate for releases reads of a run: figures of the shipped engine, from a verified evidence bundle."""
 
 from __future__ import annotations
 

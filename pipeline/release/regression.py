@@ -27,7 +27,7 @@ class RegressionConfig:
     max_robust_accuracy_drop: float = 0.0
     """Points."""
     max_slowdown: float = 5.0
-    """Percent of the speed-up. Its interval is that of one run; the same engine measured on two days differs by more."""
+    """Percent of the speed-up. Its interval is that of one run, and two days differ by more."""
     max_growth: float = 0.0
     """Percent of the engine's bytes."""
     accept: tuple[str, ...] = ()

@@ -42,18 +42,18 @@ def gate_lines(result: GateResult) -> list[str]:
 
 def gate_markdown(result: GateResult) -> str:
     """A table for a pull request or a release's notes."""
-    head = f"### {_plain(result.name)} on {_plain(result.device)}: {'passed' if result.passed else '**refused**'}"
-    lines = [head, "", f"Ships: {_plain(result.engine)}", ""]
+    head = f"### {plain(result.name)} on {plain(result.device)}: {'passed' if result.passed else '**refused**'}"
+    lines = [head, "", f"Ships: {plain(result.engine)}", ""]
     if result.budgets:
         lines += ["| budget | | |", "|---|---|---|"]
         lines += [
-            f"| {_plain(row.text)} | {_word(row.met).strip()} | {_plain(budget_words(row))} |" for row in result.budgets
+            f"| {plain(row.text)} | {_word(row.met).strip()} | {plain(budget_words(row))} |" for row in result.budgets
         ]
         lines.append("")
     if result.regressions:
         lines += ["| since the last release | | |", "|---|---|---|"]
         lines += [
-            f"| {_plain(row.text)} | {row.outcome} | {_plain(regression_words(row))} |" for row in result.regressions
+            f"| {plain(row.text)} | {row.outcome} | {plain(regression_words(row))} |" for row in result.regressions
         ]
         lines += [
             "",
@@ -64,7 +64,7 @@ def gate_markdown(result: GateResult) -> str:
 
 
 def _row(text: str, outcome: str, words: str) -> str:
-    return f"| {_plain(text)} | {outcome} | {_plain(words)} |"
+    return f"| {plain(text)} | {outcome} | {plain(words)} |"
 
 
 def _word(met: bool) -> str:
@@ -75,6 +75,6 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown and HTML leave as it is, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>#|&!~])", r"\\\1", shown(text)).replace("\\<", "&lt;").replace("\\>", "&gt;")
