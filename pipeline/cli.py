@@ -20,9 +20,12 @@ from devices.query_option import add_queries
 from devices.trust.options import add_trust_options
 from pipeline.commands import bench as commands_bench
 from pipeline.commands import devices as commands_devices
+from pipeline.commands import gate as commands_gate
 from pipeline.commands import matrix as commands_matrix
 from pipeline.commands import predict as commands_predict
+from pipeline.commands import release as commands_release
 from pipeline.commands import report as commands_report
+from pipeline.commands import reproduce as commands_reproduce
 from pipeline.commands import run as commands_run
 from pipeline.commands import sign as commands_sign
 from pipeline.commands import threats as commands_threats
@@ -78,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a recipe for a device")
     _add_recipe(run)
     run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (runs/NAME-DEVICE)")
+    run.add_argument("--mlflow", metavar="URI", help="log the run with MLflow there, such as sqlite:///mlflow.db")
     run.set_defaults(call=commands_run.run)
 
     matrix = commands.add_parser("matrix", help="run recipes on all boards of a fleet, side by side")
@@ -115,23 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     defend = commands.add_parser("defend", help="remove what may carry a backdoor from a recipe's network")
     _add_defend(defend)
 
-    signing = commands_sign.add_commands(commands)
+    commands_sign.add_commands(commands)
+    for module in (commands_gate, commands_release, commands_reproduce):
+        module.add_command(commands)
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")
     report.set_defaults(call=commands_report.report)
-    for command in (
-        run,
-        matrix,
-        stages,
-        devices,
-        *what.choices.values(),
-        predict,
-        bench,
-        scan,
-        defend,
-        *signing,
-        report,
-    ):
+    for command in (*commands.choices.values(), *what.choices.values()):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from devices.errors import StorageError
 _INSTALL = "Install it: pip install 'espalier[tracking]' from a copy of this project"
 _ARTIFACTS = ("report.html", "report.json", "run.json")
 _MAX_PARAM = 500
+
+
+def require_mlflow() -> None:
+    """Raise `StorageError` where MLflow is not installed."""
+    if find_spec("mlflow") is None:
+        raise StorageError("--mlflow", "MLflow is not installed", _INSTALL)
 
 
 def log_run(uri: str, run: Path, report: Mapping[str, Any]) -> str:
@@ -24,11 +31,9 @@ def log_run(uri: str, run: Path, report: Mapping[str, Any]) -> str:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     if uri.startswith("file:") or "://" not in uri:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-    try:
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric, Param
-    except ImportError as cause:
-        raise StorageError("mlflow", f"does not load ({cause})", _INSTALL) from cause
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+
     try:
         client = MlflowClient(tracking_uri=uri)
         name = str(report["name"])

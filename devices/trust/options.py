@@ -26,8 +26,13 @@ def add_trust_options(command: argparse.ArgumentParser) -> None:
 
 def trust_of(options: argparse.Namespace) -> Trust:
     """What these options say. Raises `BundleError` for files that cannot be used."""
-    named = options.trust or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     if options.key is not None and options.trust is not None:
         raise BundleError("--key", "stands beside --trust, and each says who is trusted", "Give one of them")
-    trust = trust_in_key(options.key) if options.key is not None else read_trust(named) if named else Trust()
+    trust = trust_in_key(options.key) if options.key is not None else named_trust(options.trust)
     return replace(trust, allow_unsigned=options.allow_unsigned, allow_unknown_clock=options.allow_unknown_clock)
+
+
+def named_trust(path: Path | None) -> Trust:
+    """What a file of trust says, this one or that of the environment; nobody is trusted where there is none."""
+    named = path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    return read_trust(named) if named else Trust()

@@ -8,7 +8,7 @@ from devices.bundle import MANIFEST, Bundle
 from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, ONNX_PATH
 from devices.engine_files import ENGINE_FILE, INFO_FILE, PLAN_FILE
 from devices.errors import BundleError
-from devices.files import canonical_json, digest_file, digest_value
+from devices.files import canonical_json, digest_value
 from pipeline.attest.read import Source, Step, read_steps
 from pipeline.attest.statement import ATTESTATIONS, VALUE_DIGEST, content_digest
 from pipeline.graph_nodes import ENGINE_PREFIX
@@ -54,7 +54,8 @@ def explain(evidence: Bundle, deploy: Bundle | None) -> list[str]:
         lines.append(f"deploy: {len(deploy.digests)} files, as attested")
         roots = [f"{ENGINE_PREFIX}{shipped}", *made_of, "verdict"]
     else:
-        lines.append("nothing ships: the gate refused")
+        refused = not evidence.manifest["verdict"]["passed"]
+        lines.append("nothing ships: the gate refused" if refused else "what ships is not here, and was not looked at")
         roots = [f"{ENGINE_PREFIX}{shipped}", "verdict"]
     seen: set[str] = set()
     roots = [name for name in dict.fromkeys(roots) if name in steps]
@@ -105,7 +106,7 @@ def _check_evidence(evidence: Bundle, steps: Mapping[str, Step]) -> None:
 def _check_deploy(deploy: Bundle, steps: Mapping[str, Step], shipped: str) -> list[str]:
     """The bundle is the attested one, and its engine and graph are what their steps made; returns the graph's step."""
     attested = dict(steps["deploy"].files) if "deploy" in steps else {}
-    found = {**deploy.digests, MANIFEST: digest_file(deploy.folder / MANIFEST)}
+    found = {**deploy.digests, MANIFEST: deploy.manifest_digest}
     wrong = sorted(name for name in set(found) | set(attested) if found.get(name) != attested.get(name))
     if wrong:
         raise _broken(f"deploy/{wrong[0]}", "is not the file that was attested")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from devices.errors import EXIT_OK, EXIT_REFUSED
+from devices.trust.options import add_trust_options, trust_of
 
 if TYPE_CHECKING:
+    from devices.trust.store import Trust
     from pipeline.release.gate import GateResult
 
 NAMES = ("accuracy", "robust_accuracy", "speedup", "size")
@@ -18,7 +20,7 @@ NAMES = ("accuracy", "robust_accuracy", "speedup", "size")
 def add_gate_options(command: argparse.ArgumentParser) -> None:
     """The last release, and what is taken of a loss against it."""
     command.add_argument(
-        "--baseline", type=Path, metavar="RUN", help="run or evidence archive of the last release, to compare with"
+        "--baseline", type=Path, metavar="RUN", help="the last release: its folder, or a run, or its evidence"
     )
     for option, unit, text in (
         ("--max-accuracy-drop", "POINTS", "accuracy that may be lost since the last release (0)"),
@@ -33,13 +35,27 @@ def add_gate_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_command(commands: Any) -> argparse.ArgumentParser:
+    """The command, for the command line's parser."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        "gate", help="judge a run for release: its budgets, and what got worse since the last release"
+    )
+    command.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its evidence bundle")
+    add_gate_options(command)
+    add_trust_options(command)
+    for option, text in (("--junit", "JUnit XML"), ("--markdown", "Markdown, for a pull request"), ("--json", "JSON")):
+        command.add_argument(option, type=Path, metavar="FILE", help=f"write what was found there, as {text}")
+    command.set_defaults(call=gate)
+    return command
+
+
 def gate(options: argparse.Namespace) -> int:
     """Judge a run, and write what was found where it is asked for."""
     from devices.files import write_atomic, write_json
     from pipeline.release.junit import gate_junit
     from pipeline.release.text import gate_lines, gate_markdown
 
-    result = judged(options, options.run)
+    result = judged(options, options.run, trust_of(options))
     if options.junit:
         write_atomic(options.junit, gate_junit(result))
     if options.markdown:
@@ -50,9 +66,12 @@ def gate(options: argparse.Namespace) -> int:
     return EXIT_OK if result.passed else EXIT_REFUSED
 
 
-def judged(options: argparse.Namespace, run: Path) -> GateResult:
-    """What the gate says of a run, by these options. Raises `BundleError` for what cannot be judged."""
-    from pipeline.release.evidence import run_figures
+def judged(options: argparse.Namespace, run: Path, trust: Trust) -> GateResult:
+    """What the gate says of a run, by these options. `trust` is in who signed the last release's evidence; the run is
+    this machine's own. Raises `BundleError` for what cannot be judged.
+    """
+    from devices.trust.store import UNSIGNED
+    from pipeline.release.evidence import last_release, run_figures
     from pipeline.release.gate import judge_release
     from pipeline.release.places import opened_bundle
     from pipeline.release.regression import RegressionConfig
@@ -64,12 +83,10 @@ def judged(options: argparse.Namespace, run: Path) -> GateResult:
         max_growth=options.max_growth,
         accept=tuple(options.accept),
     )
-    last = None
-    if options.baseline is not None:
-        with opened_bundle(options.baseline, "evidence") as bundle:
-            last = run_figures(bundle)
-    with opened_bundle(run, "evidence") as bundle:
-        return judge_release(run_figures(bundle), last, config)
+    with opened_bundle(run, "evidence", UNSIGNED) as bundle:
+        figures = run_figures(bundle)
+    last = last_release(options.baseline, figures.device, trust) if options.baseline else None
+    return judge_release(figures, last, config)
 
 
 def _share(text: str) -> float:

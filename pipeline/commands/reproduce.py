@@ -6,11 +6,33 @@ import argparse
 import tempfile
 from pathlib import Path
 from shlex import join
+from typing import Any
 
 from devices.errors import EXIT_OK, EXIT_REFUSED
+from devices.trust.options import add_trust_options, trust_of
+from pipeline.commands.device_option import add_device
 from pipeline.commands.needs import require_compress
 
 _WORDS = {"same": "same", "timings": "timings", "differs": "DIFFERS", "missing": "MISSING"}
+
+
+def add_command(commands: Any) -> argparse.ArgumentParser:
+    """The command, for the command line's parser."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        "reproduce", help="make a run again from its evidence, and compare it step by step"
+    )
+    command.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its evidence")
+    command.add_argument(
+        "--sources", type=Path, default=Path(), metavar="DIR", help="where the recipe's own files are (this folder)"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="override a key of the recipe"
+    )
+    add_device(command, "device profile (as recorded)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="keep the new run there")
+    add_trust_options(command)
+    command.set_defaults(call=reproduce)
+    return command
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -18,6 +40,7 @@ def reproduce(options: argparse.Namespace) -> int:
     require_compress()
     from devices.detect import detect_host
     from devices.profile import load_profile
+    from devices.trust.store import UNSIGNED
     from pipeline.attest.read import read_steps
     from pipeline.attest.repeat import compare_steps, recorded_recipe
     from pipeline.chain import run_chain
@@ -27,7 +50,7 @@ def reproduce(options: argparse.Namespace) -> int:
     from pipeline.store import Store
     from pipeline.work import Work
 
-    with opened_bundle(options.run, "evidence") as evidence:
+    with opened_bundle(options.run, "evidence", trust_of(options)) as evidence:
         before = read_steps(evidence)
         recipe = recorded_recipe(evidence, before, options.sources, options.overrides)
         device = options.device or str(evidence.manifest.get("device"))
@@ -37,7 +60,7 @@ def reproduce(options: argparse.Namespace) -> int:
         command = join(["espalier", "reproduce", str(options.run)])
         work = Work(recipe, load_profile(device), detect_host(), command.encode("utf-8", "backslashreplace").decode())
         publish(work, run_chain(work, Store(Path(scratch, "store")), standard_progress()), out)
-        with opened_bundle(out, "evidence") as evidence:
+        with opened_bundle(out, "evidence", UNSIGNED) as evidence:
             rows = compare_steps(before, read_steps(evidence))
     for row in rows:
         print(f"{_WORDS[row.came]:8} {row.name}{f': {row.why}' if row.why else ''}")

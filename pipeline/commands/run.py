@@ -29,7 +29,10 @@ def run(options: argparse.Namespace) -> int:
     from pipeline.run_folder import check_out, publish
     from pipeline.store import Store
     from pipeline.summary import summary_lines
+    from pipeline.tracking import log_run, require_mlflow
 
+    if options.mlflow:
+        require_mlflow()
     with opened_work(options, to_build=True) as work:
         out = options.out or Path("runs", work.run_name)
         check_out(out)
@@ -37,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
     publish(work, outcome, out)
     report = read_json(outcome.results["report"].folder / "report.json", BundleError)
     print("\n".join(summary_lines(report, out)))
+    if options.mlflow:
+        print(f"mlflow:   run {log_run(options.mlflow, out, report)}")
     print(f"{outcome.wall_s:.1f} s, of which {outcome.step_s:.1f} s in steps that had to run")
     return EXIT_OK if outcome.passed else EXIT_REFUSED
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.errors import EXIT_OK, BundleError
+from devices.errors import EXIT_OK, BundleError, shown
 from devices.trust.options import add_trust_options
 
 if TYPE_CHECKING:
     from devices.bundle import Bundle
 
-_PASSWORD = "ESPALIER_KEY_PASSWORD"
+PASSWORD = "ESPALIER_KEYPASSWORD"
 _BUNDLE = "folder of a bundle, or of a run: both of its bundles"
 
 
@@ -26,15 +27,16 @@ def add_commands(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
     key.set_defaults(call=keygen)
     signs = commands.add_parser("sign", help="sign a bundle, or the bundles of a run")
     signs.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
-    signs.add_argument("--key", type=Path, metavar="FILE", help=f"private key; its password in {_PASSWORD}")
+    signs.add_argument("--key", type=Path, metavar="FILE", help=f"private key; its password in {PASSWORD}")
     signs.add_argument("--certificate", type=Path, metavar="FILE", help="of that key, where others trust a root")
     signs.add_argument(
         "--chain", type=Path, action="append", default=[], metavar="FILE", help="between it and the root; may repeat"
     )
     signs.add_argument("--keyless", action="store_true", help="by Sigstore: asks for an identity, needs the network")
     signs.set_defaults(call=sign)
-    verifies = commands.add_parser("verify", help="verify a bundle, or the bundles of a run")
-    verifies.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
+    verifies = commands.add_parser("verify", help="verify bundles, the bundles of a run, or archives of a release")
+    verifies.add_argument("bundle", type=Path, nargs="+", metavar="BUNDLE", help=f"{_BUNDLE}; or an archive")
+    verifies.add_argument("--explain", action="store_true", help="walk from what ships back to the source weights")
     add_trust_options(verifies)
     verifies.add_argument("--identity", metavar="NAME", help="of a keyless signature: who must have signed")
     verifies.add_argument("--issuer", metavar="URL", help="of a keyless signature: who vouches for that name")
@@ -48,8 +50,8 @@ def keygen(options: argparse.Namespace) -> int:
 
     path: Path = options.out
     last_day = datetime.now(timezone.utc).date() + timedelta(days=options.days)
-    key = make_key(path.parent, path.name, os.environ.get(_PASSWORD) or None, last_day)
-    kept = "encrypted" if os.environ.get(_PASSWORD) else f"not encrypted; set {_PASSWORD} to encrypt it"
+    key = make_key(path.parent, path.name, os.environ.get(PASSWORD) or None, last_day)
+    kept = "encrypted" if os.environ.get(PASSWORD) else f"not encrypted; set {PASSWORD} to encrypt it"
     print(f"{path}.key         signs; keep it secret ({kept})")
     print(f"{path}.pub         verifies")
     print(f"{path}.trust.toml  says that it counts until {last_day}; give both to those who verify")
@@ -60,10 +62,11 @@ def keygen(options: argparse.Namespace) -> int:
 def sign(options: argparse.Namespace) -> int:
     """Sign bundles, or the bundles of runs."""
     from exporters.sign import SignConfig, sign_bundle
+    from pipeline.release.places import bundles_of
 
     config = SignConfig(
         private_key=options.key,
-        password=os.environ.get(_PASSWORD) or None,
+        password=os.environ.get(PASSWORD) or None,
         certificate=options.certificate,
         chain=tuple(options.chain),
         keyless=options.keyless,
@@ -75,27 +78,45 @@ def sign(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Verify a bundle, or the bundles of a run."""
-    from devices.bundle import open_any
-    from devices.trust.options import trust_of
+    """Verify bundles, those of runs and those in archives; say how they came about where that is asked."""
+    from pipeline.release.places import bundle_folders
 
-    folders = bundles_of(options.bundle)
-    if options.identity or options.issuer:
-        from exporters.keyless import verify_keyless
-
-        for folder in folders:
-            bundle = verify_keyless(folder, options.identity, options.issuer)
-            print(f"{_whole(bundle)}, signed by {options.identity} (keyless, {options.issuer})")
-        return EXIT_OK
-    trust = trust_of(options)
-    for folder in folders:
-        bundle = open_any(folder, trust)
-        print(f"{_whole(bundle)}, {_signer(bundle)}")
+    opened: list[Bundle] = []
+    with ExitStack() as stack:
+        for place in options.bundle:
+            for folder in stack.enter_context(bundle_folders(place)):
+                bundle, signer = _verified(folder, options)
+                opened.append(bundle)
+                named = folder if folder.is_relative_to(place) else place
+                print(shown(f"whole  {named} ({bundle.manifest.get('kind')}, {len(bundle.digests)} files), {signer}"))
+        if options.explain:
+            print("\n".join(shown(line) for line in _explained(opened)))
     return EXIT_OK
 
 
-def _whole(bundle: Bundle) -> str:
-    return f"whole  {bundle.folder} ({bundle.manifest.get('kind')}, {len(bundle.digests)} files)"
+def _verified(folder: Path, options: argparse.Namespace) -> tuple[Bundle, str]:
+    """The bundle, and who signed it."""
+    from devices.bundle import open_any
+    from devices.trust.options import trust_of
+
+    if options.identity or options.issuer:
+        from exporters.keyless import verify_keyless
+
+        bundle = verify_keyless(folder, options.identity, options.issuer)
+        return bundle, f"signed by {options.identity} (keyless, {options.issuer})"
+    bundle = open_any(folder, trust_of(options))
+    return bundle, _signer(bundle)
+
+
+def _explained(bundles: list[Bundle]) -> list[str]:
+    """How what ships came about, from the statements in the evidence."""
+    from pipeline.attest.explain import explain
+
+    by_kind = {bundle.manifest.get("kind"): bundle for bundle in bundles}
+    if len(by_kind) < len(bundles) or "evidence" not in by_kind:
+        what = "needs one evidence bundle, and the deploy bundle that it proves"
+        raise BundleError("--explain", what, "Give a run, or both archives of a release")
+    return explain(by_kind["evidence"], by_kind.get("deploy"))
 
 
 def _signer(bundle: Bundle) -> str:
@@ -111,13 +132,3 @@ def _days(text: str) -> int:
     if not 0 < days <= 36_500:
         raise ValueError
     return days
-
-
-def bundles_of(folder: Path) -> list[Path]:
-    """The folder of a bundle, or both of a run. Raises `BundleError` when it is neither."""
-    if (folder / "manifest.json").exists():
-        return [folder]
-    found = [folder / name for name in ("deploy", "evidence") if (folder / name / "manifest.json").exists()]
-    if not found:
-        raise BundleError(str(folder), "is neither a bundle nor a run", "Give runs/NAME-DEVICE, or its deploy folder")
-    return found

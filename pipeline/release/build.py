@@ -17,11 +17,11 @@ from devices.files import digest_file, storage_errors, write_atomic
 from exporters.archive import write_archive
 from exporters.package import copy_file
 from exporters.sign import SignConfig, sign_bundle
+from pipeline.release.evidence import EVIDENCE_SUFFIX
 from pipeline.release.gate import GateResult
 from pipeline.release.text import gate_markdown, plain
 
 SUMS, NOTES = "SHA256SUMS", "NOTES.md"
-EVIDENCE_SUFFIX = f".evidence{SUFFIX}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,14 @@ class Product:
 def release_folder(name: str, config: ReleaseConfig) -> Path:
     """Where the release goes. Raises `BundleError` for a version that is no name, or one that is there already."""
     if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}", config.version):
-        raise BundleError("--version", f"{config.version!r:.80} is no version", "Such as 1.2.0: letters, digits and . + _ -")
+        raise BundleError(
+            "--version", f"{config.version!r:.80} is no version", "Such as 1.2.0: letters, digits and . + _ -"
+        )
     folder = config.out / f"{name}-{config.version}"
     if folder.exists():
-        raise StorageError(str(folder), "is there already, and releases are not written over", "Choose another --version")
+        raise StorageError(
+            str(folder), "is there already, and releases are not written over", "Choose another --version"
+        )
     return folder
 
 

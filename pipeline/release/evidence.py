@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.archive import SUFFIX
 from devices.bundle import Bundle
 from devices.errors import BundleError
 from devices.robustness import INDEX_FILE, LABELS_FILE
 from devices.statistics import Interval
+from devices.trust.store import Trust
 from pipeline.budget_rule import is_met
+from pipeline.release.places import opened_bundle
 
+EVIDENCE_SUFFIX = f".evidence{SUFFIX}"
+"""Ends the name of an archive that holds an evidence bundle."""
 _RUN_AGAIN = "Run the recipe again with this version"
 
 
@@ -69,6 +75,23 @@ def run_figures(evidence: Bundle) -> RunFigures:
         return _read(evidence)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as cause:
         raise BundleError(where, f"does not hold a whole run ({cause!r:.60})", _RUN_AGAIN) from cause
+
+
+def last_release(place: Path, device: str, trust: Trust) -> RunFigures:
+    """Those of the last release for a device. `place` is a run, an evidence bundle, or the folder of a release.
+
+    Raises `BundleError` when the release has none for the device, or it is not whole or not trusted.
+    """
+    archives = sorted(place.glob(f"*{EVIDENCE_SUFFIX}")) if place.is_dir() else []
+    devices = []
+    for archive in archives or [place]:
+        with opened_bundle(archive, "evidence", trust) as bundle:
+            figures = run_figures(bundle)
+        if figures.device == device or not archives:
+            return figures
+        devices.append(figures.device)
+    what = f"holds no evidence for '{device}', only for {', '.join(devices)}"
+    raise BundleError(str(place), what, "Give --baseline a release with that device, or none")
 
 
 def _read(evidence: Bundle) -> RunFigures:

@@ -9,30 +9,36 @@ from pathlib import Path
 from devices.archive import is_archive, unpacked
 from devices.bundle import MANIFEST, Bundle, open_bundle
 from devices.errors import BundleError
+from devices.trust.store import Trust
 
 KINDS = ("deploy", "evidence")
 
 
+def bundles_of(folder: Path) -> tuple[Path, ...]:
+    """The folder of a bundle, or both of a run. Raises `BundleError` when it is neither."""
+    if (folder / MANIFEST).exists():
+        return (folder,)
+    found = tuple(folder / kind for kind in KINDS if (folder / kind / MANIFEST).exists())
+    if not found:
+        raise BundleError(str(folder), "is neither a bundle nor a run", "Give runs/NAME-DEVICE, or its deploy folder")
+    return found
+
+
 @contextmanager
 def bundle_folders(place: Path) -> Iterator[tuple[Path, ...]]:
-    """The folders of the bundles there: both of a run, or the one. Raises `BundleError` when there is none."""
+    """The same, also of an archive, which is unpacked for as long. Raises `BundleError`."""
     if is_archive(place):
         with unpacked(place) as folder:
             yield (folder,)
-        return
-    if (place / MANIFEST).exists():
-        yield (place,)
-        return
-    found = tuple(place / kind for kind in KINDS if (place / kind / MANIFEST).exists())
-    if not found:
-        what = "is neither a run, nor a bundle, nor an archive of one"
-        raise BundleError(str(place), what, "Give runs/NAME-DEVICE, or its deploy folder")
-    yield found
+    else:
+        yield bundles_of(place)
 
 
 @contextmanager
-def opened_bundle(place: Path, kind: str) -> Iterator[Bundle]:
-    """The bundle of this kind there, verified. Raises `BundleError` when it is not there or not whole."""
+def opened_bundle(place: Path, kind: str, trust: Trust) -> Iterator[Bundle]:
+    """The bundle of this kind there, verified. Raises `BundleError` when it is not there, not whole or not trusted."""
     with bundle_folders(place) as folders:
-        named = [folder for folder in folders if folder.name == kind and len(folders) > 1]
-        yield open_bundle((named or list(folders))[-1], kind, allow_unsigned=True)
+        of_run = [folder for folder in folders if folder.name == kind and folder != place]
+        if len(folders) > 1 and not of_run:
+            raise BundleError(str(place), f"holds no bundle of kind '{kind}'", "Run the recipe again")
+        yield open_bundle((of_run or list(folders))[0], kind, trust)
