@@ -126,4 +126,5 @@ def _library(name: str, version: str) -> dict[str, Any]:
 
 
 def _purl(name: str) -> str:
-    return "pkg:generic/python" if name == "python" else f"pkg:pypi/{name.lower().replace('_', '-')}"
+    # PyPI's project of the name espalier is another one.
+    return f"pkg:generic/{name}" if name in ("python", "espalier") else f"pkg:pypi/{name.lower().replace('_', '-')}"

@@ -24,7 +24,7 @@ _VERBS = {
     "load": "loaded",
     "search": "searched for",
     "prune": "pruned",
-    "finetune": "recovered by training",
+    "finetune": "trained to recover",
     "craft": "attacks crafted",
     "export": "exported",
     "simplify": "simplified",
@@ -50,15 +50,13 @@ def explain(evidence: Bundle, deploy: Bundle | None) -> list[str]:
     lines = []
     shipped = str(evidence.manifest.get("engine"))
     if deploy is not None:
-        made_of = _check_deploy(deploy, steps, shipped)
+        _check_deploy(deploy, steps, shipped)
         lines.append(f"deploy: {len(deploy.digests)} files, as attested")
-        roots = [f"{ENGINE_PREFIX}{shipped}", *made_of, "verdict"]
     else:
         refused = not evidence.manifest["verdict"]["passed"]
         lines.append("nothing ships: the gate refused" if refused else "what ships is not here, and was not looked at")
-        roots = [f"{ENGINE_PREFIX}{shipped}", "verdict"]
     seen: set[str] = set()
-    roots = [name for name in dict.fromkeys(roots) if name in steps]
+    roots = [name for name in (f"{ENGINE_PREFIX}{shipped}", "verdict") if name in steps]
     for index, name in enumerate(roots):
         lines += _tree(steps, name, "", index == len(roots) - 1, seen)
     links = sum(len(step.inputs) for step in steps.values())
@@ -103,8 +101,8 @@ def _check_evidence(evidence: Bundle, steps: Mapping[str, Step]) -> None:
             raise _broken(f"evidence/manifest.json: {key}", f"is not what step '{name}' told")
 
 
-def _check_deploy(deploy: Bundle, steps: Mapping[str, Step], shipped: str) -> list[str]:
-    """The bundle is the attested one, and its engine and graph are what their steps made; returns the graph's step."""
+def _check_deploy(deploy: Bundle, steps: Mapping[str, Step], shipped: str) -> None:
+    """The bundle is the attested one, and its engine and graph are what their steps made."""
     attested = dict(steps["deploy"].files) if "deploy" in steps else {}
     found = {**deploy.digests, MANIFEST: deploy.manifest_digest}
     wrong = sorted(name for name in set(found) | set(attested) if found.get(name) != attested.get(name))
@@ -117,10 +115,8 @@ def _check_deploy(deploy: Bundle, steps: Mapping[str, Step], shipped: str) -> li
     for path, name in ((ENGINE_PATH, ENGINE_FILE), (_PLAN_PATH, PLAN_FILE), (ENGINE_INFO_PATH, INFO_FILE)):
         if path in found and found[path] != engine.files.get(name):
             raise _broken(f"deploy/{path} <- {engine.name}", "the step built another engine")
-    graphs = [name for name in engine.inputs if found.get(ONNX_PATH) in steps[name].files.values()]
-    if not graphs:
+    if not any(found.get(ONNX_PATH) in steps[name].files.values() for name in engine.inputs):
         raise _broken(f"deploy/{ONNX_PATH} <- {engine.name}", "the engine was built of another graph")
-    return graphs
 
 
 def _check_manifest(bundle: Bundle, steps: Mapping[str, Step]) -> None:
@@ -137,7 +133,7 @@ def _tree(steps: Mapping[str, Step], name: str, indent: str, last: bool, seen: s
         return [f"{indent}{branch}{name}: as above"]
     seen.add(name)
     known = [f"{library} {version}" for library, version in step.libraries.items() if version and library in _TOLD]
-    by = f" by {', '.join(known)}" if known else ""
+    by = f" with {', '.join(known)}" if known else ""
     lines = [f"{indent}{branch}{name}: {_VERBS.get(step.stage, step.stage)}{by} [{step.digest[:_SHOWN]}]"]
     sources = step.sources if not step.inputs else ()
     rows: list[Source | str] = [*sources, *step.inputs]

@@ -58,8 +58,9 @@ def _repeated(step: Step, after: Mapping[str, Step], timed: bool) -> Repeated:
     again = after[step.name]
     if again.digest == step.digest:
         return Repeated(name=step.name, came="same", why="")
-    came: Came = "timings" if timed else "differs"
-    return Repeated(name=step.name, came=came, why=_why(step, again))
+    if timed:
+        return Repeated(name=step.name, came="timings", why="")
+    return Repeated(name=step.name, came="differs", why=_why(step, again))
 
 
 def _why(before: Step, after: Step) -> str:

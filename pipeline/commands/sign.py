@@ -15,7 +15,7 @@ from devices.trust.options import add_trust_options
 if TYPE_CHECKING:
     from devices.bundle import Bundle
 
-PASSWORD = "ESPALIER_KEYPASSWORD"
+PASSWORD = "ESPALIER_KEY_PASSWORD"
 _BUNDLE = "folder of a bundle, or of a run: both of its bundles"
 
 

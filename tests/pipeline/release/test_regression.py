@@ -1,0 +1,151 @@
+"""A regression is one that the interval supports; what cannot be compared does not pass."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devices.errors import BundleError
+from devices.statistics import Interval, independent_difference, paired_difference, wilson
+from pipeline.release.evidence import RunFigures
+from pipeline.release.gate import judge_release
+from pipeline.release.regression import Regression, RegressionConfig, regressions
+from tests.pipeline.release.figures import asked, figures, scores
+
+DEFAULT = RegressionConfig()
+
+
+def rows(run: RunFigures, last: RunFigures, config: RegressionConfig = DEFAULT) -> dict[str, Regression]:
+    return {row.name: row for row in regressions(run, last, config)}
+
+
+def test_the_independent_difference_is_newcombes() -> None:
+    """Newcombe 1998, table II, case a, method 10: 56/70 against 48/80."""
+    found = independent_difference(wilson(48, 80), wilson(56, 70))
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_the_independent_difference_turns_round_with_the_sign(first: int, second: int) -> None:
+    there, back = (independent_difference(wilson(a, 50), wilson(b, 50)) for a, b in ((first, second), (second, first)))
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+    assert there.low <= there.value <= there.high
+
+
+def test_the_same_run_twice_holds() -> None:
+    found = rows(figures(), figures())
+    assert [row.outcome for row in found.values()] == ["held"] * 4
+    assert all(row.worse is not None and row.worse.value == 0 for row in found.values())
+
+
+def test_accuracy_on_the_same_samples_is_paired() -> None:
+    """Ten answers lost, none won: sure by sample, though the two accuracies overlap."""
+    row = rows(figures(clean=scores(890, 1000)), figures())["accuracy"]
+    expected = paired_difference(scores(900, 1000), scores(890, 1000))
+    assert (row.outcome, row.how) == ("regressed", "paired by sample")
+    assert row.worse is not None
+    assert (row.worse.value, row.worse.low) == pytest.approx((1.0, -100 * expected.high))
+    assert (row.before, row.after) == (90.0, 89.0)
+
+
+def test_accuracy_on_other_samples_is_not_paired_and_less_sure() -> None:
+    other = {"clean.npy": "3" * 64, "labels.npy": "4" * 64}
+    row = rows(figures(clean=scores(890, 1000), samples=other), figures())["accuracy"]
+    assert row.outcome == "held"
+    assert "unpaired" in row.how
+    assert rows(figures(clean=scores(800, 1000), samples=other), figures())["accuracy"].outcome == "regressed"
+
+
+def test_scores_that_are_no_answers_are_compared_too() -> None:
+    generator = np.random.default_rng(0)
+    before = generator.uniform(0.6, 0.8, 200)
+    row = rows(figures(clean=before - 0.1, task="segmentation"), figures(clean=before, task="segmentation"))["accuracy"]
+    assert row.outcome == "regressed"
+    assert row.text == "pixel accuracy lost"
+    assert row.worse is not None
+    assert row.worse.value == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(("allowed", "outcome"), [(0.3, "regressed"), (0.6, "held")])
+def test_what_is_allowed_is_held_against_the_good_end(allowed: float, outcome: str) -> None:
+    row = rows(figures(clean=scores(890, 1000)), figures(), RegressionConfig(max_accuracy_drop=allowed))["accuracy"]
+    assert row.worse is not None
+    assert 0.3 < row.worse.low < 0.6
+    assert row.outcome == outcome
+
+
+def test_speed_is_compared_as_a_ratio_of_ratios() -> None:
+    row = rows(figures(speedup=Interval(1.2, 1.19, 1.21)), figures())["speedup"]
+    assert row.worse is not None
+    assert row.worse.value == pytest.approx(20.0)
+    up, down = math.log(1.21 / 1.2), math.log(1.5 / 1.49)
+    assert row.worse.low == pytest.approx(100 * (1 - 0.8 * math.exp(math.hypot(up, down))))
+    assert row.outcome == "regressed"
+    assert rows(figures(speedup=Interval(1.46, 1.45, 1.47)), figures())["speedup"].outcome == "held"
+
+
+def test_size_is_exact() -> None:
+    assert rows(figures(size_bytes=1001), figures())["size"].outcome == "regressed"
+    assert rows(figures(size_bytes=1001), figures(), RegressionConfig(max_growth=0.1))["size"].outcome == "held"
+    assert rows(figures(size_bytes=999), figures())["size"].outcome == "held"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"attacks": (("fgsm", 0.2), ("pgd", 0.1))}, "robust_accuracy"),
+        ({"robust": None, "attacks": ()}, "robust_accuracy"),
+        ({"clean": None}, "accuracy"),
+        ({"speedup": None}, "speedup"),
+        ({"baseline": "dense-fp16"}, "speedup"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_unless_accepted(changes: dict[str, Any], name: str) -> None:
+    for run, last in ((figures(**changes), figures()), (figures(), figures(**changes))):
+        assert [row.outcome for key, row in rows(run, last).items() if key == name] == ["not comparable"]
+        assert not judge_release(run, last, DEFAULT).passed
+        accepted = judge_release(run, last, RegressionConfig(accept=(name,)))
+        assert accepted.passed
+        assert [row.outcome for row in accepted.regressions if row.name == name] == ["accepted"]
+
+
+def test_where_nothing_was_ever_attacked_nothing_is_compared() -> None:
+    quiet = figures(robust=None, attacks=())
+    assert "robust_accuracy" not in rows(quiet, quiet)
+    assert judge_release(quiet, quiet, DEFAULT).passed
+
+
+def test_what_holds_is_not_called_accepted() -> None:
+    found = rows(figures(), figures(), RegressionConfig(accept=("size",)))
+    assert found["size"].outcome == "held"
+
+
+@pytest.mark.parametrize(("key", "value"), [("name", "mlp"), ("device", "rtx-4090"), ("task", "detection")])
+def test_a_baseline_of_something_else_is_refused(key: str, value: str) -> None:
+    with pytest.raises(BundleError, match=f"'{value}'"):
+        regressions(figures(), figures(**{key: value}), DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "met"),
+    [
+        ({}, True),
+        ({"high": 2000.0}, True),
+        ({"high": 2000.1}, False),
+        ({"value": None, "low": None, "high": None}, False),
+        ({"high": math.nan}, False),
+        ({"name": "min_accuracy", "limit": 1000}, True),
+        ({"name": "min_accuracy", "limit": 1000.1}, False),
+        ({"name": "min_accuracy", "limit": 0, "low": None}, False),
+    ],
+)
+def test_a_budget_decides_by_the_bad_end(changes: dict[str, Any], met: bool) -> None:
+    result = judge_release(figures(budgets=(asked(**changes),)), None, DEFAULT)
+    assert result.passed is met
+    assert not result.compared

@@ -1,0 +1,73 @@
+"""What the gate says: JUnit that parses, Markdown that stays a table, whatever names others gave."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.release.gate import GateResult, judge_release
+from pipeline.release.junit import gate_junit
+from pipeline.release.regression import RegressionConfig
+from pipeline.release.text import gate_lines, gate_markdown
+from tests.pipeline.release.figures import asked, figures, scores
+
+HOSTILE = 'a|b`c`<script>alert(1)</script>\x1b[31m\n# head ![x](y) \ud800 & "q" ]]>'
+
+
+def refused() -> GateResult:
+    run = figures(
+        clean=scores(700, 1000), budgets=(asked(), asked(name="min_accuracy", value=None, low=None, high=None))
+    )
+    return judge_release(run, figures(), RegressionConfig(accept=("size",)))
+
+
+def test_junit_has_a_case_for_each_budget_and_each_regression() -> None:
+    suites = ET.fromstring(gate_junit(refused()))
+    cases = {case.get("name"): case.find("failure") for case in suites.iter("testcase")}
+    assert list(cases) == [
+        "max_size_bytes",
+        "min_accuracy",
+        "regression_accuracy",
+        "regression_robust_accuracy",
+        "regression_speedup",
+        "regression_size",
+    ]
+    failed = {name for name, failure in cases.items() if failure is not None}
+    assert failed == {"min_accuracy", "regression_accuracy"}
+    for element in (suites, suites[0]):
+        assert (element.get("tests"), element.get("failures"), element.get("errors")) == ("6", "2", "0")
+    failure = cases["min_accuracy"]
+    assert failure is not None
+    assert "not known, and so not proven" in str(failure.get("message"))
+
+
+def test_lines_and_markdown_say_the_same() -> None:
+    lines, page = gate_lines(refused()), gate_markdown(refused())
+    assert lines[-1] == "gate: REFUSED"
+    assert page.startswith("### digits on cpu: **refused**")
+    assert "| accuracy lost | regressed | 20 points (" in page
+    assert sum(line.startswith("regressed") for line in lines) == 1
+    passed = judge_release(figures(), None, RegressionConfig())
+    assert gate_lines(passed)[1:] == ["no budget is set", "no last release to compare with", "gate: passed"]
+    assert "|" not in gate_markdown(passed)
+
+
+@given(st.one_of(st.just(HOSTILE), st.text(max_size=40)))
+def test_names_of_others_do_no_harm(name: str) -> None:
+    result = judge_release(figures(name=name, budgets=(asked(text=name),)), None, RegressionConfig())
+    (case,) = ET.fromstring(gate_junit(result)).iter("testcase")
+    assert case.get("name") == "max_size_bytes"
+    page = gate_markdown(result)
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "max" not in line.split("|")[1]]
+    assert "<" not in page
+    assert len(rows) == 2
+    assert all(line.isprintable() for line in [*page.splitlines(), *gate_lines(result)])
+
+
+@pytest.mark.parametrize("mark", ["|", "`", "*", "_", "<", "[", "#", "!"])
+def test_marks_of_markdown_are_escaped(mark: str) -> None:
+    page = gate_markdown(judge_release(figures(name=f"x{mark}y"), None, RegressionConfig()))
+    assert f"x{mark}y" not in page
