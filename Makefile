@@ -29,6 +29,10 @@ TRUST ?=
 # Of matrix: a file of boards, and the recipes.
 FLEET ?= fleet.toml
 RECIPES ?= $(RECIPE)
+# Of release: its version, the private key that signs, and the folder or run of the last one.
+VERSION ?=
+KEY ?=
+BASELINE ?=
 # More arguments for the command of the target, such as ARGS="--set seed=1".
 ARGS ?=
 
@@ -39,7 +43,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench matrix gpu-check clean
+.PHONY: help run release test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench matrix gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -50,6 +54,14 @@ run: $(VENV)/.compress $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## run a rec
 
 matrix: $(VENV)/.compress ## run recipes on all boards of a file: RECIPES="recipes/x.toml recipes/y.toml" FLEET=fleet.toml
 	$(BIN)/espalier matrix $(RECIPES) --fleet $(FLEET) $(ARGS)
+
+release: $(VENV)/.sign $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## signed archives, notes and checksums in dist/: VERSION=1.0.0 KEY=release.key DEVICE="cpu rtx-4090"
+	@test -n "$(VERSION)" -a -n "$(KEY)" || { echo 'Name both: make release VERSION=1.0.0 KEY=release.key DEVICE="cpu rtx-4090"'; exit 2; }
+	for device in $(DEVICE); do \
+		$(BIN)/espalier run $(RECIPE) --device $$device --out runs/$(VERSION)/$$device || exit $$?; \
+	done
+	$(BIN)/espalier release $(DEVICE:%=runs/$(VERSION)/%) --version $(VERSION) --key $(KEY) \
+		$(if $(BASELINE),--baseline $(BASELINE)) $(if $(TRUST),--trust $(TRUST)) $(ARGS)
 
 test: lint $(OPENVINO_STAMP) ## lint, check types and run all tests
 	$(if $(OPENVINO_STAMP),ESPALIER_OPENVINO_PYTHON=$(abspath $(OPENVINO))/bin/python )$(BIN)/python -m pytest $(ARGS)
@@ -119,7 +131,7 @@ gpu-check: $(if $(NVIDIA),$(GPU)/.gpu,$(VENV)/.compress) ## check once what need
 	$(if $(NVIDIA),$(GPU),$(VENV))/bin/python -m tests.benchmarks.gpu $(ARGS)
 
 clean: ## remove the environment, results and runs
-	rm -rf $(VENV) $(PEER) $(ATTACK_PEER) $(OPENVINO) $(GPU) .espalier runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEER) $(ATTACK_PEER) $(OPENVINO) $(GPU) .espalier runs dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -137,12 +149,16 @@ $(VENV)/.rtx: $(VENV)/.compress
 	$(PIP) --editable '.[compress,tensorrt-rtx]'
 	@touch $@
 
+$(VENV)/.sign: $(VENV)/.compress
+	$(PIP) --editable '.[compress,sign]'
+	@touch $@
+
 $(VENV)/.search: $(VENV)/.compress
 	$(PIP) --editable '.[compress,search]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.compress
-	$(PIP) --editable '.[compress,search,distributed,tensorrt-rtx,sign,test,lint]'
+	$(PIP) --editable '.[compress,search,distributed,tensorrt-rtx,sign,tracking,test,lint]'
 	@touch $@
 
 # The wheel excludes the plain one of ONNX Runtime.

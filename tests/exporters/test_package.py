@@ -20,6 +20,7 @@ from devices.preprocess import Preprocess
 from devices.trust.store import UNSIGNED, Trust
 from exporters.package import assemble_deploy, assemble_evidence
 from tests.exporters.parts import samples
+from tests.exporters.test_sbom import CONFIG
 
 LABELS = tuple("0123456789")
 
@@ -33,7 +34,7 @@ def deploy(old_export: Path, tmp_path: Path) -> Path:
     write_info(engine, onnxruntime.build(old_export, engine / ENGINE_FILE, options, detect_host()))
     folder = tmp_path / "deploy"
     preprocess = Preprocess(channels=1, height=8, width=8)
-    assemble_deploy(folder, engine, old_export, preprocess, LABELS, {"name": "small", "device": "cpu"})
+    assemble_deploy(folder, engine, old_export, preprocess, LABELS, CONFIG, {"name": "small", "device": "cpu"})
     return folder
 
 
@@ -46,6 +47,7 @@ def test_a_deploy_bundle_opens_and_classifies(deploy: Path, old_export: Path) ->
         "model.onnx",
         "preprocess.json",
         "labels.json",
+        "sbom.cdx.json",
     }
     assert bundle.read("model.onnx") == old_export.read_bytes()
     expected = onnxruntime.open_reference(old_export, 1)(samples(8)).argmax(axis=1)
