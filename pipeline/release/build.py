@@ -22,6 +22,7 @@ from pipeline.release.gate import GateResult
 from pipeline.release.text import gate_markdown, plain
 
 SUMS, NOTES = "SHA256SUMS", "NOTES.md"
+_NAME = r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Product:
 
 def release_folder(name: str, config: ReleaseConfig) -> Path:
     """Where the release goes. Raises `BundleError` for a version that is no name, or one that is there already."""
-    if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}", config.version):
+    if not re.fullmatch(_NAME, config.version):
         raise BundleError(
             "--version", f"{config.version!r:.80} is no version", "Such as 1.2.0: letters, digits and . + _ -"
         )
@@ -72,6 +73,9 @@ def write_release(products: Sequence[Product], config: ReleaseConfig) -> Path:
     twice = next((device for device in devices if devices.count(device) > 1), None)
     if twice is not None:
         raise BundleError("runs", f"hold two for '{twice}'", "Give one run for each device")
+    strange = next((name for name in (*names, *devices) if not re.fullmatch(_NAME, name)), None)
+    if strange is not None:
+        raise BundleError("runs", f"name {strange!r:.80}, which cannot be in a file's name", "Do not use this run")
     folder = release_folder(names[0], config)
     with storage_errors(config.out):
         config.out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,133 @@
+"""What the gate reads of a run: the figures that the evidence proves, and one message for evidence that does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from devices.bundle import open_bundle
+from devices.errors import BundleError
+from devices.trust.store import UNSIGNED, Trust
+from pipeline.release.evidence import RunFigures, last_release, run_figures
+from pipeline.release.places import opened_bundle
+from tests.pipeline.attest.resealed import change_json, reseal
+
+
+@pytest.fixture
+def run(drilled: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A run's folder to change."""
+    shutil.copytree(drilled[1], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def read(run: Path) -> RunFigures:
+    return run_figures(open_bundle(run / "evidence", "evidence", UNSIGNED))
+
+
+def test_figures_are_those_of_the_report(drilled: tuple[Path, Path]) -> None:
+    report = json.loads((drilled[1] / "report.json").read_text())
+    shipped = next(engine for engine in report["engines"] if engine["name"] == report["shipped"])
+    found = read(drilled[1])
+    assert found.clean is not None
+    assert found.robust is not None
+    assert float(np.mean(found.clean)) == pytest.approx(shipped["clean"]["value"])
+    assert float(np.mean(found.robust)) == pytest.approx(shipped["robust"]["value"])
+    assert found.size_bytes == shipped["size_bytes"]
+    ratio = next(row for row in report["speedups"] if (row["engine"], row["than"]) == (found.engine, "dense-fp32"))
+    assert found.speedup is not None
+    assert found.speedup.as_dict() == {key: ratio[key] for key in ("value", "low", "high")}
+    assert found.attacks == (("fgsm", 0.05), ("pgd", 0.05))
+    assert [budget.met for budget in found.budgets] == [True, True]
+
+
+def _forged(raw: Any) -> None:
+    raw["verdict"]["budgets"][0].update(met=True, high=None)
+
+
+def _text(raw: Any) -> None:
+    raw["verdict"]["budgets"][0].update(limit="60")
+
+
+def _no_verdict(raw: Any) -> None:
+    del raw["verdict"]
+
+
+def _size(raw: Any) -> None:
+    raw["metrics"]["size_bytes"] = -1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_forged, "max_accuracy_drop: does not follow from its figures"),
+        (_text, "does not hold a whole run"),
+        (_no_verdict, "does not hold a whole run"),
+        (_size, "does not hold a whole run"),
+    ],
+)
+def test_a_manifest_that_proves_nothing_is_refused(run: Path, change: Callable[[Any], None], told: str) -> None:
+    change_json(run / "evidence" / "manifest.json", change)
+    reseal(run / "evidence")
+    with pytest.raises(BundleError, match=told):
+        read(run)
+
+
+def _short(raw: Any) -> None:
+    raw["correct"]["compressed-int8"]["clean"] = "1"
+
+
+def _without(raw: Any) -> None:
+    del raw["correct"]["compressed-int8"]
+
+
+@pytest.mark.parametrize("change", [_short, _without])
+def test_answers_that_are_not_whole_are_refused(run: Path, change: Callable[[Any], None]) -> None:
+    change_json(run / "evidence" / "results" / "replay.json", change)
+    reseal(run / "evidence")
+    with pytest.raises(BundleError, match="does not hold a whole run"):
+        read(run)
+
+
+def _stopped_clock(raw: Any) -> None:
+    for row in raw["speedups"]:
+        row.update(value=0.0, low=0.0)
+
+
+def test_a_speed_that_cannot_be_is_refused(run: Path) -> None:
+    change_json(run / "evidence" / "report.json", _stopped_clock)
+    reseal(run / "evidence")
+    with pytest.raises(BundleError, match="does not hold a whole run"):
+        read(run)
+
+
+def test_a_budget_on_what_is_not_known_is_not_met(run: Path) -> None:
+    def unknown(raw: Any) -> None:
+        raw["verdict"]["budgets"][1].update(value=None, low=None, high=None, met=False)
+
+    change_json(run / "evidence" / "manifest.json", unknown)
+    reseal(run / "evidence")
+    assert [budget.met for budget in read(run).budgets] == [True, False]
+
+
+def test_a_last_release_that_nobody_signed_is_refused_unless_named(drilled: tuple[Path, Path]) -> None:
+    assert last_release(drilled[1], "cpu", UNSIGNED).engine == "compressed-int8"
+    with pytest.raises(BundleError, match="is not signed"):
+        last_release(drilled[1], "cpu", Trust())
+
+
+@pytest.mark.parametrize(("place", "told"), [("deploy", "not 'evidence'"), ("..", "neither a bundle nor a run")])
+def test_what_holds_no_evidence_is_one_message(drilled: tuple[Path, Path], place: str, told: str) -> None:
+    with pytest.raises(BundleError, match=told), opened_bundle(drilled[1] / place, "evidence", UNSIGNED):
+        pass
+
+
+def test_a_run_without_its_evidence_is_one_message(run: Path) -> None:
+    shutil.rmtree(run / "evidence")
+    with pytest.raises(BundleError, match="not 'evidence'"), opened_bundle(run, "evidence", UNSIGNED):
+        pass

@@ -1,0 +1,163 @@
+"""A release: signed archives that the run's folder does not notice, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from devices.archive import unpacked
+from devices.bundle import open_any, open_bundle
+from devices.errors import BundleError, EspalierError, StorageError
+from devices.trust.store import UNSIGNED, Trust, TrustedKey
+from exporters.keys import make_key
+from exporters.sign import SignConfig
+from pipeline.release.build import Product, ReleaseConfig, changelog_section, write_release
+from pipeline.release.evidence import last_release, run_figures
+from pipeline.release.gate import judge_release
+from pipeline.release.regression import RegressionConfig
+from tests import drill
+
+CHANGES = """# Changelog
+
+## 1.10.0
+
+- not this
+
+## [v1.1.0] 2026-01-01
+
+- faster
+
+### More
+
+- smaller
+
+## 1.0.0
+
+- first
+"""
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrustedKey]:
+    folder = tmp_path_factory.mktemp("keys")
+    return folder / "k.key", make_key(folder, "k", None, date(2099, 1, 1))
+
+
+@pytest.fixture
+def config(key: tuple[Path, TrustedKey], tmp_path: Path) -> ReleaseConfig:
+    (tmp_path / "CHANGELOG.md").write_text(CHANGES)
+    return ReleaseConfig(
+        version="1.1.0",
+        out=tmp_path / "dist",
+        sign=SignConfig(private_key=key[0]),
+        changelog=tmp_path / "CHANGELOG.md",
+    )
+
+
+@pytest.fixture
+def product(drilled: tuple[Path, Path]) -> Product:
+    evidence = open_bundle(drilled[1] / "evidence", "evidence", UNSIGNED)
+    result = judge_release(run_figures(evidence), None, RegressionConfig())
+    return Product(deploy=open_bundle(drilled[1] / "deploy", "deploy", UNSIGNED), evidence=evidence, result=result)
+
+
+def test_archives_verify_with_the_key_and_hold_the_run(
+    product: Product, config: ReleaseConfig, key: tuple[Path, TrustedKey]
+) -> None:
+    folder = write_release([product], config)
+    trust = Trust(keys=(key[1],))
+    for suffix, bundle in (("", product.deploy), (".evidence", product.evidence)):
+        with unpacked(folder / f"drill-1.1.0-cpu{suffix}.tar.gz") as unpacked_folder:
+            assert unpacked_folder.name == f"drill-1.1.0-cpu{suffix}"
+            found = open_any(unpacked_folder, trust)
+            assert found.digests == bundle.digests
+            assert found.signer is not None
+            assert found.signer.key_id == key[1].key_id
+    # The run itself was not signed, and another run of the recipe finds it as it was.
+    assert not (product.deploy.folder / "model.sig").exists()
+    assert last_release(folder, "cpu", trust).name == "drill"
+    with pytest.raises(BundleError, match="holds no evidence for 'rtx-4090', only for cpu"):
+        last_release(folder, "rtx-4090", trust)
+    with pytest.raises(BundleError, match="said who is trusted"):
+        last_release(folder, "cpu", Trust())
+
+
+def test_notes_hold_the_changes_the_gate_and_how_to_verify(product: Product, config: ReleaseConfig) -> None:
+    notes = (write_release([product], config) / "NOTES.md").read_text()
+    assert notes.startswith("# drill-1.1.0\n\n## Changes\n\n- faster\n")
+    assert "- smaller" in notes
+    assert "not this" not in notes
+    assert "- first" not in notes
+    assert "### drill on cpu: passed" in notes
+    assert "sha256sum --check SHA256SUMS" in notes
+
+
+@pytest.mark.parametrize(("version", "found"), [("1.1", ""), ("1.1.0", "- faster"), ("1.0.0", "- first"), ("2", "")])
+def test_the_changelogs_section_is_that_of_the_version(config: ReleaseConfig, version: str, found: str) -> None:
+    assert config.changelog is not None
+    section = changelog_section(config.changelog, version)
+    assert (found in section) if found else section == ""
+    assert changelog_section(config.changelog.with_name("none"), version) == ""
+
+
+def test_a_release_is_not_written_over(product: Product, config: ReleaseConfig) -> None:
+    folder = write_release([product], config)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(StorageError, match="is there already"):
+        write_release([product], config)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("version", ["", "../1", "1/2", ".1", "1 0", "v" * 65, "1\n"])
+def test_a_version_that_is_no_name_is_refused(product: Product, config: ReleaseConfig, version: str) -> None:
+    with pytest.raises(BundleError, match="is no version"):
+        write_release([product], replace(config, version=version))
+    assert not config.out.exists()
+
+
+def test_a_failed_release_leaves_nothing(product: Product, config: ReleaseConfig, tmp_path: Path) -> None:
+    (tmp_path / "text.key").write_text("no key")
+    other = replace(product, result=replace(product.result, name="mlp"))
+    failures: list[tuple[list[Product], ReleaseConfig]] = [
+        ([product], replace(config, sign=SignConfig(private_key=tmp_path / "none.key"))),
+        ([product], replace(config, sign=SignConfig(private_key=tmp_path / "text.key"))),
+        ([product, product], config),
+        ([product, other], config),
+        ([replace(product, result=replace(product.result, name="../out"))], config),
+        ([replace(product, result=replace(product.result, device="a/b"))], config),
+    ]
+    for products, wanted in failures:
+        with pytest.raises(EspalierError):
+            write_release(products, wanted)
+        assert not config.out.exists() or not list(config.out.iterdir())
+
+
+def test_a_run_that_changed_since_it_was_verified_is_not_released(
+    product: Product, config: ReleaseConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(product.deploy.folder, tmp_path / "deploy")
+    deploy = open_bundle(tmp_path / "deploy", "deploy", UNSIGNED)
+    (tmp_path / "deploy" / "labels.json").write_text("[]")
+    with pytest.raises(BundleError, match=r"labels\.json"):
+        write_release([replace(product, deploy=deploy)], config)
+    assert not list(config.out.iterdir())
+
+
+def test_a_refused_run_is_not_released(
+    drilled: tuple[Path, Path], key: tuple[Path, TrustedKey], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert drill.run(drilled[0], run, "--set", "gate.max_size_bytes=10").returncode == 10
+    words = ["release", str(run), "--version", "1.0.0", "--key", str(key[0])]
+    done = drill.espalier(words, cwd=tmp_path)
+    assert done.returncode == 10
+    assert "MISSED" in done.stdout
+    assert "not released: the gate refused" in done.stderr
+    assert not (tmp_path / "dist").exists()
+    done = drill.espalier(["verify", str(run), "--explain", "--allow-unsigned"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "nothing ships: the gate refused" in done.stdout
