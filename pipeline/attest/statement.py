@@ -47,7 +47,7 @@ def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) ->
     files: dict[str, str] = read_json(stored.folder / RESULT_FILE, StorageError)["files"]
     parameters = {
         "step": name,
-        "stage": stored.folder.parent.name,
+        "stage": stage,
         "recipe": work.recipe.name,
         "device": work.profile.name,
         "seed": work.recipe.seed,
@@ -56,7 +56,10 @@ def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) ->
     made_of = [
         {"name": f"step {needed}", "digest": {FILES_DIGEST: digest}} for needed, digest in sorted(origin.inputs.items())
     ]
-    host_class = origin.config.get("host_class") or work.host.engine_class
+    stage = stored.folder.parent.name
+    # What needed the device was done on it, which may be a board; all else is made here.
+    needed = origin.config.get("host_class") or origin.config.get("host")
+    machine = work.board.host if work.board and needed and stage not in ("bundle", "report") else work.host
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": path, "digest": {"sha256": digest}} for path, digest in sorted(files.items())],
@@ -69,7 +72,7 @@ def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) ->
                 "resolvedDependencies": [*made_of, *_sources(origin, work.recipe)],
             },
             "runDetails": {
-                "builder": {"id": f"{HOST_CLASS}{host_class}"},
+                "builder": {"id": f"{HOST_CLASS}{machine.engine_class}"},
                 "metadata": {"invocationId": stored.folder.name},
                 "byproducts": [{"name": "metrics", "digest": {VALUE_DIGEST: digest_value(stored.metrics)}}],
             },
