@@ -53,6 +53,7 @@ def _print(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from devices import agent_text
+    from devices.agent_unpack import unpack_text
     from devices.bench_options import add_bench_options, in_seconds
     from devices.query_option import add_queries
     from devices.trust.options import add_trust_options
@@ -65,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("onnx", type=Path, metavar="ONNX", help="ONNX file")
     build.add_argument("out", type=Path, metavar="DIR", help="folder for the engine")
     build.set_defaults(call=_build, as_text=agent_text.build_text)
+    unpacks = commands.add_parser("unpack", help="unpack an archive of a release, and verify what is in it")
+    unpacks.add_argument("archive", type=Path, metavar="ARCHIVE", help="archive of a bundle, NAME.tar.gz")
+    unpacks.add_argument("out", type=Path, metavar="DIR", help="folder for the bundle; a new one")
+    add_trust_options(unpacks)
+    unpacks.set_defaults(call=_unpack, as_text=unpack_text)
     bench = commands.add_parser("bench", help="verify a deploy bundle and measure its engine here")
     add_bench_options(bench, seconds=4.0)
     bench.set_defaults(call=_bench, as_text=_bench_text)
@@ -103,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(call=_serve)
     for command in (clean, serve):
         command.add_argument("--cache", default=_CACHE, metavar="DIR", help=f"the folder ({_CACHE})")
-    for command in (detect, build, bench, attack, layers, calibrate, clean):
+    for command in (detect, build, unpacks, bench, attack, layers, calibrate, clean):
         command.add_argument("--json", action="store_true", help="print JSON")
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -132,6 +138,13 @@ def _build(options: argparse.Namespace) -> dict[str, object]:
 
     config = BuildJob(precision=options.precision)
     return build_here(options.onnx, options.out, options.device, options.force, config)
+
+
+def _unpack(options: argparse.Namespace) -> dict[str, object]:
+    from devices.agent_unpack import unpack_bundle
+    from devices.trust.options import trust_of
+
+    return unpack_bundle(options.archive, options.out, trust_of(options))
 
 
 def _bench(options: argparse.Namespace) -> dict[str, object]:

@@ -45,6 +45,7 @@ def file_of(node: str) -> str:
 def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) -> dict[str, Any]:
     work = inputs.work
     files: dict[str, str] = read_json(stored.folder / RESULT_FILE, StorageError)["files"]
+    stage = stored.folder.parent.name
     parameters = {
         "step": name,
         "stage": stage,
