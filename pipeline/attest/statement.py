@@ -57,7 +57,6 @@ def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) ->
     made_of = [
         {"name": f"step {needed}", "digest": {FILES_DIGEST: digest}} for needed, digest in sorted(origin.inputs.items())
     ]
-    stage = stored.folder.parent.name
     # What needed the device was done on it, which may be a board; all else is made here.
     needed = origin.config.get("host_class") or origin.config.get("host")
     machine = work.board.host if work.board and needed and stage not in ("bundle", "report") else work.host
