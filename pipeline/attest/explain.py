@@ -41,8 +41,16 @@ _VERBS = {
 def explain(evidence: Bundle, deploy: Bundle | None) -> list[str]:
     """Check every link, and say in words how the run came about: a tree from what ships to its sources.
 
-    Raises `BundleError` at the first link that does not match.
+    Raises `BundleError` at the first link that does not match, and for evidence that is not whole.
     """
+    try:
+        return _explained(evidence, deploy)
+    # Signed or not, somebody wrote it, and another version may have.
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as cause:
+        raise BundleError(str(evidence.folder), f"does not hold a whole run ({cause!r:.60})", _DO_NOT_USE) from cause
+
+
+def _explained(evidence: Bundle, deploy: Bundle | None) -> list[str]:
     steps = read_steps(evidence)
     _check_links(steps)
     _check_sources(steps)

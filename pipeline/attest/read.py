@@ -95,7 +95,7 @@ def _read(raw: Any, where: str) -> Step:
             host_class=_text(details["builder"]["id"]).removeprefix(HOST_CLASS),
             seed=int(told["seed"]),
         )
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as cause:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as cause:
         raise BundleError(where, f"is not a whole statement ({cause!r:.60})", _RUN_AGAIN) from cause
 
 

@@ -112,7 +112,7 @@ def _explained(bundles: list[Bundle]) -> list[str]:
     """How what ships came about, from the statements in the evidence."""
     from pipeline.attest.explain import explain
 
-    by_kind = {bundle.manifest.get("kind"): bundle for bundle in bundles}
+    by_kind = {str(bundle.manifest.get("kind")): bundle for bundle in bundles}
     if len(by_kind) < len(bundles) or "evidence" not in by_kind:
         what = "needs one evidence bundle, and the deploy bundle that it proves"
         raise BundleError("--explain", what, "Give a run, or both archives of a release")

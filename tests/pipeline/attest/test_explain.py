@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from devices.bundle import open_bundle
 from devices.errors import BundleError
@@ -176,3 +179,33 @@ def test_evidence_of_before_there_were_statements_says_so(run: Path) -> None:
 def test_what_is_not_here_is_said_to_be_not_looked_at(run: Path) -> None:
     shutil.rmtree(run / "deploy")
     assert explained(run)[0] == "what ships is not here, and was not looked at"
+
+
+_VALUES = st.one_of(st.none(), st.integers(), st.text(max_size=5), st.just([]), st.just({}), st.just([{}]))
+
+
+@settings(max_examples=150)
+@given(data=st.data(), value=_VALUES)
+def test_statements_that_anybody_could_write_are_one_message(
+    drilled: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, value: object
+) -> None:
+    """Any value of any statement replaced by one of another kind: refused, or it told nothing that is checked."""
+    run = tmp_path_factory.getbasetemp() / "fuzzed"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(drilled[1], run)
+    step = data.draw(st.sampled_from(["dense", "pruned", "verdict", "decision", "deploy", "engine compressed-int8"]))
+
+    def replace_one(node: Any) -> None:
+        while True:
+            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+            key = data.draw(st.sampled_from(keys))
+            if isinstance(node[key], (dict, list)) and node[key] and data.draw(st.booleans()):
+                node = node[key]
+                continue
+            node[key] = value
+            return
+
+    change_json(statement(run, step), replace_one)
+    reseal(run / "evidence")
+    with contextlib.suppress(BundleError):
+        explained(run)
