@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from devices.agent_stage import ENGINE_PREFIX
 from devices.bundle import MANIFEST, Bundle
 from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, ONNX_PATH
 from devices.engine_files import ENGINE_FILE, INFO_FILE, PLAN_FILE
 from devices.errors import BundleError
 from devices.files import canonical_json, digest_value
+from pipeline.attest.format import ATTESTATIONS, VALUE_DIGEST, content_digest
 from pipeline.attest.read import Source, Step, read_steps
-from pipeline.attest.statement import ATTESTATIONS, VALUE_DIGEST, content_digest
-from pipeline.graph_nodes import ENGINE_PREFIX
 from pipeline.results import DECISION
 
 _PLAN_PATH = ENGINE_PATH.replace(ENGINE_FILE, PLAN_FILE)

@@ -9,7 +9,7 @@ from typing import Any
 from devices.bundle import Bundle
 from devices.errors import BundleError
 from devices.files import digest_value
-from pipeline.attest.statement import (
+from pipeline.attest.format import (
     ATTESTATIONS,
     BUILD_TYPE,
     FILES_DIGEST,

@@ -1,9 +1,4 @@
-"""One in-toto statement a step: what it was made of, what came out, how, with what.
-
-Formats: https://github.com/in-toto/attestation (statement v1), https://slsa.dev/provenance/v1 (its predicate). Beside
-`sha256` of a file's bytes stand two digests of our own: `espalier-files-v1`, the SHA-256 of the canonical JSON of
-`{path: SHA-256}` of an artifact's files, and `espalier-value-v1`, the SHA-256 of the canonical JSON of a value.
-"""
+"""One in-toto statement a step, written: what it was made of, what came out, how, with what."""
 
 from __future__ import annotations
 
@@ -13,18 +8,21 @@ from typing import Any
 
 from devices.errors import ModelError, StorageError
 from devices.files import canonical_json, digest_file, digest_value, read_json, write_json
+from pipeline.attest.format import (
+    ATTESTATIONS,
+    BUILD_TYPE,
+    FILES_DIGEST,
+    HOST_CLASS,
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    VALUE_DIGEST,
+    content_digest,
+    file_of,
+)
 from pipeline.recipe import Recipe, section_of
 from pipeline.recipe.paths import portable_recipe
 from pipeline.store import RESULT_FILE, Stored
 from pipeline.work import Origin, StepInputs
-
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:espalier:step:1"
-HOST_CLASS = "urn:espalier:host:"
-FILES_DIGEST, VALUE_DIGEST = "espalier-files-v1", "espalier-value-v1"
-ATTESTATIONS = "attestations"
-"""Folder of the statements in the evidence bundle."""
 
 
 def write_statements(inputs: StepInputs) -> None:
@@ -35,11 +33,6 @@ def write_statements(inputs: StepInputs) -> None:
     for name, stored in inputs.results.items():
         statement = _statement(name, stored, inputs.origins[name], inputs)
         write_json(inputs.folder / ATTESTATIONS / file_of(name), statement)
-
-
-def file_of(node: str) -> str:
-    """Name of a step's statement."""
-    return f"{node.replace(' ', '-').replace('/', '-of-')}.json"
 
 
 def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) -> dict[str, Any]:
@@ -69,7 +62,7 @@ def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) ->
                 "buildType": BUILD_TYPE,
                 "externalParameters": parameters,
                 "internalParameters": {"code": origin.code, "libraries": dict(origin.libraries)},
-                "resolvedDependencies": [*made_of, *_sources(origin, work.recipe)],
+                "resolvedDependencies": [*made_of, *sources_of(origin, work.recipe)],
             },
             "runDetails": {
                 "builder": {"id": f"{HOST_CLASS}{machine.engine_class}"},
@@ -80,7 +73,7 @@ def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) ->
     }
 
 
-def _sources(origin: Origin, recipe: Recipe) -> Iterator[dict[str, Any]]:
+def sources_of(origin: Origin, recipe: Recipe) -> Iterator[dict[str, Any]]:
     """What comes from outside the run: the network's code and weights, and the images."""
     portable = portable_recipe(section_of(recipe))
     for section in ("model", "data"):
@@ -99,8 +92,3 @@ def _digest_of_weights(path: str, key: str, origin: Origin) -> str:
     if content_digest(digest) not in canonical_json(origin.config):
         raise ModelError(f"model.{key}", f"{path} changed while the recipe ran", "Run it again")
     return digest
-
-
-def content_digest(file_digest: str) -> str:
-    """What a config says of a file with this SHA-256."""
-    return digest_value([(".", file_digest)])

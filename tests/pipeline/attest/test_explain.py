@@ -18,8 +18,8 @@ from devices.errors import BundleError
 from devices.files import digest_file, digest_value
 from devices.trust.store import UNSIGNED
 from pipeline.attest.explain import explain
+from pipeline.attest.format import file_of
 from pipeline.attest.read import read_steps
-from pipeline.attest.statement import file_of
 from tests.pipeline.attest.resealed import change_json, reseal
 
 
