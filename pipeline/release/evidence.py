@@ -57,8 +57,8 @@ class RunFigures:
     budgets: tuple[Asked, ...]
     samples: Mapping[str, str]
     """Digests of the images and labels that it was evaluated on."""
-    attacks: tuple[tuple[str, float], ...]
-    """Method and ε of each attack, sorted; each once."""
+    attacks: tuple[str, ...]
+    """Each attack in words: method, surrogate, ε and its norm; sorted."""
     clean: NDArray[Any] | None
     """Score by sample, (N,): bool or float64. None where engines were not run."""
     robust: NDArray[Any] | None
@@ -102,7 +102,7 @@ def _read(evidence: Bundle) -> RunFigures:
     infos = [row for row in index["sets"] if row["kind"] in ("clean", "adversarial")]
     scores = _scores(evidence, engine, [str(row["name"]) for row in infos]) if report["measured"] else {}
     attacked = {name: found for name, found in scores.items() if name != "clean"}
-    attacks = {(str(row["method"]), float(row["epsilon"])) for row in infos if row["kind"] == "adversarial"}
+    attacks = {_attack(row) for row in infos if row["kind"] == "adversarial"}
     return RunFigures(
         folder=str(evidence.folder),
         name=str(manifest["name"]),
@@ -118,6 +118,11 @@ def _read(evidence: Bundle) -> RunFigures:
         size_bytes=_size(manifest["metrics"]["size_bytes"]),
         speedup=_speedup(report["speedups"], engine, baseline) if report["measured"] else None,
     )
+
+
+def _attack(row: Any) -> str:
+    rounded = " in bytes" if row.get("rounded") else ""
+    return f"{row['method']} through {row['surrogate']} within {float(row['epsilon']):g} {row.get('norm', 'linf')}{rounded}"
 
 
 def _scores(evidence: Bundle, engine: str, names: list[str]) -> dict[str, NDArray[Any]]:
