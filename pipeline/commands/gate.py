@@ -35,7 +35,7 @@ def add_gate_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_command(commands: Any) -> argparse.ArgumentParser:
+def add_command(commands: Any) -> None:
     """The command, for the command line's parser."""
     command: argparse.ArgumentParser = commands.add_parser(
         "gate", help="judge a run for release: its budgets, and what got worse since the last release"
@@ -46,7 +46,6 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
     for option, text in (("--junit", "JUnit XML"), ("--markdown", "Markdown, for a pull request"), ("--json", "JSON")):
         command.add_argument(option, type=Path, metavar="FILE", help=f"write what was found there, as {text}")
     command.set_defaults(call=gate)
-    return command
 
 
 def gate(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from pipeline.commands.gate import add_gate_options, judged
 from pipeline.commands.sign import PASSWORD
 
 
-def add_command(commands: Any) -> argparse.ArgumentParser:
+def add_command(commands: Any) -> None:
     """The command, for the command line's parser."""
     command: argparse.ArgumentParser = commands.add_parser(
         "release", help="judge runs, and make a signed archive of each when the gate passes all"
@@ -34,7 +34,6 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
         "--trust", type=Path, metavar="FILE", help=f"who may have signed --baseline (or in {VARIABLE})"
     )
     command.set_defaults(call=release)
-    return command
 
 
 def release(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from pipeline.commands.needs import require_compress
 _WORDS = {"same": "same", "timings": "timings", "differs": "DIFFERS", "missing": "MISSING"}
 
 
-def add_command(commands: Any) -> argparse.ArgumentParser:
+def add_command(commands: Any) -> None:
     """The command, for the command line's parser."""
     command: argparse.ArgumentParser = commands.add_parser(
         "reproduce", help="make a run again from its evidence, and compare it step by step"
@@ -32,7 +32,6 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, metavar="DIR", help="keep the new run there")
     add_trust_options(command)
     command.set_defaults(call=reproduce)
-    return command
 
 
 def reproduce(options: argparse.Namespace) -> int:

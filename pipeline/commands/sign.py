@@ -19,7 +19,7 @@ PASSWORD = "ESPALIER_KEY_PASSWORD"
 _BUNDLE = "folder of a bundle, or of a run: both of its bundles"
 
 
-def add_commands(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
+def add_commands(commands: Any) -> None:
     """The three commands, for the command line's parser."""
     key = commands.add_parser("keygen", help="make a key for signing bundles, and the file of who is trusted")
     key.add_argument("out", type=Path, metavar="NAME", help="writes NAME.key, NAME.pub and NAME.trust.toml")
@@ -41,7 +41,6 @@ def add_commands(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
     verifies.add_argument("--identity", metavar="NAME", help="of a keyless signature: who must have signed")
     verifies.add_argument("--issuer", metavar="URL", help="of a keyless signature: who vouches for that name")
     verifies.set_defaults(call=verify)
-    return key, signs, verifies
 
 
 def keygen(options: argparse.Namespace) -> int:

@@ -100,9 +100,9 @@ def _read(evidence: Bundle) -> RunFigures:
     engine, baseline = str(manifest["engine"]), str(report["baseline"])
     index = evidence.read_json(f"sets/{INDEX_FILE}")
     infos = [row for row in index["sets"] if row["kind"] in ("clean", "adversarial")]
-    scores = _scores(evidence, engine, [str(row["name"]) for row in infos]) if report["measured"] else {}
-    attacked = {name: found for name, found in scores.items() if name != "clean"}
-    attacks = {_attack(row) for row in infos if row["kind"] == "adversarial"}
+    replay = evidence.read_json("results/replay.json") if report["measured"] else None
+    scores = _scores(replay, engine, [str(row["name"]) for row in infos]) if replay else {}
+    attacks = {_attack(row) for row in infos if row["kind"] == "adversarial"} | _queries(replay)
     return RunFigures(
         folder=str(evidence.folder),
         name=str(manifest["name"]),
@@ -114,7 +114,7 @@ def _read(evidence: Bundle) -> RunFigures:
         samples={name: evidence.digests[f"sets/{name}"] for name in ("clean.npy", LABELS_FILE)},
         attacks=tuple(sorted(attacks)),
         clean=scores.get("clean"),
-        robust=np.minimum.reduce(list(scores.values())) if attacked else None,
+        robust=_worst_case(replay, engine, scores) if replay and attacks else None,
         size_bytes=_size(manifest["metrics"]["size_bytes"]),
         speedup=_speedup(report["speedups"], engine, baseline) if report["measured"] else None,
     )
@@ -122,20 +122,46 @@ def _read(evidence: Bundle) -> RunFigures:
 
 def _attack(row: Any) -> str:
     rounded = " in bytes" if row.get("rounded") else ""
-    return f"{row['method']} through {row['surrogate']} within {float(row['epsilon']):g} {row.get('norm', 'linf')}{rounded}"
+    within = f"within {float(row['epsilon']):g} {row.get('norm', 'linf')}{rounded}"
+    return f"{row['method']} through {row['surrogate']} {within}"
 
 
-def _scores(evidence: Bundle, engine: str, names: list[str]) -> dict[str, NDArray[Any]]:
-    """Score of every sample, by set: a string of 0 and 1, or a list of scores from 0 to 1."""
-    replay = evidence.read_json("results/replay.json")
+def _queries(replay: Any) -> set[str]:
+    """Attacks that asked the engine itself, in words."""
+    plan = replay.get("query_plan") if replay else None
+    if not plan:
+        return set()
+    within = f"by {plan['queries']} queries within {float(plan['epsilon']):g} {plan['norm']}"
+    return {f"{method} {within}" for method in plan["attacks"]}
+
+
+def _scores(replay: Any, engine: str, names: list[str]) -> dict[str, NDArray[Any]]:
+    """Score of every sample, by set."""
     rows = replay["correct"] if "correct" in replay else replay["scores"]
-    found: dict[str, NDArray[Any]] = {}
-    for name in names:
-        row = rows[engine][name]
-        found[name] = np.array([char == "1" for char in row]) if isinstance(row, str) else np.array(row, np.float64)
-        if found[name].ndim != 1 or found[name].shape != found[names[0]].shape or not found[name].size:
-            raise ValueError(f"scores of {name} have shape {found[name].shape}")
+    found = {name: _by_sample(rows[engine][name]) for name in names}
+    if len({row.shape for row in found.values()}) != 1:
+        raise ValueError("sets of different lengths")
     return found
+
+
+def _by_sample(row: Any) -> NDArray[Any]:
+    """A text of 0 and 1 for wrong and right, or a list of scores from 0 to 1."""
+    found = np.array([char == "1" for char in row]) if isinstance(row, str) else np.array(row, np.float64)
+    if found.ndim != 1 or not found.size:
+        raise ValueError(f"scores of shape {found.shape}")
+    return found
+
+
+def _worst_case(replay: Any, engine: str, scores: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The least of every set's score and of what withstood queries, by sample, (N,).
+
+    Queries are asked about the first samples only; where no set was attacked, the others do not count.
+    """
+    worst: NDArray[Any] = np.minimum.reduce(list(scores.values()))
+    withstood = [_by_sample(row) for row in replay.get("withstood_queries", {}).get(engine, {}).values()]
+    for right in withstood:
+        worst[: right.size] = np.minimum(worst[: right.size], right)
+    return worst if len(scores) > 1 else worst[: withstood[0].size]
 
 
 def _budgets(verdict: Any, where: str) -> tuple[Asked, ...]:

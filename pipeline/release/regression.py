@@ -164,10 +164,12 @@ def _size(run: RunFigures, last: RunFigures, allowed: float) -> Regression:
 def _attacks_differ(run: RunFigures, last: RunFigures) -> str | None:
     if run.attacks == last.attacks:
         return None
-    told = [
-        "; ".join(f"{method} within {epsilon:g}" for method, epsilon in row.attacks) or "none" for row in (last, run)
-    ]
-    return f"other attacks than before: {told[0]}, and now {told[1]}"
+    gone, new = set(last.attacks) - set(run.attacks), set(run.attacks) - set(last.attacks)
+    return f"other attacks than before: without {_list(gone)}; with {_list(new)}"
+
+
+def _list(attacks: set[str]) -> str:
+    return ", ".join(sorted(attacks)) or "none"
 
 
 def _outcome(worse: Interval | None, allowed: float) -> Outcome:

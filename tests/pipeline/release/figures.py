@@ -29,7 +29,7 @@ def figures(**changes: Any) -> RunFigures:
         baseline="dense-fp32",
         budgets=(),
         samples=SAMPLES,
-        attacks=(("fgsm", 0.1), ("pgd", 0.1)),
+        attacks=("fgsm through dense within 0.1 linf", "pgd through dense within 0.1 linf"),
         clean=scores(900, 1000),
         robust=scores(800, 1000),
         size_bytes=1000,

@@ -99,7 +99,7 @@ def test_size_is_exact() -> None:
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"attacks": (("fgsm", 0.2), ("pgd", 0.1))}, "robust_accuracy"),
+        ({"attacks": ("fgsm through dense within 0.2 linf",)}, "robust_accuracy"),
         ({"robust": None, "attacks": ()}, "robust_accuracy"),
         ({"clean": None}, "accuracy"),
         ({"speedup": None}, "speedup"),
