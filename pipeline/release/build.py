@@ -17,6 +17,7 @@ from devices.files import digest_file, storage_errors, write_atomic
 from exporters.archive import write_archive
 from exporters.package import copy_file
 from exporters.sign import SignConfig, sign_bundle
+from pipeline.attest.explain import explain
 from pipeline.release.evidence import EVIDENCE_SUFFIX
 from pipeline.release.gate import GateResult
 from pipeline.release.text import gate_markdown, plain
@@ -63,8 +64,8 @@ def release_folder(name: str, config: ReleaseConfig) -> Path:
 def write_release(products: Sequence[Product], config: ReleaseConfig) -> Path:
     """Sign and pack every product, write notes and checksums; returns the release's folder.
 
-    Raises `BundleError` where products are of two recipes, two are for one device or a key cannot sign, and
-    `StorageError` on a full disk. Nothing is left in its place then.
+    Raises `BundleError` where products are of two recipes, two are for one device, evidence is not that of what ships,
+    or a key cannot sign, and `StorageError` on a full disk. Nothing is left in its place then.
     """
     names = sorted({product.result.name for product in products})
     devices = [product.result.device for product in products]
@@ -82,6 +83,8 @@ def write_release(products: Sequence[Product], config: ReleaseConfig) -> Path:
         partial = Path(tempfile.mkdtemp(dir=config.out, prefix=f".{folder.name}."))
     try:
         for product in products:
+            # What ships is what the evidence proves, link by link.
+            explain(product.evidence, product.deploy)
             _pack(product, partial, f"{folder.name}-{product.result.device}", config.sign)
         write_atomic(partial / NOTES, _notes(products, folder.name, config).encode())
         packed = sorted(path.name for path in partial.iterdir())

@@ -20,6 +20,7 @@ from pipeline.release.evidence import last_release, run_figures
 from pipeline.release.gate import judge_release
 from pipeline.release.regression import RegressionConfig
 from tests import drill
+from tests.pipeline.attest.resealed import reseal
 
 CHANGES = """# Changelog
 
@@ -143,6 +144,18 @@ def test_a_run_that_changed_since_it_was_verified_is_not_released(
     deploy = open_bundle(tmp_path / "deploy", "deploy", UNSIGNED)
     (tmp_path / "deploy" / "labels.json").write_text("[]")
     with pytest.raises(BundleError, match=r"labels\.json"):
+        write_release([replace(product, deploy=deploy)], config)
+    assert not list(config.out.iterdir())
+
+
+def test_a_bundle_that_the_evidence_does_not_prove_is_not_released(
+    product: Product, config: ReleaseConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(product.deploy.folder, tmp_path / "deploy")
+    (tmp_path / "deploy" / "labels.json").write_text("[]")
+    reseal(tmp_path / "deploy")
+    deploy = open_bundle(tmp_path / "deploy", "deploy", UNSIGNED)
+    with pytest.raises(BundleError, match=r"deploy/labels\.json: this link is broken"):
         write_release([replace(product, deploy=deploy)], config)
     assert not list(config.out.iterdir())
 
