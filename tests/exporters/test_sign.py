@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from devices.bundle import MANIFEST, open_any, open_bundle, write_manifest
 from devices.errors import BundleError
 from devices.files import digest_file
-from devices.trust.store import UNSIGNED, Trust, read_trust, trust_in_key
+from devices.trust.store import Trust, read_trust, trust_in_key
 from exporters.keys import make_key
 from exporters.sign import SignConfig, sign_bundle
 from tests.devices.trust.signers import make_authority
@@ -133,13 +134,11 @@ def test_a_manifest_made_anew_does_not_pass(bundle: Path, key: Path) -> None:
 
 
 def test_a_signature_that_is_checked_must_hold_even_where_none_is_needed(bundle: Path, key: Path) -> None:
-    from dataclasses import replace
-
     sign_bundle(bundle, SignConfig(private_key=key))
     content = (bundle / "model.sig").read_bytes()
     (bundle / "model.sig").write_bytes(content.replace(b'"sig":"M', b'"sig":"N'))
     with pytest.raises(BundleError, match="not the signature"):
-        open_bundle(bundle, "deploy", replace(trusted(key), UNSIGNED))
+        open_bundle(bundle, "deploy", replace(trusted(key), allow_unsigned=True))
 
 
 @pytest.mark.parametrize("config", [SignConfig(), SignConfig(private_key=Path("a"), keyless=True)])
