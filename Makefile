@@ -43,7 +43,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run release test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench matrix gpu-check clean
+.PHONY: help run release test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench-edge-threats bench matrix gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -104,6 +104,9 @@ bench-masking: $(VENV)/.compress ## queries against gradients, FP32 and INT8, Re
 
 bench-square: $(ATTACK_PEER)/.peer ## Square against torchattacks: DATA=archive WEIGHTS=safetensors
 	PYTHONPATH=. $(ATTACK_PEER)/bin/python tests/benchmarks/square_peer.py --data $(DATA) --weights $(WEIGHTS) $(ARGS)
+
+bench-edge-threats: $(VENV)/.compress ## patches, calibration, bit errors, membership on digits, before and after compression
+	$(BIN)/python -m tests.benchmarks.edge_threats $(ARGS)
 
 bench-search: $(VENV)/.search ## genetic search against random and uniform widths, and one worker against two
 	$(BIN)/python tests/benchmarks/search.py $(ARGS)

@@ -18,6 +18,7 @@ from devices.errors import (
 )
 from devices.query_option import add_queries
 from devices.trust.options import add_trust_options
+from pipeline.commands import attack as commands_attack
 from pipeline.commands import bench as commands_bench
 from pipeline.commands import devices as commands_devices
 from pipeline.commands import gate as commands_gate
@@ -110,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(call=commands_predict.predict)
     bench = commands.add_parser("bench", help="measure a bundle's engine here, or on a board over ssh")
     _add_bench(bench)
+    attack = commands.add_parser("attack", help="attack a bundle's engine here, threat by threat")
+    commands_attack.add_options(attack)
     scan = commands.add_parser("scan", help="look for signs of a backdoor in a recipe's networks")
     scan.add_argument("target", type=Path, metavar="RECIPE|RUN", help="recipe file, or folder of a run that scanned")
     add_device(scan, default="cpu")

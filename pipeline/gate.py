@@ -10,6 +10,7 @@ from devices.scoring import Scoring, kind_of
 from pipeline.budget_rule import is_met
 from pipeline.engine_plan import engine_title
 from pipeline.recipe import GateConfig
+from pipeline.threats.budgets import threat_figures
 
 _Figure = tuple[float, float, float] | None
 """Value, low and high end; None when it is not known."""
@@ -55,8 +56,9 @@ def judge(
     shipped: str,
     baseline: str = "dense-fp32",
     scans: Sequence[Mapping[str, Any]] = (),
+    threats: Sequence[Mapping[str, Any]] = (),
 ) -> Verdict:
-    """Judge the shipped engine. `measurements`, `replays` and `scans` are metrics of the stages measure, attack, scan.
+    """Judge the shipped engine. `measurements`, `replays`, `scans` and `threats` are metrics of the stages of that.
 
     What was not measured is not met: without attacks, robustness is not proven and a budget on it refuses. Neither is
     what the graph of an engine answers of the engine itself.
@@ -83,6 +85,7 @@ def judge(
             _error_ratio(accuracy.get("corruption"), shipped, baseline),
         ),
         ("max_backdoor_signs", "signs of a backdoor", "in all scans", _signs(scans)),
+        *threat_figures(threats, shipped),
         ("max_p99_ms", "99th percentile of latency", "ms", _p99(engine["latency"])),
         ("max_size_bytes", "size of the engine", "bytes", (size, size, size)),
         ("min_speedup_dense", f"times faster than {against}", "x", _speedup(measurements, shipped, baseline)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.edge_nodes import edge_nodes, is_edge
 from pipeline.engine_plan import graph_of
 from pipeline.graph_nodes import ENGINE_PREFIX, graph_nodes
 from pipeline.network_nodes import network_nodes
@@ -28,12 +29,14 @@ def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict
     recipe = work.recipe
     # The file itself, unless a normalization comes before it.
     imported = recipe.model.onnx is not None and recipe.model.mean is None
-    needs_torch = not imported or recipe.prune or recipe.robustness.attacks or recipe.threats.scan
+    needs_torch = (
+        not imported or recipe.prune or recipe.robustness.attacks or recipe.threats.scan or recipe.threats.edge
+    )
     nodes = network_nodes(work, model, data) if needs_torch else []
     forms = {"dense": None if imported else "dense"}
     if recipe.prune:
         forms["compressed"] = nodes[-1].name
-    trained = [node.name for node in nodes if node.stage != "search"]
+    trained = [node.name for node in nodes if node.stage not in ("search", "learn")]
     nodes += scan_nodes(work, trained, model, data)
     attacked = tuple(dict.fromkeys(("dense", trained[-1]))) if trained else ()
     for form, network in forms.items():
@@ -46,6 +49,9 @@ def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict
     engines = tuple(node.name for node in nodes if node.stage == "build")
     nodes += _figure_nodes(work, engines, task) if work.measured else _ahead_nodes(work, engines, task)
     nodes += _device_nodes(work, engines)
+    if recipe.threats.edge:
+        networks = {"dense": "dense"} | ({"compressed": trained[-1]} if recipe.prune else {})
+        nodes += edge_nodes(work, networks, model, data, engines)
     return (*nodes, *_judge_nodes(work, nodes, data))
 
 
@@ -115,7 +121,8 @@ def _judge_nodes(work: Work, nodes: list[Node], data: dict[str, Any]) -> list[No
     judged = tuple(name for name in before if name in (MEASUREMENTS, PREDICTIONS, REPLAYS, GRAPH_REPLAYS, DECISION))
     config = {"gate": section_of(recipe.gate), "baseline": work.baseline}
     scans = tuple(name for name in before if is_scan(name))
-    gate = make_node("verdict", "gate", "publish:gate", (*judged, *scans), config, ())
+    threats = tuple(name for name in before if is_edge(name))
+    gate = make_node("verdict", "gate", "publish:gate", (*judged, *scans, *threats), config, ())
     whole = {"recipe": section_of(recipe), "profile": work.profile.name, "data": data, "host": work.device_key}
     written = whole | {"command": work.command}
     everything = (*before, "verdict")

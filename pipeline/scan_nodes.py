@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.edge_nodes import scan_section
 from pipeline.node import TORCH, Node, make_node
 from pipeline.recipe import section_of
 from pipeline.work import Work
@@ -26,7 +27,7 @@ def scan_nodes(work: Work, networks: Sequence[str], model: dict[str, Any], data:
     if recipe.model.onnx is not None:
         libraries = (*libraries, "onnx", "onnxruntime")
     shared = {"model": model, "data": data, "seed": recipe.seed, "threads": recipe.threads}
-    shared |= {"threats": section_of(recipe.threats)}
+    shared |= {"threats": scan_section(recipe.threats)}
     nodes = []
     known: tuple[str, ...] = ()
     if recipe.threats.references:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from devices.errors import RecipeError
 from devices.files import canonical_json, parse_toml_value, read_toml
 from pipeline.recipe.base import Section
+from pipeline.recipe.edge import NEEDS_INT8
 from pipeline.recipe.errors import readable
 from pipeline.recipe.fit import DistillConfig, FitConfig, RecalibrateConfig
 from pipeline.recipe.paths import with_absolute_paths
@@ -108,6 +109,13 @@ class Recipe(Section):
     def _fits_the_task(self) -> Recipe:
         if self.threats.scan and self.task.kind != "classification":
             raise ValueError("threats.scan looks for triggers of classes: it needs task.kind = 'classification'")
+        if self.threats.edge and self.task.kind != "classification":
+            raise ValueError("threats.edge judges classes: it needs task.kind = 'classification'")
+        for threat in NEEDS_INT8:
+            if threat in self.threats.edge and self.quantize.precision != "int8":
+                raise ValueError(f"threats.edge = '{threat}' needs quantize.precision = 'int8'")
+        if self.threats.edge_budget.shadows and self.train is None:
+            raise ValueError("threats.edge_budget.shadows trains networks as [train] says: add it, or set shadows = 0")
         if self.gate.min_mean_iou is not None and self.task.kind != "segmentation":
             raise ValueError("gate.min_mean_iou needs task.kind = 'segmentation'")
         if self.gate.min_mean_ap is not None and self.task.kind != "detection":

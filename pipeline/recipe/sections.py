@@ -219,6 +219,18 @@ class GateConfig(Section):
     """Mean error of the shipped engine on corrupted images, over that of the dense baseline."""
     max_backdoor_signs: Annotated[int, Field(ge=0)] | None = None
     """Signs of a backdoor that the scans of [threats] may find, over all networks and methods."""
+    max_differential_success: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent of test images that an attack makes the INT8 engine get wrong and its float parent right."""
+    max_patch_success: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent of test images of other classes that a patch turns into its class."""
+    max_universal_success: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent of test images whose answer one perturbation for all of them changes."""
+    max_calibration_drop: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Points of clean accuracy that a poisoned calibration set may cost, where the parity check lets it pass."""
+    max_bit_error_drop: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Points of clean accuracy that bit errors in stored weights may cost, at the worst rate of the recipe."""
+    max_membership_advantage: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent of members found less percent of others accused, by the better attack."""
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
     max_size_bytes: Count | None = None
     """Size of the engine file."""

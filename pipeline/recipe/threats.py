@@ -1,4 +1,4 @@
-"""What a recipe says about backdoors."""
+"""What a recipe says about threats: signs of a backdoor, and what small devices meet."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.recipe.base import Count, Section
+from pipeline.recipe.edge import EdgeBudget, EdgeThreat
 
 ScanMethod = Literal["inversion", "sensitivity", "stages", "clustering"]
 
@@ -25,11 +26,16 @@ class ThreatsConfig(Section):
     """Networks of the same factory, trained on the other clean test images, that say what is usual."""
     false_alarm_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Of each test on a clean network, at most, as far as the test's assumptions hold."""
+    edge: tuple[EdgeThreat, ...] = ()
+    """Threats that every engine of the run is tried with."""
+    edge_budget: EdgeBudget = EdgeBudget()
 
     @model_validator(mode="after")
     def _fits(self) -> ThreatsConfig:
         if len(set(self.scan)) != len(self.scan):
             raise ValueError("threats.scan names a method twice")
+        if len(set(self.edge)) != len(self.edge):
+            raise ValueError("threats.edge names a threat twice")
         if "stages" in self.scan and "inversion" not in self.scan:
             raise ValueError("threats.scan = 'stages' compares triggers: add 'inversion'")
         return self

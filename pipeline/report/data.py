@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from devices.errors import BundleError, StorageError
 from devices.files import read_json
 from devices.robustness import INDEX_FILE, EvaluationSets, read_sets
 from devices.scoring import Scoring
+from pipeline.edge_nodes import is_edge
 from pipeline.engine_plan import engine_title, in_order
 from pipeline.graph_nodes import ENGINE_PREFIX
 from pipeline.recipe import section_of
@@ -28,6 +30,7 @@ from pipeline.results import (
 from pipeline.scan_nodes import is_scan
 from pipeline.search.study import STUDY_FILE
 from pipeline.store import Stored
+from pipeline.threats.report import threat_report
 from pipeline.twin.node import TWIN_STAGE
 from pipeline.versions import library_versions
 from pipeline.work import StepInputs, Work
@@ -67,6 +70,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "scans": [
             finding for name, stored in results.items() if is_scan(name) for finding in stored.metrics["findings"]
         ],
+        "threats": _threats(inputs, sets),
         "samples": attacked["samples"],
         "query_plan": attacked.get("query_plan"),
         "twin": next((found.metrics for found in results.values() if found.folder.parent.name == TWIN_STAGE), None),
@@ -119,6 +123,17 @@ def _board(work: Work, measured: Mapping[str, Any]) -> dict[str, Any] | None:
     if work.board is None:
         return None
     return {"name": work.board.name, "notes": measured.get("board", {}).get("notes", [])}
+
+
+def _threats(inputs: StepInputs, sets: EvaluationSets) -> list[dict[str, Any]]:
+    results = inputs.results
+    return threat_report(
+        replays_of(results),
+        inputs.work.baseline,
+        [asdict(info) for info in sets.infos if info.kind == "adversarial"],
+        [finding for name, stored in results.items() if is_scan(name) for finding in stored.metrics["findings"]],
+        [stored.metrics for name, stored in results.items() if is_edge(name)],
+    )
 
 
 def _steps(results: Mapping[str, Stored]) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from pipeline.report.plot_strength import plot_strengths
 from pipeline.report.pruning_view import pruning_sentences, step_rows
 from pipeline.report.queries_view import query_section
 from pipeline.report.search_view import search_section
+from pipeline.report.threats_view import threat_views
 from pipeline.report.toml_text import toml_text
 from pipeline.report.validation_view import validation_rows
 from pipeline.report.verdict_view import title_of, verdict_view
@@ -84,6 +85,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "strength_plots": plot_strengths(report),
         "accuracy_rows": robustness_view.accuracy_table(report),
         "queries": query_section(report),
+        "threats": threat_views(report.get("threats", []), report["shipped"]),
         "corruption_rows": robustness_view.corruption_table(report),
         "corruption": corruption_view.corruption_view(report),
         "images": [image for image in report["images"] if _is_picture(image)],

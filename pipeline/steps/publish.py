@@ -15,6 +15,7 @@ from devices.stage import Metrics
 from exporters.package import assemble_deploy, assemble_evidence
 from exporters.sbom import Figure, SbomConfig
 from pipeline.attest.statement import write_statements
+from pipeline.edge_nodes import is_edge
 from pipeline.engine_plan import graph_of
 from pipeline.gate import judge
 from pipeline.graph_nodes import ENGINE_PREFIX
@@ -39,6 +40,8 @@ from pipeline.scan_nodes import is_scan
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.store import RESULT_FILE, Stored
 from pipeline.tasks.select import task_of
+from pipeline.threats.report import FORMAT as THREATS_FORMAT
+from pipeline.threats.report import THREATS_FILE
 from pipeline.versions import LIBRARIES, library_versions
 from pipeline.work import StepInputs
 
@@ -54,7 +57,8 @@ def gate(inputs: StepInputs) -> Metrics:
     work = inputs.work
     figures, replays = figures_of(inputs.results), replays_of(inputs.results)
     scans = [stored.metrics for name, stored in inputs.results.items() if is_scan(name)]
-    verdict = judge(work.recipe.gate, figures, replays, shipped_of(inputs.results), work.baseline, scans)
+    threats = [stored.metrics for name, stored in inputs.results.items() if is_edge(name)]
+    verdict = judge(work.recipe.gate, figures, replays, shipped_of(inputs.results), work.baseline, scans, threats)
     content = verdict.as_dict()
     write_json(inputs.folder / VERDICT_FILE, content)
     return content
@@ -83,6 +87,7 @@ def report(inputs: StepInputs) -> Metrics:
     """`report.json` and the page made of it."""
     content = assemble_report(inputs)
     write_json(inputs.folder / REPORT_JSON, content)
+    write_json(inputs.folder / THREATS_FILE, {"format": THREATS_FORMAT, "threats": content["threats"]})
     page = render_page(content)
     write_atomic(inputs.folder / REPORT_HTML, page.encode())
     return {"page_bytes": len(page.encode())}
@@ -91,24 +96,25 @@ def report(inputs: StepInputs) -> Metrics:
 def evidence(inputs: StepInputs) -> Metrics:
     """The bundle that proves it: evaluation sets, results, report."""
     files: dict[str, Path] = {}
-    chosen = [name for name in inputs.results if name in _EVIDENCE or name.startswith("mixed ")]
+    chosen = [name for name in inputs.results if name in _EVIDENCE or _has_folder(name)]
     for node in ("sets", *chosen):
         prefix = (
-            "sets/"
-            if node == "sets"
-            else f"results/{node.replace(' ', '-')}/"
-            if node.startswith("mixed")
-            else "results/"
+            "sets/" if node == "sets" else f"results/{node.replace(' ', '-')}/" if _has_folder(node) else "results/"
         )
         for path in sorted(inputs.path(node).iterdir()):
             if path.name != RESULT_FILE:
                 files[prefix + path.name] = path
-    for name in (REPORT_HTML, REPORT_JSON):
+    for name in (REPORT_HTML, REPORT_JSON, THREATS_FILE):
         files[name] = inputs.path("report") / name
     assert f"sets/{INDEX_FILE}" in files
     write_statements(inputs)
     assemble_evidence(inputs.folder, files, _manifest(inputs))
     return {"files": len(files)}
+
+
+def _has_folder(node: str) -> bool:
+    """Whether there may be several results of this kind, whose files are of the same names."""
+    return node.startswith("mixed ") or is_edge(node)
 
 
 def _manifest(inputs: StepInputs) -> dict[str, object]:

@@ -23,7 +23,7 @@ from pipeline.data import seeded_choice
 from pipeline.steps.convert import ONNX_FILE, STAND_IN_FILE, still_two_of_four
 from pipeline.steps.limits import agreement_of, graph_limits, rounding_limits
 from pipeline.tasks.select import task_of
-from pipeline.work import StepInputs
+from pipeline.work import StepInputs, Work
 
 MIXED_FILE = "mixed.json"
 
@@ -51,8 +51,8 @@ def mix(inputs: StepInputs) -> Metrics:
         max_trials=wanted.max_trials,
         cost="macs",
     )
-    source, options, threads = _source(inputs), _options(inputs, ()), work.recipe.threads
-    images = _calibration(inputs)
+    source, options, threads = _source(inputs), options_of(work, _source(inputs), ()), work.recipe.threads
+    images = calibration_images(work)
     if config.precision == "fp8":
         choice = choose_fp8_layers(source, images, judge_NCHW, asked, threads, options, task.agreement, score)
     else:
@@ -78,7 +78,7 @@ def quantize(inputs: StepInputs) -> Metrics:
     work = inputs.work
     config, parity = work.recipe.quantize, work.recipe.parity
     kept = _kept_layers(inputs)
-    images, options = _calibration(inputs), _options(inputs, kept)
+    images, options = calibration_images(work), options_of(work, _source(inputs), kept)
     target, limits = inputs.folder / ONNX_FILE, graph_limits(parity, config.precision)
     told: dict[str, object] = {"calibration_samples": len(images), "kept": list(kept), "operators": options.operators}
     given, held = (_source(inputs), target, images, work.parity_images), (limits, work.recipe.threads)
@@ -121,8 +121,8 @@ def _source(inputs: StepInputs) -> Path:
     return inputs.path(inputs.options["source"]) / ONNX_FILE
 
 
-def _calibration(inputs: StepInputs) -> NDArray[np.float32]:
-    work = inputs.work
+def calibration_images(work: Work) -> NDArray[np.float32]:
+    """Training images that set the ranges, (N, C, H, W)."""
     train = work.dataset.train
     return train.batch(seeded_choice(len(train), work.recipe.quantize.calibration_samples, work.recipe.seed))
 
@@ -135,21 +135,22 @@ def _kept_layers(inputs: StepInputs) -> tuple[str, ...]:
     return tuple(read_json(inputs.path(chosen) / MIXED_FILE, StorageError)["kept"])
 
 
-def _options(inputs: StepInputs, keep: tuple[str, ...]) -> QuantizeOptions:
-    config = inputs.work.recipe.quantize
+def options_of(work: Work, source: Path, keep: tuple[str, ...]) -> QuantizeOptions:
+    """How the recipe has this graph quantized, without the layers of these names."""
+    config = work.recipe.quantize
     return QuantizeOptions(
         calibration=config.calibration,
         percentile=config.percentile,
-        operators=_operators(inputs),
+        operators=_operators(work, source),
         keep=keep,
         smooth_strength=config.smooth_strength,
     )
 
 
-def _operators(inputs: StepInputs) -> Operators:
-    config = inputs.work.recipe.quantize
+def _operators(work: Work, source: Path) -> Operators:
+    config = work.recipe.quantize
     if config.operators != "auto":
         return config.operators
-    by_tensorrt = inputs.work.profile.engine.runtime != "onnxruntime"
-    few = by_tensorrt or config.precision == "fp8" or has_attention(_source(inputs))
+    by_tensorrt = work.profile.engine.runtime != "onnxruntime"
+    few = by_tensorrt or config.precision == "fp8" or has_attention(source)
     return "products" if few else "all"

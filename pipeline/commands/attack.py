@@ -1,0 +1,120 @@
+"""`espalier attack`: a bundle's engine against what it was evaluated with, queries, and threats of small devices."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from devices.errors import EXIT_OK, BundleError
+from devices.trust.options import add_trust_options, trust_of
+from pipeline.commands.needs import require_compress
+
+REPLAY = ("replay", "queries")
+HERE = ("patch", "universal", "bit_errors")
+STORED = ("differential", "calibration", "membership")
+"""Threats that need what no bundle holds: the parent, or training images. Told as the run found them."""
+THREATS = (*REPLAY, *HERE, *STORED)
+_QUERIES = 200
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    command.add_argument("target", type=Path, metavar="BUNDLE|RUN", help="deploy bundle, or folder of a run")
+    command.add_argument("--evidence", type=Path, metavar="DIR", help="its evidence (the folder beside it)")
+    command.add_argument(
+        "--threats", type=_names, metavar="LIST", help=f"of {', '.join(THREATS)}, with commas between (all there are)"
+    )
+    command.add_argument(
+        "--samples", type=_count, default=300, metavar="N", help="clean images for patches and bit errors (300)"
+    )
+    command.add_argument("--queries", type=_count, default=_QUERIES, metavar="N", help=f"queries an image ({_QUERIES})")
+    add_trust_options(command)
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    command.set_defaults(call=attack)
+
+
+def attack(options: argparse.Namespace) -> int:
+    """Try everything asked for, and print it threat by threat."""
+    require_compress()
+    from devices.agent_text import attack_text
+    from devices.files import write_json
+    from pipeline.report.threats_view import threat_lines
+
+    deploy, evidence = places(options.target, options.evidence)
+    stored = _stored(evidence, options)
+    wanted = options.threats or (*REPLAY, *HERE, *(threat["name"] for threat in stored))
+    for name in wanted:
+        if name in STORED and name not in {threat["name"] for threat in stored}:
+            what = f"holds no '{name}', which takes the training images or the parent network"
+            raise BundleError(str(evidence), what, f"Run the recipe with [threats] edge = ['{name}']")
+    results: dict[str, Any] = {}
+    if set(wanted) & set(REPLAY):
+        results["attack"] = _replay(options, deploy, evidence, "queries" in wanted)
+    threats = _tried_here(options, deploy, evidence, tuple(name for name in HERE if name in wanted))
+    threats += [threat for threat in stored if threat["name"] in wanted]
+    results["threats"] = threats
+    if options.json:
+        write_json(options.json, results)
+    if "attack" in results:
+        print(attack_text(results["attack"]))
+    print("\n".join(threat_lines(threats)))
+    return EXIT_OK
+
+
+def places(target: Path, evidence: Path | None) -> tuple[Path, Path]:
+    """Folders of the deploy bundle and of its evidence, from a run's folder or a bundle's. Raises `BundleError`."""
+    deploy = target
+    if (target / "run.json").is_file():
+        deploy = target / "deploy"
+        if not deploy.is_dir():
+            raise BundleError(str(target), "is a run that the gate refused, so it has no bundle", "See its report")
+    found = evidence or deploy.parent / "evidence"
+    if not found.is_dir():
+        raise BundleError(str(deploy), f"has no evidence beside it ({found})", "Name it: --evidence DIR")
+    return deploy, found
+
+
+def _replay(options: argparse.Namespace, deploy: Path, evidence: Path, queries: bool) -> dict[str, Any]:
+    from devices.agent_bench import attack_bundle
+
+    return dict(attack_bundle(deploy, evidence, trust_of(options), options.queries if queries else 0))
+
+
+def _tried_here(
+    options: argparse.Namespace, deploy: Path, evidence: Path, names: tuple[Any, ...]
+) -> list[dict[str, Any]]:
+    if not names:
+        return []
+    from devices.detect import detect_host
+    from pipeline.threats.edge.on_bundle import BundleAttack, attack_graph
+
+    config = BundleAttack(threats=names, samples=options.samples)
+    with tempfile.TemporaryDirectory(prefix="espalier-attack-") as scratch:
+        found = attack_graph(deploy, evidence, trust_of(options), config, detect_host(), Path(scratch))
+    return [threat.as_dict() | {"lines": []} for threat in found]
+
+
+def _stored(evidence: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What the run found of the threats that cannot be tried on a bundle."""
+    from devices.bundle import open_bundle
+    from pipeline.threats.report import read_threats
+
+    bundle = open_bundle(evidence, "evidence", trust_of(options))
+    return [threat for threat in read_threats(bundle) if threat["name"] in STORED]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in names if name not in THREATS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(THREATS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdecimal() else 0
+    if not 1 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1,000,000")
+    return value

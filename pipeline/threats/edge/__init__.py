@@ -1,0 +1,1 @@
+"""Threats of small devices: the engine against its parent, patches, calibration, memory errors, membership."""

@@ -1,0 +1,95 @@
+"""Threats of small devices on a bundle: its engine, its graph, and the clean images of its evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from torch import nn
+
+from devices.bundle import Bundle, open_bundle
+from devices.classifier import ONNX_PATH, load_verified
+from devices.detect import Host
+from devices.errors import DataError
+from devices.files import write_atomic
+from devices.robustness import INDEX_FILE, EvaluationSets, read_sets, require_fit
+from devices.trust.store import Trust
+from pipeline.compute import deterministic
+from pipeline.data import Split
+from pipeline.threats.edge.bit_errors import BitErrorConfig, bit_errors
+from pipeline.threats.edge.physical import PhysicalConfig, patch, universal
+from pipeline.threats.edge.record import Threat
+from pipeline.threats.edge.subject import Images, Subject
+from pipeline.twin.build import build_twin
+
+BundleThreat = Literal["patch", "universal", "bit_errors"]
+BUNDLE_THREATS: tuple[BundleThreat, ...] = get_args(BundleThreat)
+"""What needs neither the training images nor the parent, which no bundle holds."""
+_LEAST = 40
+_EPSILON = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleAttack:
+    """What is tried on a bundle."""
+
+    threats: tuple[BundleThreat, ...]
+    samples: int = 300
+    """Clean images of the evidence: half of them make patches, the others judge."""
+    steps: int = 60
+    seed: int = 0
+    threads: int = 1
+
+
+def attack_graph(
+    deploy: Path, evidence: Path, trust: Trust, config: BundleAttack, host: Host, scratch: Path
+) -> list[Threat]:
+    """Try threats on a bundle; `scratch` is a folder for its verified graph.
+
+    Raises `BundleError`, `DataError`, `DeviceError`, and `ModelError` for an operator without gradients.
+    """
+    bundle = open_bundle(deploy, "deploy", trust)
+    sets = sets_of(open_bundle(evidence, "evidence", trust))
+    engine = load_verified(bundle, host).engine
+    require_fit(sets, engine.info)
+    path = scratch / "model.onnx"
+    write_atomic(path, bundle.read(ONNX_PATH))
+    by_gradients = any(name != "bit_errors" for name in config.threats)
+    # Bit errors alone ask for no gradients, and not every graph has a twin.
+    network = build_twin(path) if by_gradients else nn.Identity()
+    subject = Subject(str(bundle.manifest.get("engine")), engine.run, network, path)
+    images = halves(sets, config.samples, config.seed)
+    with deterministic(config.seed, config.threads):
+        return [_try(name, subject, images, sets, config) for name in config.threats]
+
+
+def sets_of(evidence: Bundle) -> EvaluationSets:
+    """The evaluation sets of verified evidence. Raises `BundleError`, and `DataError` when they are of no classes."""
+    index = f"sets/{INDEX_FILE}"
+    where = str(evidence.folder / index)
+    sets = read_sets(evidence.read_json(index), lambda name: evidence.read(f"sets/{name}"), where)
+    if sets.scoring.kind != "classification":
+        raise DataError("evaluation sets", f"are of {sets.scoring.kind}, and these threats judge classes", "Leave it")
+    return sets
+
+
+def halves(sets: EvaluationSets, samples: int, seed: int) -> Images:
+    """Clean images, those that attacks are made on and those that judge them. Raises `DataError` when there are few."""
+    count = min(samples, len(sets.labels))
+    if count < _LEAST:
+        what = f"{count} clean images are asked for or there"
+        raise DataError("evaluation sets", what, f"Give {_LEAST} at least: half make patches, half judge them")
+    order = np.random.default_rng(seed).permutation(len(sets.labels))[:count]
+    clean, labels = sets.images["clean"], sets.labels
+    made, judged = order[: count // 2], order[count // 2 :]
+    return Images(train=Split(clean[made], labels[made]), test=Split(clean[judged], labels[judged]))
+
+
+def _try(name: BundleThreat, subject: Subject, images: Images, sets: EvaluationSets, config: BundleAttack) -> Threat:
+    if name == "bit_errors":
+        return bit_errors([subject], images.test, BitErrorConfig(threads=config.threads, seed=config.seed))
+    radii = [info.epsilon for info in sets.infos if info.kind == "adversarial" and info.norm == "linf" and info.epsilon]
+    physical = PhysicalConfig(steps=config.steps, epsilon=max(radii, default=_EPSILON), seed=config.seed)
+    return (patch if name == "patch" else universal)([subject], images, physical)

@@ -1,0 +1,192 @@
+"""Threats of small devices as a user meets them: a recipe that tries all, its report, and `espalier attack`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devices.bundle import open_bundle, write_manifest
+from devices.errors import RecipeError
+from devices.trust.store import Trust
+from pipeline.cli import main
+from pipeline.commands.attack import STORED
+from pipeline.recipe import read_recipe
+from pipeline.threats.report import read_threats
+
+RECIPE = """
+name = "edge"
+threads = 1
+[model]
+factory = "pipeline.zoo:residual_cnn"
+args = { channels = 4, blocks = 1 }
+[data]
+factory = "pipeline.datasets.digits:digits"
+[train]
+epochs = 1
+[prune]
+target_macs = 0.7
+[quantize]
+precision = "int8"
+calibration_samples = 16
+only_if_faster = false
+[parity]
+samples = 16
+int8_sqnr_db = -20
+int8_agreement = 0.3
+int8_engine_agreement = 0.5
+int8_engine_sqnr_db = 0
+[measure]
+duration_s = 0.1
+warmup_s = 0.01
+processes = 1
+[robustness]
+attacks = ["fgsm"]
+samples = 40
+rounded = false
+corruptions = []
+queries = ["square"]
+query_samples = 4
+query_budget = 4
+[threats]
+edge = ["differential", "patch", "universal", "calibration", "bit_errors", "membership"]
+[threats.edge_budget]
+samples = 40
+steps = 2
+memories = 2
+bit_error_rates = [0.001]
+poisoned_shares = [0.1]
+shadows = 4
+[gate]
+max_patch_success = 100.0
+max_bit_error_drop = 100.0
+max_membership_advantage = 100.0
+max_differential_success = 100.0
+max_universal_success = 100.0
+max_calibration_drop = 100.0
+"""
+NAMES = ["evasion", "queries", "differential", "patch", "universal", "calibration", "bit_errors", "membership"]
+ENGINES = {"dense-fp32", "dense-int8", "compressed-fp32", "compressed-int8"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run."""
+    folder = tmp_path_factory.mktemp("edge")
+    (folder / "edge.toml").write_text(RECIPE)
+    out = folder / "run"
+    assert main(["run", str(folder / "edge.toml"), "--store", str(folder / "store"), "--out", str(out)]) == 0
+    return out
+
+
+def test_every_threat_is_in_the_report_the_page_and_the_evidence(run: Path) -> None:
+    """On every engine, with an interval, a paired change and what it does not show; every budget found its figure."""
+    report = json.loads((run / "report.json").read_text())
+    threats = {threat["name"]: threat for threat in report["threats"]}
+    assert list(threats) == NAMES
+    for name in NAMES:
+        judged = [figure for figure in threats[name]["figures"] if figure["role"] != "control"]
+        engines = {figure["artifact"] for figure in judged}
+        assert engines == ({"dense-int8", "compressed-int8"} if name in ("differential", "calibration") else ENGINES)
+        for figure in judged:
+            assert figure["interval"]["low"] <= figure["interval"]["value"] <= figure["interval"]["high"]
+            assert figure["artifact"] != "compressed-int8" or figure["changes"]
+        assert threats[name]["not_shown"]
+    assert all(budget["met"] and budget["value"] is not None for budget in report["verdict"]["budgets"])
+    page = (run / "report.html").read_text()
+    for title in ("Printable patch", "Bit errors in weights", "Membership inference", "Poisoned calibration"):
+        assert f"<h3>{title}</h3>" in page
+    evidence = open_bundle(run / "evidence", "evidence", Trust(allow_unsigned=True))
+    assert read_threats(evidence) == report["threats"]
+    assert "results/threat-membership/threat.json" in evidence.digests
+
+
+def attack(target: Path, *arguments: str) -> int:
+    return main(["attack", str(target), "--allow-unsigned", *arguments])
+
+
+def test_a_run_is_attacked_threat_by_threat(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What can be tried on the bundle is tried on its engine; the rest is told as the run found it."""
+    code = attack(run, "--samples", "40", "--queries", "4", "--json", str(tmp_path / "found.json"))
+    assert code == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert {threat["name"] for threat in found["threats"]} == {"patch", "universal", "bit_errors", *STORED}
+    assert found["attack"]["queries"][0]["method"] == "square"
+    patch = next(threat for threat in found["threats"] if threat["name"] == "patch")
+    assert {figure["artifact"] for figure in patch["figures"]} == {"compressed-int8"}
+    assert {figure["samples"] for figure in found["threats"][2]["figures"]} == {20}
+    text = capsys.readouterr().out
+    assert "Printable patch" in text
+    assert "not shown:" in text
+
+
+def test_a_bundle_is_attacked_with_the_evidence_beside_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One threat alone, by name: nothing else runs or is printed."""
+    assert attack(run / "deploy", "--threats", "bit_errors", "--samples", "40") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Bit errors in weights")
+    assert "Membership" not in text
+
+
+def without_threats(run: Path, folder: Path) -> Path:
+    """The run's evidence as it was before there were threat reports."""
+    shutil.copytree(run / "evidence", folder / "evidence")
+    shutil.copytree(run / "deploy", folder / "deploy")
+    manifest = json.loads((folder / "evidence" / "manifest.json").read_text())
+    (folder / "evidence" / "threats.json").unlink()
+    content = {key: value for key, value in manifest.items() if key not in ("format", "kind", "files")}
+    write_manifest(folder / "evidence", "evidence", content)
+    return folder / "deploy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--threats", "membership"), 7, "holds no 'membership'"),
+        (("--threats", "patch", "--samples", "39"), 5, "Give 40 at least"),
+        (("--threats", "patch", "--evidence", "nowhere"), 7, "nowhere"),
+    ],
+)
+def test_what_cannot_be_tried_is_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    """With what to do, and nothing is tried."""
+    assert attack(without_threats(run, tmp_path), *arguments) == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("--threats", "patches"), ("--samples", "0"), ("--queries", "no")])
+def test_a_wrong_option_is_refused(run: Path, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        attack(run, *arguments)
+
+
+def test_a_damaged_threat_report_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deploy = without_threats(run, tmp_path)
+    evidence = tmp_path / "evidence"
+    (evidence / "threats.json").write_text('{"format": "espalier-threats/1", "threats": [{"name": "patch"}]}')
+    manifest: dict[str, Any] = json.loads((evidence / "manifest.json").read_text())
+    write_manifest(evidence, "evidence", {key: manifest[key] for key in manifest if key not in ("kind", "files")})
+    assert attack(deploy) == 7
+    assert "threats.json: is not a threat report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (['threats.edge=["patch","patch"]'], "names a threat twice"),
+        (["threats.edge_budget.shadows=2"], "4 at least"),
+        (["threats.edge_budget.shadows=5"], "shadows"),
+        (["threats.edge_budget.bit_error_rates=[0.1,0.1]"], "names a value twice"),
+        (["quantize.precision='fp32'", 'threats.edge=["calibration"]'], "needs quantize.precision = 'int8'"),
+        (['threats.edge=["patches"]'], "patch"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(tmp_path: Path, settings: list[str], said: str) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(RECIPE)
+    with pytest.raises(RecipeError, match=said):
+        read_recipe(path, settings)
