@@ -114,6 +114,8 @@ class Recipe(Section):
         for threat in NEEDS_INT8:
             if threat in self.threats.edge and self.quantize.precision != "int8":
                 raise ValueError(f"threats.edge = '{threat}' needs quantize.precision = 'int8'")
+        if "bit_errors" in self.threats.edge and self.quantize.precision in ("bf16", "fp8"):
+            raise ValueError("threats.edge = 'bit_errors' runs graphs on this CPU, which computes no BF16 or FP8")
         if self.threats.edge_budget.shadows and self.train is None:
             raise ValueError("threats.edge_budget.shadows trains networks as [train] says: add it, or set shadows = 0")
         if self.gate.min_mean_iou is not None and self.task.kind != "segmentation":

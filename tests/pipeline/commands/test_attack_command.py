@@ -183,6 +183,7 @@ def test_a_damaged_threat_report_is_refused(run: Path, tmp_path: Path, capsys: p
         (["threats.edge_budget.bit_error_rates=[0.1,0.1]"], "names a value twice"),
         (["quantize.precision='fp32'", 'threats.edge=["calibration"]'], "needs quantize.precision = 'int8'"),
         (['threats.edge=["patches"]'], "patch"),
+        (["quantize.precision='bf16'", 'threats.edge=["bit_errors"]'], "no BF16 or FP8"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(tmp_path: Path, settings: list[str], said: str) -> None:

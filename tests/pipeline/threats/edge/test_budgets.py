@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.edge_nodes import scan_section
+from pipeline.recipe import ThreatsConfig
 from pipeline.threats.budgets import threat_figures
 from pipeline.threats.edge.subject import befores
 
@@ -61,3 +63,9 @@ def test_what_ships_is_compared_with_the_dense_baseline_and_with_the_dense_one_o
     names = ["dense-fp32", "dense-int8", "compressed-fp32", "compressed-int8"]
     assert [befores(names, index) for index in range(4)] == [[], [0], [0], [0, 1]]
     assert befores(["dense-int8"], 0) == []
+
+
+def test_a_threat_more_scans_nothing_again() -> None:
+    """What decides the scans is without the threats of small devices."""
+    assert scan_section(ThreatsConfig(edge=("patch",))) == scan_section(ThreatsConfig())
+    assert scan_section(ThreatsConfig(samples=8)) != scan_section(ThreatsConfig())
