@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +24,9 @@ else:
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-
+# What the reader makes of them takes some tens of times as much memory.
+_MAX_JSON_BYTES = 32 << 20
+_MAX_TOML_BYTES = 1 << 20
 _UNWRITABLE = (
     errno.EACCES,
     errno.EROFS,
@@ -117,10 +120,25 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, (text + "\n").encode())
 
 
+def read_limited(path: Path, limit_bytes: int) -> bytes:
+    """The bytes of a plain file of at most so many; raises `OSError` or `ValueError`.
+
+    A pipe would keep the reader waiting, a device or a file of holes would fill its memory.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError("it is not a plain file")
+        content = stream.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise ValueError(f"it is larger than {limit_bytes} bytes")
+    return content
+
+
 def read_json(path: Path, error: type[EspalierError]) -> Any:
-    """Read JSON; a missing or broken file raises `error` naming it."""
+    """Read JSON of at most 32 MiB; a missing or broken file raises `error` naming it."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_limited(path, _MAX_JSON_BYTES))
     except FileNotFoundError:
         raise error(str(path), "this file is missing") from None
     except (OSError, ValueError, RecursionError) as cause:
@@ -138,12 +156,15 @@ def parse_toml_value(text: str) -> Any:
 
 
 def read_toml(path: Path | Traversable, error: type[EspalierError]) -> dict[str, Any]:
-    """Read TOML; a missing or broken file raises `error` naming it and the line."""
+    """Read TOML of at most 1 MiB; a missing or broken file raises `error` naming it and the line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_limited(path, _MAX_TOML_BYTES) if isinstance(path, Path) else path.read_bytes()
     except FileNotFoundError:
         raise error(str(path), "there is no such file", "Check the path") from None
+    except (OSError, ValueError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        raise error(str(path), f"cannot be read ({reason})", "Check the path") from cause
+    try:
+        return tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as cause:
         raise error(str(path), f"is not valid TOML: {cause}", "Mend that line") from cause
-    except OSError as cause:
-        raise error(str(path), f"cannot be read ({cause.strerror})") from cause

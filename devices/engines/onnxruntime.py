@@ -11,6 +11,7 @@ import numpy as np
 
 from devices.detect import Host
 from devices.engines.base import EngineInfo, FloatArray, Outputs, Port
+from devices.engines.onnx_external import require_self_contained
 from devices.engines.ort_names import settle_names
 from devices.engines.ort_nodes import NodeRun
 from devices.engines.ort_options import CPU, ON_GPU, OrtOptions, options_of, settings_of
@@ -107,8 +108,12 @@ def check(info: EngineInfo, host: Host) -> None:
 
 
 def open_engine(engine_bytes: bytes, info: EngineInfo, host: Host) -> OnnxRuntimeEngine:
-    """Check and load an engine from bytes that the caller has verified. Raises `DeviceError`."""
+    """Check and load an engine from bytes that the caller has verified.
+
+    Raises `DeviceError`, and `BundleError` when it would load more than these bytes.
+    """
     check(info, host)
+    require_self_contained(engine_bytes, "engine")
     options = options_of(info)
     session = open_session(engine_bytes, options, _level_at_opening(options), "engine", DeviceError)
     return _engine(session, info)
@@ -120,9 +125,10 @@ def open_profiled(
 ) -> Iterator[tuple[OnnxRuntimeEngine, Callable[[], list[NodeRun]]]]:
     """The engine under ONNX Runtime's profiler, with a call that ends it and returns all nodes that ran.
 
-    Raises `DeviceError`.
+    Raises as `open_engine` does.
     """
     check(info, host)
+    require_self_contained(engine_bytes, "engine")
     options = options_of(info)
     with profiled_session(engine_bytes, options, _level_at_opening(options), "engine", DeviceError) as (session, nodes):
         yield _engine(session, info), nodes

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import BundleError
-from devices.files import read_toml
+from devices.files import read_limited, read_toml
 from devices.trust.clock import Lifetime
 from devices.trust.openssl import plain_key
 
@@ -171,11 +171,13 @@ def _moment(value: Any, where: str) -> float | None:
 
 def _read(path: Path) -> str:
     try:
-        with open(path, "rb") as stream:
-            content = stream.read(_MAX_FILE_BYTES + 1)
+        content = read_limited(path, _MAX_FILE_BYTES)
     except OSError as cause:
         raise BundleError(str(path), f"cannot be read ({cause.strerror})", "Check the path") from cause
-    if len(content) > _MAX_FILE_BYTES or not content.isascii():
+    # Also of a name that no file system takes.
+    except ValueError as cause:
+        raise BundleError(str(path), f"cannot be read ({cause})", "Check the path") from cause
+    if not content.isascii():
         raise BundleError(str(path), "is not in PEM", "`openssl` writes and converts to it")
     return content.decode("ascii")
 

@@ -1,0 +1,273 @@
+"""Mutation tests of the gate, the verifier and the statistics: `make mutate`.
+
+Each mutant is one small change to one module's syntax tree: a comparison, a condition, an operator, a number or a
+statement. It counts as killed when the module's own tests fail on it, or do not end. Libraries are imported once, and
+each mutant runs in a fork of that process, in which the mutant stands in the module's place. The score is the share
+that was killed; what survives is listed, and `docs/mutation.md` says why the mutants named there change nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parent.parent.parent
+_TRUST = ("tests/devices/trust", "tests/exporters/test_sign.py")
+_TESTS: dict[str, tuple[str, ...]] = {
+    "pipeline/gate.py": ("tests/pipeline/test_gate.py",),
+    "devices/statistics.py": ("tests/devices/test_statistics.py", "tests/devices/test_mean_ratio.py"),
+    "devices/bundle.py": ("tests/devices/test_bundle.py", "tests/devices/trust/test_tamper.py"),
+    **{path.relative_to(ROOT).as_posix(): _TRUST for path in sorted((ROOT / "devices" / "trust").glob("[!_]*.py"))},
+}
+_GROUPS = {"gate": "pipeline/gate.py", "statistics": "devices/statistics.py", "verifier": "devices/"}
+# Imported before the fork; nothing of Espalier, whose modules would hold on to the one that is replaced.
+_LIBRARIES = ("numpy", "hypothesis", "hypothesis.strategies", "hypothesis.extra.numpy", "pytest", "onnx")
+_LIBRARIES += ("onnxruntime", "pydantic", "model_signing", "scipy.stats")
+_SURVIVED = 0
+_COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+_COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr,
+    ast.LShift: ast.RShift,
+    ast.Pow: ast.Mult,
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one module."""
+
+    path: str
+    line: int
+    what: str
+    tree: ast.Module
+
+
+def mutants_of(path: str) -> Iterator[Mutant]:
+    """Every mutant of a module, in the order of its lines."""
+    original = ast.parse((ROOT / path).read_text())
+    skipped = set(_annotations(original))
+    for index, node in enumerate(ast.walk(original)):
+        if id(node) in skipped:
+            continue
+        for what, change in _changes(node):
+            tree = copy.deepcopy(original)
+            changed = next(found for number, found in enumerate(ast.walk(tree)) if number == index)
+            change(changed)
+            yield Mutant(path, getattr(node, "lineno", 0), what, ast.fix_missing_locations(tree))
+
+
+def _annotations(tree: ast.Module) -> Iterator[int]:
+    """Nodes that are types, of which nothing depends at run time."""
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            found = getattr(node, name, None)
+            if found is not None:
+                yield from (id(inner) for inner in ast.walk(found))
+        if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Subscript, ast.BinOp)):
+            names = {inner.id for inner in ast.walk(node.value) if isinstance(inner, ast.Name)}
+            if "Literal" in names or any(isinstance(inner, ast.BitOr) for inner in ast.walk(node.value)):
+                yield from (id(inner) for inner in ast.walk(node.value))
+        # Decorators of data classes too.
+        for decorator in getattr(node, "decorator_list", []):
+            yield from (id(inner) for inner in ast.walk(decorator))
+
+
+def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[ast.AST], None]]]:
+    if isinstance(node, ast.Compare):
+        for place, operator in enumerate(node.ops):
+            other = _COMPARED[type(operator)]
+            yield f"{type(operator).__name__} -> {other.__name__}", _setter("ops", other(), place)
+    if isinstance(node, ast.BoolOp):
+        other_word = ast.Or if isinstance(node.op, ast.And) else ast.And
+        yield f"{type(node.op).__name__} -> {other_word.__name__}", _setter("op", other_word())
+    if isinstance(node, ast.BinOp) and type(node.op) in _COMPUTED and not _is_text(node):
+        computed = _COMPUTED[type(node.op)]
+        yield f"{type(node.op).__name__} -> {computed.__name__}", _setter("op", computed())
+    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
+        value = not node.value if isinstance(node.value, bool) else node.value + 1
+        yield f"{node.value} -> {value}", _setter("value", value)
+    for field in ("test", "operand"):
+        if isinstance(node, (ast.If, ast.IfExp, ast.UnaryOp, ast.comprehension)) and hasattr(node, field):
+            if isinstance(node, ast.UnaryOp) and not isinstance(node.op, ast.Not):
+                continue
+            yield f"{field} negated", _negate(field)
+    for field in ("body", "orelse", "finalbody"):
+        block = getattr(node, field, None)
+        for place, statement in enumerate(block if isinstance(block, list) else []):
+            # At the end of a function it says nothing.
+            idle = isinstance(node, ast.FunctionDef) and statement is node.body[-1] and _is_none(statement)
+            if _can_go(statement) and not idle:
+                yield f"without `{ast.unparse(statement).splitlines()[0][:60]}`", _setter(field, ast.Pass(), place)
+
+
+def _is_text(node: ast.BinOp) -> bool:
+    return any(isinstance(side, (ast.JoinedStr, ast.List)) or _is_str(side) for side in (node.left, node.right))
+
+
+def _is_str(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _is_none(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Return) and ast.unparse(statement) == "return None"
+
+
+def _can_go(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Expr):
+        return not _is_str(statement.value)
+    return isinstance(statement, (ast.Raise, ast.AugAssign, ast.Return, ast.Continue))
+
+
+def _setter(field: str, value: object, place: int | None = None) -> Callable[[ast.AST], None]:
+    def change(node: ast.AST) -> None:
+        if place is None:
+            setattr(node, field, value)
+        else:
+            getattr(node, field)[place] = value
+
+    return change
+
+
+def _negate(field: str) -> Callable[[ast.AST], None]:
+    def change(node: ast.AST) -> None:
+        setattr(node, field, ast.UnaryOp(op=ast.Not(), operand=getattr(node, field)))
+
+    return change
+
+
+class _Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Loads the mutant in the module's place."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._mutant = mutant
+        self._name = mutant.path[: -len(".py")].replace("/", ".")
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, ROOT / self._mutant.path, loader=self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(compile(self._mutant.tree, str(ROOT / self._mutant.path), "exec"), module.__dict__)
+
+
+def survives(mutant: Mutant | None, tests: tuple[str, ...], scratch: Path, limit_s: float) -> bool:
+    """Whether the tests pass on the mutant (None: on the module as it is)."""
+    child = os.fork()
+    if child == 0:
+        _run_tests(mutant, tests, scratch)
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) == _SURVIVED
+        time.sleep(0.01)
+    os.killpg(child, 9)
+    os.waitpid(child, 0)
+    return False
+
+
+def _run_tests(mutant: Mutant | None, tests: tuple[str, ...], scratch: Path) -> None:
+    """In the fork: never returns."""
+    code = 3
+    try:
+        import pytest
+
+        os.setsid()
+        quiet = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(quiet, stream)
+        if mutant is not None:
+            sys.meta_path.insert(0, _Instead(mutant))
+        words = ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", str(scratch / str(os.getpid()))]
+        # That a plugin was imported before is meant.
+        words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        code = int(pytest.main([*words, *tests]))
+    finally:
+        # Not even with an error may this go on as the parent does.
+        os._exit(code)
+
+
+def chosen(names: list[str], sample: int | None, seed: int) -> list[Mutant]:
+    """The mutants of the modules of these groups; with `sample`, so many of them."""
+    paths = [path for path in _TESTS if any(_group(path) == name for name in names)]
+    mutants = [mutant for path in paths for mutant in mutants_of(path)]
+    if sample is not None and sample < len(mutants):
+        kept = set(random.Random(seed).sample(range(len(mutants)), sample))
+        mutants = [mutant for index, mutant in enumerate(mutants) if index in kept]
+    return mutants
+
+
+def _group(path: str) -> str:
+    return next(name for name, start in _GROUPS.items() if path.startswith(start))
+
+
+def main() -> int:
+    """Print what survives, and the score of each module."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("groups", nargs="*", choices=[*_GROUPS, []], help="of gate, statistics, verifier (all)")
+    parser.add_argument("--sample", type=int, help="so many mutants, drawn at random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds for one mutant's tests (120)")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    for name in _LIBRARIES:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    mutants = chosen(options.groups or list(_GROUPS), options.sample, options.seed)
+    scratch = Path(tempfile.mkdtemp(prefix="espalier-mutate-"))
+    killed: dict[str, list[bool]] = {}
+    try:
+        for path in dict.fromkeys(mutant.path for mutant in mutants):
+            if not survives(None, _TESTS[path], scratch, options.limit):
+                raise SystemExit(f"the tests of {path} fail as it is: {' '.join(_TESTS[path])}")
+        for mutant in mutants:
+            survived = survives(mutant, _TESTS[mutant.path], scratch, options.limit)
+            killed.setdefault(mutant.path, []).append(not survived)
+            if survived:
+                print(f"survived  {mutant.path}:{mutant.line}  {mutant.what}", flush=True)
+            for left in scratch.iterdir():
+                shutil.rmtree(left, ignore_errors=True)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    rows = {path: (sum(found), len(found)) for path, found in killed.items()}
+    rows["together"] = (sum(row[0] for row in rows.values()), sum(row[1] for row in rows.values()))
+    for path, (dead, total) in rows.items():
+        print(f"{path:34}{dead:5} of {total:5} killed  {100 * dead / max(total, 1):5.1f} %")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
