@@ -43,7 +43,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run release test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench-edge-threats bench matrix gpu-check clean
+.PHONY: help run release test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench-edge-threats bench matrix drill fuzz mutate gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -129,6 +129,15 @@ bench-harness: $(VENV)/.compress ## the harness against itself and a bare loop, 
 
 bench-backdoors: $(VENV)/.compress ## planted backdoors: what the scan finds, what removal leaves (about half an hour)
 	$(BIN)/python -m tests.benchmarks.backdoors $(ARGS)
+
+drill: $(VENV)/.test ## 500 times `kill -9` over all steps, here and on a board: ARGS="--kills 50 --minutes 10" (needs sshd)
+	$(BIN)/python -m tests.benchmarks.kills $(ARGS)
+
+fuzz: $(VENV)/.test ## 1,000 mutated inputs for each reader, within 1 GiB: ARGS="--count 5000 --seed 1"
+	$(BIN)/python -m tests.benchmarks.fuzz $(ARGS)
+
+mutate: $(VENV)/.test ## mutation-test the gate, the verifier and the statistics: ARGS="gate --sample 50"
+	$(BIN)/python -m tests.benchmarks.mutate $(ARGS)
 
 gpu-check: $(if $(NVIDIA),$(GPU)/.gpu,$(VENV)/.compress) ## check once what needs an NVIDIA GPU; results in docs/gpu.md
 	$(if $(NVIDIA),$(GPU),$(VENV))/bin/python -m tests.benchmarks.gpu $(ARGS)

@@ -188,6 +188,8 @@ def _as_json(raw: dict[str, Any]) -> str:
         return json.dumps(raw, allow_nan=True)
     except TypeError as cause:
         raise RecipeError("recipe", f"holds a value that is neither text, number, list nor table ({cause})") from cause
+    except RecursionError as cause:
+        raise RecipeError("recipe", "holds tables or lists within one another, too deep", "Correct it") from cause
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

@@ -13,6 +13,7 @@ from scipy import stats
 from scipy.stats import binomtest
 
 from devices.statistics import (
+    Interval,
     bootstrap_percentile,
     bootstrap_ratio,
     mean_iou,
@@ -269,3 +270,7 @@ def test_percentile_intervals_stay_within_what_was_measured(
 def test_percentile_intervals_need_blocks() -> None:
     with pytest.raises(ValueError, match="blocks of shape"):
         percentile_interval(np.ones((1, 50), np.int64), 50)
+
+
+def test_an_interval_for_json_has_all_three() -> None:
+    assert Interval(0.5, 0.25, 0.75).as_dict() == {"value": 0.5, "low": 0.25, "high": 0.75}

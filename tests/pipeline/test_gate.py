@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -101,6 +102,87 @@ def test_shipping_the_dense_engine_is_no_speedup() -> None:
     )
     assert not judged.passed
     assert judged.budgets[0].value == 1.0
+
+
+def figures(judged: Verdict) -> tuple[float | None, float | None, float | None]:
+    (budget,) = judged.budgets
+    return budget.value, budget.low, budget.high
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("max_accuracy_drop", (1.0, 0.5, 1.5)),
+        ("max_robust_accuracy_drop", (3.0, 1.0, 5.0)),
+        ("min_accuracy", (97.0, 96.0, 98.0)),
+        ("min_robust_accuracy", (85.0, 82.0, 88.0)),
+        ("max_p99_ms", (2.0, 1.9, 2.1)),
+        ("max_size_bytes", (1000.0, 1000.0, 1000.0)),
+        ("min_speedup_dense", (4.0, 3.5, 4.5)),
+        ("min_speedup_dense_fp32", (4.0, 3.5, 4.5)),
+        ("min_speedup_dense_int8", (2.0, 1.8, 2.2)),
+    ],
+)
+def test_figures_are_those_of_the_results_in_the_budgets_unit(name: str, wanted: tuple[float, float, float]) -> None:
+    judged = verdict(**{name: 1})
+    assert figures(judged) == pytest.approx(wanted)
+    assert judged.as_dict() == {"passed": judged.passed, "budgets": [asdict(judged.budgets[0])]}
+
+
+@pytest.mark.parametrize("name", ["min_speedup_dense_fp32", "max_p99_ms"])
+def test_a_figure_at_the_limit_itself_meets_it(name: str) -> None:
+    assert verdict(**{name: 3.5 if name.startswith("min") else 2.1}).passed
+
+
+def test_nothing_lost_is_nought_without_a_sign() -> None:
+    results = replayed()
+    results["engines"]["compressed-int8"]["clean"]["difference"] = interval(0.0, 0.0, 0.0)
+    judged = judge(GateConfig(max_accuracy_drop=0.0), measured(), results, "compressed-int8")
+    assert judged.passed
+    assert [str(figure) for figure in figures(judged)] == ["0.0"] * 3
+
+
+def test_the_baseline_that_ships_lost_nothing_against_itself() -> None:
+    config: dict[str, Any] = {"max_accuracy_drop": 0, "max_robust_accuracy_drop": 0, "max_corruption_error_ratio": 1}
+    results = replayed()
+    results["engines"]["compressed-int8"]["corruption"] = {"error_ratio": None}
+    for name, wanted in zip(config, (0.0, 0.0, 1.0), strict=True):
+        of_itself = GateConfig.model_validate({name: config[name]})
+        judged = judge(of_itself, measured(), results, "compressed-int8", "compressed-int8")
+        assert figures(judged) == (wanted, wanted, wanted)
+        assert judged.passed
+    speedup = judge(GateConfig(min_speedup_dense=1.0), measured(), results, "compressed-int8", "compressed-int8")
+    assert figures(speedup) == (1.0, 1.0, 1.0)
+    unmeasured = measured()
+    unmeasured["engines"]["compressed-int8"]["latency"] = None
+    for name, limit in (("min_speedup_dense", 0.1), ("max_p99_ms", 1e6)):
+        of_none = GateConfig.model_validate({name: limit})
+        judged = judge(of_none, unmeasured, results, "compressed-int8", "compressed-int8")
+        assert figures(judged) == (None, None, None)
+        assert not judged.passed
+
+
+@pytest.mark.parametrize(
+    ("corruption", "wanted"),
+    [
+        ({"error_ratio": interval(1.2, 1.1, 1.3)}, (1.2, 1.1, 1.3)),
+        ({"error_ratio": None}, (None, None, None)),
+        (None, (None, None, None)),
+    ],
+)
+def test_errors_on_corrupted_images(corruption: Any, wanted: Any) -> None:
+    results = replayed()
+    results["engines"]["compressed-int8"]["corruption"] = corruption
+    for limit, passed in ((1.31, True), (1.29, False)):
+        judged = judge(GateConfig(max_corruption_error_ratio=limit), measured(), results, "compressed-int8")
+        assert figures(judged) == wanted
+        assert judged.passed == (passed and corruption is not None and wanted[0] is not None)
+
+
+def test_answers_of_the_graph_prove_nothing_of_the_engine() -> None:
+    config = GateConfig(min_accuracy=1.0)
+    assert judge(config, measured(), replayed() | {"of": "engine"}, "compressed-int8").passed
+    assert not judge(config, measured(), replayed() | {"of": "graph"}, "compressed-int8").passed
 
 
 def test_no_budget_passes_and_one_missed_of_many_refuses() -> None:
