@@ -3,7 +3,7 @@
 Each mutant is one small change to one module's syntax tree: a comparison, a condition, an operator, a number or a
 statement. It counts as killed when the module's own tests fail on it, or do not end. Libraries are imported once, and
 each mutant runs in a fork of that process, in which the mutant stands in the module's place. The score is the share
-that was killed; what survives is listed, and `docs/mutation.md` says why the mutants named there change nothing.
+that was killed; what survives is listed, to be killed by a test or seen to change nothing.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def _group(path: str) -> str:
 def main() -> int:
     """Print what survives, and the score of each module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("groups", nargs="*", choices=[*_GROUPS, []], help="of gate, statistics, verifier (all)")
+    parser.add_argument("groups", nargs="*", choices=[*_GROUPS, []], help="(all)")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one mutant's tests (120)")
