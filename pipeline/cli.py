@@ -125,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         module.add_command(commands)
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")
+    report.add_argument(
+        "--layers", type=Path, metavar="FILE", help="show these times too, of `espalier-agent layers RUN/deploy --json`"
+    )
     report.set_defaults(call=commands_report.report)
     commands_pages.add_commands(commands)
     for command in (*commands.choices.values(), *what.choices.values()):

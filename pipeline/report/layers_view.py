@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.report.figures import difference, milliseconds, scaled, significant, size
-from pipeline.report.plot_rows import Group, Row, plot_rows
+from pipeline.report.plot_bars import plot_bars
+from pipeline.report.plot_rows import Row
 from pipeline.report.scatter import Point, plot_scatter
-from pipeline.report.svg import Plot, linear_axis, log_axis
+from pipeline.report.svg import Plot, log_axis
 
-_SHOWN = 24
 _STYLES = {"fp32": "full", "fp16": "half", "bf16": "half"}
 _Figures = Mapping[str, Any]
 
@@ -159,8 +159,7 @@ def _point(layer: _Figures, x: float, y: float) -> Point:
 def _sensitivity(found: _Figures) -> SensitivityView:
     kept = set(found["kept"])
     harms = sorted(found["harms"], key=lambda harm: -float(harm["noise"]))
-    shown = harms[:_SHOWN]
-    rows = tuple(
+    bars = [
         Row(
             name=harm["layer"],
             style=f"compressed {'full' if harm['layer'] in kept else 'reduced'}",
@@ -168,13 +167,10 @@ def _sensitivity(found: _Figures) -> SensitivityView:
             text=difference(harm["noise"]),
             emphasis=harm["layer"] in kept,
         )
-        for harm in shown
-    )
-    top = max((row.value for row in rows), default=0.0)
-    beyond = f" The other {len(harms) - _SHOWN} harm less." if len(harms) > _SHOWN else ""
-    title = f"Noise that quantizing a layer brings in, {found['network']} network"
-    group = Group("layers, most harm first", rows)
-    plot = plot_rows("bars", title, [group], linear_axis(0, top or 1.0), "noise over signal of the outputs", beyond)
+        for harm in harms
+    ]
+    title = f"Noise that quantizing a layer brings in, most first, {found['network']} network"
+    plot = plot_bars(title, bars, "noise over signal of the outputs", "bring in less")
     alone = found["sensitivity"] == "alone"
     how = "with this layer alone quantized" if alone else "what leaving it alone out gives back"
     names = ", ".join(found["kept"]) or "none"

@@ -23,6 +23,7 @@ from pipeline.report import (
 from pipeline.report.comparison_plots import comparison_plots
 from pipeline.report.engine_style import key_mark
 from pipeline.report.figures import TIMES
+from pipeline.report.layer_times_view import layer_times_view
 from pipeline.report.layers_view import layers_view, sensitivity_views
 from pipeline.report.plot_latency import plot_latency
 from pipeline.report.plot_layers import plot_layers
@@ -116,6 +117,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "more_layers": max(0, len(layers) - _LAYERS_SHOWN),
         "left_out": record_view.left_out(report),
         "layers_view": layers_view(report),
+        "layer_times": layer_times_view(report),
         "sensitivity": sensitivity_views(report),
         "provenance": provenance_tree(report),
         "parity": record_view.parity_rows(report),

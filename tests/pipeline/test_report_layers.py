@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from math import log
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.errors import EXIT_OK, BundleError
+from devices.files import write_json
+from pipeline.cli import main
+from pipeline.report.layer_times_view import read_layer_times
 from pipeline.report.layers_view import layers_view, sensitivity_views
+from pipeline.report.plot_bars import plot_bars
 from pipeline.report.plot_latency import plot_latency
+from pipeline.report.plot_rows import Row
 from pipeline.report.plot_tradeoff import Candidate, engine_candidates, front_note, on_front, tradeoff_plots
 from pipeline.report.provenance_view import provenance_tree
 from pipeline.report.scatter import Point, plot_scatter
 from pipeline.report.svg import linear_axis
-from tests.pipeline.example_run import grown_report
+from tests.pipeline.example_run import grown_report, write_run
 from tests.pipeline.test_report_page import example_report
 
 
@@ -133,8 +141,6 @@ def test_a_layer_lies_where_its_prediction_puts_it() -> None:
 
 
 def _log_share(value: float, low: float, high: float) -> float:
-    from math import log
-
     return (log(value) - log(low)) / (log(high) - log(low))
 
 
@@ -160,6 +166,16 @@ def test_sensitivity_names_the_worst_layer_first_and_what_stays() -> None:
     assert sensitivity_views(example_report()) == []
 
 
+def test_bars_keep_long_names_and_say_how_many_are_left_out() -> None:
+    rows = [Row(name=f"block.{i}." + "x" * 80, style="dense full", value=30.0 - i, text=f"{30 - i}") for i in range(30)]
+    plot = plot_bars("bars", rows, "unit", "are shorter")
+    assert plot.note == "The other 6 are shorter."
+    assert plot.svg.count("<rect") == 24
+    assert f"<title>block.23.{'x' * 80}: 7</title>" in plot.svg
+    widths = [float(width) for width in re.findall(r'width="([\d.]+)%" height="12"', plot.svg)]
+    assert widths == pytest.approx([100 * row.value / 30 for row in rows[:24]], abs=0.01)
+
+
 def test_every_result_stands_once_below_what_it_was_made_of() -> None:
     tree = provenance_tree(grown_report())
     assert tree is not None
@@ -178,3 +194,40 @@ def test_percentiles_stand_with_their_intervals() -> None:
     plot = plot_latency(report)
     assert "p50 3.00 ms (2.90 to 3.10)" in plot.svg
     assert plot.svg.count('class="band dense full"') == 2
+
+
+def _times(name: str = "example") -> dict[str, Any]:
+    whole = {"value": 0.05, "low": 0.04, "high": 0.06}
+    layers = [
+        {"name": f"conv{index}", "kernel": "Conv", "mean_ms": 0.01 * (index + 1), "share": 0.2 * (index + 1)}
+        for index in range(2)
+    ]
+    told = {"p50_ms": whole, "layers_ms": 0.03, "overhead_ms": 0.02, "profiler_us": 1.0, "queries": 400}
+    return {"name": name, "device": "cpu", "layers": layers} | told
+
+
+def test_measured_times_of_layers_stand_on_the_page_alone(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", grown_report())
+    told = (tmp_path / "run" / "report.json").read_bytes()
+    write_json(tmp_path / "times.json", _times())
+    assert main(["report", str(tmp_path / "run"), "--layers", str(tmp_path / "times.json")]) == EXIT_OK
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    assert "Median query without it: 0.0500 ms (0.0400 to 0.0600); all nodes 0.0300 ms" in page
+    assert page.index('conv0</th><td>Conv</td><td class="number">0.0100 ms</td><td class="number">20.0 %') > 0
+    assert (tmp_path / "run" / "report.json").read_bytes() == told
+    assert main(["report", str(tmp_path / "run")]) == EXIT_OK
+    assert "Measured times" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"layers": []}, "does not hold times of layers"),
+        (_times("another"), "is of another on cpu, and the run is example on cpu"),
+        (_times() | {"p50_ms": None}, "does not hold whole times"),
+    ],
+)
+def test_times_of_something_else_are_refused(tmp_path: Path, content: dict[str, Any], said: str) -> None:
+    write_json(tmp_path / "times.json", content)
+    with pytest.raises(BundleError, match=said):
+        read_layer_times(tmp_path / "times.json", grown_report())
