@@ -41,7 +41,7 @@ def compare_page(folders: Sequence[Path], page: Path) -> str:
             "latency": latency_sentence(runs, [shown(str(folder)) for folder in folders]),
             "changed": changed_keys([report["recipe"] for report in reports]),
             "plots": tradeoff_plots(candidates, reports[0]),
-            "front_note": front_note(candidates),
+            "front_note": front_note(candidates, reports[0]),
             "kind": KIND,
             "title": f"Comparison of {len(runs)} runs",
         }

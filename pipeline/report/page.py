@@ -86,7 +86,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "comparison": comparison_view.comparison_table(report),
         "comparison_plots": comparison_plots(report),
         "tradeoffs": tradeoff_plots(candidates, report),
-        "front_note": front_note(candidates),
+        "front_note": front_note(candidates, report),
         "measured": measured,
         "same_engine_twice": comparison_view.same_engine_twice(report) if measured else "",
         "latency_plot": plot_latency(report) if measured else None,

@@ -92,12 +92,12 @@ def tradeoff_plots(candidates: Sequence[Candidate], report: _Figures) -> list[Pl
     return plots
 
 
-def front_note(candidates: Sequence[Candidate]) -> str:
+def front_note(candidates: Sequence[Candidate], report: _Figures) -> str:
     """Which of them are on the front."""
     names = [item.name for item, front in zip(candidates, on_front(candidates), strict=True) if front]
     return (
-        "On the Pareto front of size, latency, clean and robust accuracy, taken as their best estimates: "
-        f"{'; '.join(names)}. Whatever is not on it is beaten by one that is no worse in any of the four."
+        f"On the Pareto front of size, latency, clean and robust {words_of(report).noun}, taken as their best "
+        f"estimates: {'; '.join(names)}. Whatever is not on it is beaten by one that is no worse in any of the four."
     )
 
 

@@ -83,7 +83,7 @@ def test_the_front_weighs_all_four_figures() -> None:
         replace(worse, robust=_candidate(1, 1, 0.9, 0.51).robust),
     ):
         assert on_front([base, better])[1]
-    assert "100 bytes." in front_note([base, worse])
+    assert "100 bytes." in front_note([base, worse], example_report())
 
 
 def test_engines_of_a_report_are_set_against_each_other() -> None:
