@@ -12,7 +12,7 @@ from pipeline.commands.needs import require_compress
 _HEAD_BYTES = 1 << 20
 
 
-def add_commands(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
+def add_commands(commands: Any) -> None:
     """Both commands, for the command line's parser."""
     compares = commands.add_parser("compare", help="several runs side by side, on one page")
     compares.add_argument("first", type=Path, metavar="RUN", help="folder of a run; the others are set against it")
@@ -22,7 +22,6 @@ def add_commands(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
     indexes = commands.add_parser("index", help="all runs below a folder, on one page")
     indexes.add_argument("root", type=Path, metavar="RUNS", help="folder of runs, such as runs; takes index.html")
     indexes.set_defaults(call=index)
-    return compares, indexes
 
 
 def compare(options: argparse.Namespace) -> int:
