@@ -23,6 +23,7 @@ from pipeline.commands import bench as commands_bench
 from pipeline.commands import devices as commands_devices
 from pipeline.commands import gate as commands_gate
 from pipeline.commands import matrix as commands_matrix
+from pipeline.commands import pages as commands_pages
 from pipeline.commands import predict as commands_predict
 from pipeline.commands import release as commands_release
 from pipeline.commands import report as commands_report
@@ -127,7 +128,11 @@ def _parser() -> argparse.ArgumentParser:
         module.add_command(commands)
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")
+    report.add_argument(
+        "--layers", type=Path, metavar="FILE", help="show these times too, of `espalier-agent layers RUN/deploy --json`"
+    )
     report.set_defaults(call=commands_report.report)
+    commands_pages.add_commands(commands)
     for command in (*commands.choices.values(), *what.choices.values()):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser

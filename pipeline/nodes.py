@@ -124,7 +124,9 @@ def _judge_nodes(work: Work, nodes: list[Node], data: dict[str, Any]) -> list[No
     threats = tuple(name for name in before if is_edge(name))
     gate = make_node("verdict", "gate", "publish:gate", (*judged, *scans, *threats), config, ())
     whole = {"recipe": section_of(recipe), "profile": work.profile.name, "data": data, "host": work.device_key}
-    written = whole | {"command": work.command}
+    # The page shows what each result was made of.
+    needs = {node.name: list(node.needs) for node in (*nodes, gate)}
+    written = whole | {"command": work.command, "needs": needs}
     everything = (*before, "verdict")
     bundle = make_node("deploy", "bundle", "publish:deploy", everything, whole, DATA)
     report = make_node("report", "report", "publish:report", everything, written, ("jinja2", "pillow"))

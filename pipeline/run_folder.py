@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.bundle import open_bundle
-from devices.errors import BundleError, StorageError
+from devices.errors import BundleError, EspalierError, StorageError
 from devices.files import digest_file, read_json, storage_errors, write_json
 from devices.trust.store import UNSIGNED
 from exporters.package import copy_file
@@ -76,6 +76,19 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise BundleError(str(folder / "report.json"), "is not a report of this version", "Run the recipe again")
     _check_bundles(folder, report)
     return report
+
+
+@contextmanager
+def whole_report(folder: Path) -> Iterator[None]:
+    """Work on a run's report: whatever is missing or of another kind in it raises `BundleError`."""
+    try:
+        yield
+    except EspalierError:
+        raise
+    # Whatever it is, somebody or another version wrote it.
+    except Exception as cause:
+        where = str(folder / "report.json")
+        raise BundleError(where, f"does not hold a whole report ({cause!r:.60})", "Run the recipe again") from cause
 
 
 def _check_bundles(folder: Path, report: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from pipeline.graph_nodes import ENGINE_PREFIX
 from pipeline.recipe import section_of
 from pipeline.recipe.paths import portable_recipe
 from pipeline.report.images import image_pairs
+from pipeline.report.layer_data import layer_costs_of, sensitivity_of
 from pipeline.results import (
     DECISION,
     GRAPH_REPLAYS,
@@ -77,6 +78,8 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "epsilon": work.recipe.robustness.epsilon,
         "surrogates": _surrogates(sets, results["sets"].metrics),
         "sanity": _sanity(sets, results["sets"].metrics),
+        "layer_costs": layer_costs_of(inputs),
+        "sensitivity": sensitivity_of(inputs),
         "layers": pruned["layers"] if pruned else [],
         "left_out": pruned["left_out"] if pruned else [],
         "pruning": {key: pruned.get(key) for key in _PRUNING_KEYS} if pruned else None,
@@ -89,6 +92,7 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "images": image_pairs(sets, outcomes, shipped, work.dataset.class_names),
         "stages": [
             {"name": name, "stage": stored.folder.parent.name, "seconds": stored.seconds, "digest": stored.digest}
+            | {"needs": inputs.options["needs"][name]}
             for name, stored in results.items()
         ],
         "environment": {"host": work.device_host.as_dict(), "versions": library_versions()},

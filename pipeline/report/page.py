@@ -1,7 +1,9 @@
-"""The report as one HTML file that needs no network and runs no script."""
+"""The report as one HTML file that needs no network. Its one script offers tables as CSV; nothing depends on it."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from functools import cache
 from pathlib import Path
@@ -21,9 +23,13 @@ from pipeline.report import (
 from pipeline.report.comparison_plots import comparison_plots
 from pipeline.report.engine_style import key_mark
 from pipeline.report.figures import TIMES
+from pipeline.report.layer_times_view import layer_times_view
+from pipeline.report.layers_view import layers_view, sensitivity_views
 from pipeline.report.plot_latency import plot_latency
 from pipeline.report.plot_layers import plot_layers
 from pipeline.report.plot_strength import plot_strengths
+from pipeline.report.plot_tradeoff import engine_candidates, front_note, tradeoff_plots
+from pipeline.report.provenance_view import provenance_tree
 from pipeline.report.pruning_view import pruning_sentences, step_rows
 from pipeline.report.queries_view import query_section
 from pipeline.report.search_view import search_section
@@ -42,19 +48,27 @@ _PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 
 def render_page(report: dict[str, Any]) -> str:
     """The page for the content of a `report.json`."""
-    return _environment().get_template("page.html").render(_content(report))
+    return page_environment().get_template("page.html").render(_content(report))
 
 
 @cache
-def _environment() -> Environment:
+def page_environment(*folders: Path) -> Environment:
+    """Templates of the report, and of `folders`, with what every page has: style, script, and the script's digest.
+
+    The page's policy lets that one script run, by its digest, and nothing else.
+    """
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
+        loader=FileSystemLoader([*folders, _FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals["css"] = Markup((_FOLDER / "report.css").read_text(encoding="utf-8"))
+    script = (_FOLDER / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals["script"] = Markup(script)
+    environment.globals["script_digest"] = f"sha256-{digest}"
     environment.filters["unbroken"] = _unbroken
     environment.globals["key_mark"] = key_mark
     return environment
@@ -62,6 +76,7 @@ def _environment() -> Environment:
 
 def _content(report: dict[str, Any]) -> dict[str, Any]:
     layers, measured = report["layers"], is_measured(report)
+    candidates = engine_candidates(report)
     return {
         "report": report,
         "words": words_of(report),
@@ -71,6 +86,8 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "tiles": comparison_view.tiles(report),
         "comparison": comparison_view.comparison_table(report),
         "comparison_plots": comparison_plots(report),
+        "tradeoffs": tradeoff_plots(candidates, report),
+        "front_note": front_note(candidates, report),
         "measured": measured,
         "same_engine_twice": comparison_view.same_engine_twice(report) if measured else "",
         "latency_plot": plot_latency(report) if measured else None,
@@ -101,6 +118,10 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "search": search_section(report["search"], _command(report)) if report.get("search") else None,
         "more_layers": max(0, len(layers) - _LAYERS_SHOWN),
         "left_out": record_view.left_out(report),
+        "layers_view": layers_view(report),
+        "layer_times": layer_times_view(report),
+        "sensitivity": sensitivity_views(report),
+        "provenance": provenance_tree(report),
         "parity": record_view.parity_rows(report),
         "parity_asked": record_view.parity_sentence(report),
         "stages": [stage | {"time": record_view.stage_seconds(stage["seconds"])} for stage in report["stages"]],

@@ -8,10 +8,22 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.report.engine_style import engine_class
-from pipeline.report.figures import milliseconds, significant
-from pipeline.report.svg import Axis, Plot, bottom_axis, element, frame, label, left_axis, line, linear_axis, log_axis
+from pipeline.report.figures import milliseconds, significant, span
+from pipeline.report.svg import (
+    Axis,
+    Plot,
+    bottom_axis,
+    element,
+    frame,
+    label,
+    left_axis,
+    line,
+    linear_axis,
+    log_axis,
+    percent,
+)
 
-_HEAD, _BARS, _GAP = 46, 80, 16
+_HEAD, _BARS, _GAP = 63, 80, 16
 _PADDING = (26, 22, 44, 44)
 
 
@@ -43,10 +55,10 @@ def _panel(engine: Mapping[str, Any], shares: list[float], across: Axis, upwards
     bars_top, base = top + _HEAD, top + _HEAD + _BARS
     style = engine_class(engine["name"])
     latency = engine["latency"]
-    figures = f"p50 {significant(latency['p50_ms']['value'])}, p99 {milliseconds(latency['p99_ms']['value'])}"
     parts = [
         label(engine["title"], 0, top + 16, class_="group"),
-        label(figures, 0, top + 33, class_="axis-title"),
+        label(f"p50 {_with_interval(latency['p50_ms'])}", 0, top + 33, class_="axis-title"),
+        label(f"p99 {_with_interval(latency['p99_ms'])}", 0, top + 50, class_="axis-title"),
         left_axis(upwards, bars_top, _BARS),
         _bars(shares, upwards, bars_top, style),
         line(0, base, 1, base, class_="axis"),
@@ -59,11 +71,23 @@ def _panel(engine: Mapping[str, Any], shares: list[float], across: Axis, upwards
             anchor, dx = "start", 4
         elif at > 0.9:
             anchor, dx = "end", -4
+        parts.append(_band(latency[key], across, bars_top, style))
         parts.append(line(at, bars_top - 2, at, base, class_=f"percentile {name}"))
         # One lower than the other, so that they stay apart where the percentiles are close.
         y = bars_top + (10 if name == "p50" else 26)
         parts.append(label(name, at, y, dx=dx, class_="tick", text_anchor=anchor))
     return parts
+
+
+def _with_interval(interval: Mapping[str, Any]) -> str:
+    return f"{milliseconds(interval['value'])} ({span(interval, significant)})"
+
+
+def _band(interval: Mapping[str, Any], across: Axis, top: float, style: str) -> Markup:
+    """The 95 % interval of a percentile, behind its line; never thinner than can be seen."""
+    low, high = across.share(interval["low"]), across.share(interval["high"])
+    width = percent(max(high - low, 0.003))
+    return element("rect", x=percent(low), y=top, width=width, height=_BARS, class_=f"band {style}")
 
 
 def _bars(shares: list[float], upwards: Axis, top: float, style: str) -> Markup:
@@ -75,11 +99,12 @@ def _bars(shares: list[float], upwards: Axis, top: float, style: str) -> Markup:
 
 
 def _note(engines: list[Mapping[str, Any]], histogram: Mapping[str, Any]) -> str:
+    said = "Lines: percentiles; shaded and in brackets: their 95 % intervals."
     beyond = {engine["title"]: histogram["engines"][engine["name"]]["beyond"] for engine in engines}
     if not any(beyond.values()):
-        return "No query lies beyond the axis."
-    said = ", ".join(f"{count:,} of {title}" for title, count in beyond.items() if count)
-    return f"Queries slower than the axis shows ({milliseconds(histogram['edges_ms'][-1])}): {said}."
+        return f"{said} No query lies beyond the axis."
+    slow = ", ".join(f"{count:,} of {title}" for title, count in beyond.items() if count)
+    return f"{said} Queries slower than the axis shows ({milliseconds(histogram['edges_ms'][-1])}): {slow}."
 
 
 def _spoken(title: str, engines: list[Mapping[str, Any]], histogram: Mapping[str, Any]) -> str:

@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from pipeline.report.engine_style import marker
 from pipeline.report.figures import milliseconds, scaled, significant, size
-from pipeline.report.svg import Axis, Plot, bottom_axis, element, frame, label, left_axis, line, linear_axis, percent
+from pipeline.report.scatter import at_point, name_at
+from pipeline.report.svg import Axis, Plot, bottom_axis, element, frame, label, left_axis, line, linear_axis
 
 _HEIGHT = 300
 _PADDING = (26, 22, 44, 52)
-_EDGE = 0.12
 _SPOKEN = 24
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _Row = Mapping[str, Any]
@@ -62,13 +62,15 @@ def plot_pareto(search: Mapping[str, Any]) -> Plot:
     # The front last, so that nothing hides it.
     for trial in sorted(trials, key=lambda row: (row["name"] in (dense, chosen), row["on_front"])):
         words = _words(trial, search["objectives"])
-        parts.append(_point(*place(trial), _mark(trial, dense, chosen), words))
+        mark = at_point(*place(trial), _mark(trial, dense, chosen))
+        parts.append(element("g", element("title", words), mark))
     named = (
         {dense: "whole network", chosen: f"chosen: {chosen}"} if chosen != dense else {dense: "whole network, chosen"}
     )
     for trial in trials:
         if trial["name"] in named:
-            parts.append(_name(*place(trial), named[trial["name"]]))
+            x, y = place(trial)
+            parts.append(name_at(x, y, named[trial["name"]], below=y <= 28))
     title = f"{objective_title(up).capitalize()} against {objective_title(across)} of every trial"
     said = "; ".join(_words(trial, search["objectives"]) for trial in front[:_SPOKEN])
     more = f"; and {len(front) - _SPOKEN} more" if len(front) > _SPOKEN else ""
@@ -113,15 +115,3 @@ def _mark(trial: _Row, dense: str, chosen: str) -> Markup:
     if trial["on_front"]:
         return marker("compressed reduced")
     return element("circle", cx=0, cy=0, r=3, class_="axis", fill="none")
-
-
-def _point(x: float, y: float, mark: Markup, words: str) -> Markup:
-    # A nested picture takes its place in percent while the mark inside keeps its size.
-    inner = element("svg", mark, width=1, height=1, x=percent(x), y=f"{y:.2f}", overflow="visible")
-    return element("g", element("title", words), inner)
-
-
-def _name(x: float, y: float, text: str) -> Markup:
-    # At an edge there is no room for the words above the middle.
-    anchor, dx = ("start", -6) if x < _EDGE else ("end", 6) if x > 1 - _EDGE else ("middle", 0)
-    return label(text, x, y - 14 if y > 28 else y + 24, dx=dx, class_="strong", text_anchor=anchor)

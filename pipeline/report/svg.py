@@ -60,7 +60,7 @@ def log_axis(low: float, high: float) -> Axis:
     if len(inside) < 2:
         inside = [low, high]
     every = {digit * 10.0**decade: "" for decade in decades for digit in range(1, 10)}
-    named = every | {value: f"{value:.3g}" for value in inside[:9]}
+    named = every | {value: f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in inside[:9]}
     ticks = tuple((value, text) for value, text in sorted(named.items()) if low <= value <= high)
     return Axis(low, high, ticks, logarithmic=True)
 
@@ -104,11 +104,17 @@ def label(text: str, x: float, y: float, dx: float = 0, **attributes: str | floa
     return element("text", *whole, shown, x=percent(x), y=y, **moved, **attributes)
 
 
-def frame(described: str, height: float, padding: tuple[int, int, int, int], *children: str) -> Markup:
-    """A plot of `height` px within `padding` (top, right, bottom, left), where labels go; `described` replaces it."""
+def frame(
+    described: str, height: float, padding: tuple[int, int, int, int], *children: str, linked: bool = False
+) -> Markup:
+    """A plot of `height` px within `padding` (top, right, bottom, left), where labels go; `described` replaces it.
+
+    `linked`: what is inside has links of its own, which a picture would hide from a screen reader.
+    """
     top, right, bottom, left = padding
     style = f"height:{height + top + bottom:.0f}px;padding:{top}px {right}px {bottom}px {left}px"
-    return element("svg", *children, class_="plot", role="img", aria_label=described, style=style)
+    role = "group" if linked else "img"
+    return element("svg", *children, class_="plot", role=role, aria_label=described, style=style)
 
 
 def bottom_axis(axis: Axis, height: float, title: str) -> Markup:
@@ -128,6 +134,6 @@ def left_axis(axis: Axis, top: float, height: float) -> Markup:
     parts = []
     for value, text in axis.ticks:
         y = top + height * (1 - axis.share(value))
-        parts.append(line(0, y, 1, y, class_="grid"))
-        parts.append(label(text, 0, y + 4, dx=-8, class_="tick", text_anchor="end"))
+        parts.append(line(0, y, 1, y, class_="grid" if text else "grid faint"))
+        parts.append(label(text, 0, y + 4, dx=-8, class_="tick", text_anchor="end") if text else Markup())
     return Markup("").join(parts)

@@ -1,69 +1,53 @@
-"""The report page in a real Chromium: nothing to complain about, every plot drawn, no scrolling across."""
+"""The pages in a real Chromium: no complaint, every plot drawn, usable by keyboard, screen reader and on a phone."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
+import csv
+import io
 import re
-import shutil
-import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.pages.compare import compare_page
+from pipeline.pages.index import index_page
 from pipeline.report.page import render_page
-from tests.pipeline.test_report_page import budget, example_report
+from tests.browser import Browser, started_browser
+from tests.pipeline.example_run import grown_report, write_run
+from tests.pipeline.test_report_page import budget
 
-# In front of the page's own policy, which would not let any script run.
-_PROBE = """<head><script>
-const faults = [];
-addEventListener("error", event => faults.push(event.message || "a part did not load"), true);
-addEventListener("securitypolicyviolation", event => faults.push(event.violatedDirective));
-addEventListener("load", () => {
-  const sides = [...document.querySelectorAll("svg.plot")].flatMap(plot => {
-    plot.closest("details")?.setAttribute("open", "");
-    const box = plot.getBoundingClientRect();
-    return [box.width, box.height];
-  });
-  const across = document.scrollingElement.scrollWidth;
-  parent.postMessage(JSON.stringify({sides, faults, inner: innerWidth, across}), "*");
-});
-</script>"""
-# A window of Chromium is never as narrow as a phone; a frame is.
-_FRAME = """<!doctype html><html><body><script>
-addEventListener("message", event => document.documentElement.setAttribute("data-seen", btoa(event.data)));
-</script><iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe></body></html>"""
+_OPEN_ALL = "document.querySelectorAll('details').forEach(part => part.open = true)"
+_SIDES = (
+    "[...document.querySelectorAll('svg.plot')].flatMap(p => (r => [r.width, r.height])(p.getBoundingClientRect()))"
+)
+_SERIOUS = """axe.run({resultTypes: ["violations"]}).then(found => found.violations
+  .filter(rule => ["serious", "critical"].includes(rule.impact))
+  .map(rule => [rule.id, rule.nodes[0].html.slice(0, 200), rule.nodes[0].failureSummary]))"""
+# The page's own way to save, up to the file: what would be written is caught instead.
+_SAVED = """(async button => {
+  let blob; const kept = URL.createObjectURL;
+  URL.createObjectURL = found => { blob = found; return "#"; };
+  button.click(); URL.createObjectURL = kept;
+  return blob.text();
+})(document.querySelector(%r))"""
 
 
-def _chromium(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("chromium")
-    if program is None:
-        if os.environ.get("ESPALIER_REQUIRE_SYSTEM") == "1":
-            pytest.fail("chromium is not on PATH, and ESPALIER_REQUIRE_SYSTEM=1 asks for it")
-        pytest.skip("chromium is not on PATH")
-    quiet = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-    command = [program, "--headless", "--no-sandbox", *quiet.split(), "--disable-sync", f"--user-data-dir={profile}"]
-    command += [*options, "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all."""
+    with started_browser(tmp_path_factory.mktemp("profile")) as started:
+        yield started
 
 
-def _seen(page: str, width: int, folder: Path) -> dict[str, Any]:
-    """What a script inside the page sees in a frame of `width` px."""
-    (folder / "report.html").write_text(page.replace("<head>", _PROBE, 1), encoding="utf-8")
-    frame = folder / "frame.html"
-    frame.write_text(_FRAME.format(width=width))
-    done = _chromium(frame, folder / "profile")
-    found = re.search(r'data-seen="([^"]+)"', done.stdout)
-    assert found, done.stderr
-    seen: dict[str, Any] = json.loads(base64.b64decode(found[1]))
-    return seen
-
-
-@pytest.mark.parametrize("width", [390, 800, 1280])
-def test_every_plot_is_drawn_and_nothing_scrolls_across(tmp_path: Path, width: int) -> None:
-    report = example_report(layers=40)
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A report with long names and lists, a comparison of three runs, and an index with a damaged one."""
+    root = tmp_path_factory.mktemp("pages")
+    report = grown_report()
+    report["layers"] = [report["layers"][0] | {"name": f"layer{index}"} for index in range(40)]
     report["layers"][0]["name"] = "a.very.long.name." * 20
     report["images"][0]["label"] = "x" * 300
     text = "robust accuracy lost against dense FP32"
@@ -71,17 +55,154 @@ def test_every_plot_is_drawn_and_nothing_scrolls_across(tmp_path: Path, width: i
         budget("max_robust_accuracy_drop", text, 6.0, "points", -0.278, -1.519, 2.072),
         budget("max_size_bytes", "size of the engine", 200_000_000, "bytes", 2e8, 2e8, 2e8),
     ]
-    seen = _seen(render_page(report), width, tmp_path)
-    assert seen["faults"] == []
-    assert len(seen["sides"]) == 2 * 8
-    assert min(seen["sides"]) > 100
-    assert seen["inner"] == width
-    assert seen["across"] <= width
+    for number, name in enumerate(("first", "second", "a-third-with-a-rather-long-name")):
+        changed = grown_report(recipe=report["recipe"] | {"seed": number})
+        for engine in changed["engines"]:
+            engine["size_bytes"] = 36_031 * (number + 1)
+        write_run(root / name, changed, wrong=5 + number)
+    write_run(root / "report", report)
+    (root / "torn").mkdir()
+    (root / "torn" / ".espalier").touch()
+    (root / "index.html").write_text(index_page(root)[0], encoding="utf-8")
+    runs = [root / name for name in ("first", "second", "a-third-with-a-rather-long-name")]
+    (root / "compare.html").write_text(compare_page(runs, root / "compare.html"), encoding="utf-8")
+    return {"report": root / "report" / "report.html"} | {name: root / f"{name}.html" for name in ("compare", "index")}
 
 
-def test_the_console_stays_empty(tmp_path: Path) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(render_page(example_report()), encoding="utf-8")
-    done = _chromium(file, tmp_path / "profile", "--enable-logging=stderr")
-    assert "PASSED" in done.stdout
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+_PLOTS = {"report": 12, "compare": 2, "index": 0}
+
+
+@pytest.mark.parametrize("width", [390, 800, 1280])
+@pytest.mark.parametrize("name", _PLOTS)
+def test_every_plot_is_drawn_and_nothing_scrolls_across(
+    browser: Browser, pages: dict[str, Path], name: str, width: int
+) -> None:
+    browser.open(pages[name], width)
+    browser.run(_OPEN_ALL)
+    sides = browser.run(_SIDES)
+    assert len(sides) == 2 * _PLOTS[name]
+    assert all(side > 100 for side in sides)
+    assert browser.run("[innerWidth, document.scrollingElement.scrollWidth]") == [width, width]
+    assert browser.faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", _PLOTS)
+def test_axe_finds_nothing_serious(browser: Browser, pages: dict[str, Path], name: str, scheme: str) -> None:
+    found = find_spec("axe_core_python")
+    assert found is not None
+    assert found.origin is not None
+    axe = (Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+    browser.open(pages[name], 1280 if scheme == "light" else 390, scheme)
+    browser.run(_OPEN_ALL)
+    dark = browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 24)"
+    assert dark == (scheme == "dark")
+    browser.run(f"{axe};0")
+    assert browser.run(_SERIOUS) == []
+    # It would find something.
+    browser.run("document.body.insertAdjacentHTML('beforeend', '<button></button>')")
+    assert [rule for rule, *_ in browser.run(_SERIOUS)] == ["button-name"]
+
+
+def test_links_lead_somewhere(browser: Browser, pages: dict[str, Path]) -> None:
+    for name, page in pages.items():
+        browser.open(page)
+        places = browser.run("[...document.querySelectorAll('a')].map(link => link.getAttribute('href'))")
+        assert len(places) > 3, name
+        for place in places:
+            if place.startswith("#"):
+                assert browser.run(f"document.getElementById({place[1:]!r}) !== null"), place
+            else:
+                assert (page.parent / place).is_file(), place
+    browser.open(pages["compare"])
+    assert browser.run("document.querySelectorAll('svg.plot a').length") == 6
+    browser.run("document.querySelector('svg.plot a').focus()")
+    browser.press("Enter")
+    _until(browser, "document.title.startsWith('PASSED')")
+    assert browser.run("location.pathname").endswith("/report.html")
+    assert browser.faults == []
+
+
+def _until(browser: Browser, condition: str) -> None:
+    for _ in range(200):
+        if browser.run(f"{condition} && document.readyState === 'complete'"):
+            return
+        browser.run("new Promise(done => setTimeout(done, 20))")
+    pytest.fail(f"never came: {condition}")
+
+
+def _csv(browser: Browser, button: str) -> list[dict[str, str]]:
+    text = browser.run(_SAVED % button)
+    return list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))))
+
+
+def test_a_table_becomes_csv_with_its_numbers(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["report"])
+    tables = browser.run("document.querySelectorAll('table').length")
+    assert browser.run("document.querySelectorAll('button.csv').length") == tables > 12
+    rows = _csv(browser, "#compare .scroll + button.csv")
+    report: dict[str, Any] = grown_report()
+    engine = next(row for row in report["engines"] if row["name"] == "compressed-int8")
+    by_label = {row[""]: row for row in rows}
+    p50 = by_label["p50: half of the queries"]
+    assert p50["group"] == "Latency of one image, within"
+    head = next(key for key in p50 if key.startswith("compressed, INT8"))
+    found = engine["latency"]["p50_ms"]
+    told = [p50[f"{head}{part}"] for part in ("", ", unit", ", low", ", high")]
+    assert told[1] == "ms"
+    assert [float(told[index]) for index in (0, 2, 3)] == pytest.approx([found["value"], found["low"], found["high"]])
+    assert by_label["MACs per image"][head] == "9000000"
+    assert by_label["robust, against dense, FP32"][f"{head}, low"] == "-4.50"
+    budgets = _csv(browser, "#verdict .scroll + button.csv")
+    assert [row["Found"] for row in budgets] == ["97.5", "-0.278", "200000000"]
+    assert browser.faults == []
+
+
+def test_a_spreadsheet_runs_nothing_of_a_table(browser: Browser, tmp_path: Path) -> None:
+    report = grown_report()
+    report["stages"] = [{"name": '=1+"1"', "stage": "a,b", "seconds": 1.0, "digest": "0" * 64}]
+    page = tmp_path / "report.html"
+    page.write_text(render_page(report), encoding="utf-8")
+    browser.open(page)
+    (row,) = _csv(browser, "#stages .scroll + button.csv")
+    assert row == {"Result": '\'=1+"1"', "Stage": "a,b", "Time": "1.0", "Time, unit": "s", "Digest": "0" * 16}
+
+
+def test_the_index_is_sorted_and_filtered_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["index"])
+    names = "[...document.querySelectorAll('#run-table tbody tr:not([hidden]) th')].map(cell => cell.textContent)"
+    assert browser.run(names) == ["a-third-with-a-rather-long-name", "first", "report", "second"]
+    browser.run("document.querySelector('#run-table thead th:nth-child(6) button').focus()")
+    size = "document.querySelector('#run-table thead th:nth-child(6)').getAttribute('aria-sort')"
+    browser.press("Enter")
+    assert browser.run(size) == "ascending"
+    assert browser.run(names) == ["first", "report", "second", "a-third-with-a-rather-long-name"]
+    browser.press("Enter")
+    assert browser.run(size) == "descending"
+    assert browser.run(names)[0] == "a-third-with-a-rather-long-name"
+    browser.run("document.querySelector('input[type=search]').focus()")
+    browser.call("Input.insertText", text="SECOND passed")
+    assert browser.run(names) == ["second"]
+    assert browser.run("document.getElementById('run-count').textContent") == "1 of 4 shown"
+    assert [row["Run"] for row in _csv(browser, "#runs .scroll + button.csv")] == ["second"]
+
+
+def test_every_control_is_reached_and_shown_by_tab(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["index"])
+    wanted = browser.run("document.querySelectorAll('a, button, input, [tabindex=\"0\"]').length")
+    seen = set()
+    for _ in range(wanted):
+        browser.press("Tab")
+        told = browser.run(
+            "(e => [e.tagName, e.textContent, getComputedStyle(e).outlineStyle])(document.activeElement)"
+        )
+        assert told[2] != "none"
+        seen.add(browser.run("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
+    assert len(seen) == wanted > 15
+
+
+def test_without_scripts_the_pages_are_whole(pages: dict[str, Path]) -> None:
+    for page in pages.values():
+        still = re.sub(r"<script>.*?</script>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert "<button" not in still
+        assert still.count("<table") == still.count("</table>") > 0
