@@ -28,7 +28,7 @@ _SHORT: dict[str, Any] = {
     "measure": {"duration_s": 0.2, "warmup_s": 0.02, "processes": 1},
     "robustness": {
         "attacks": ["fgsm"],
-        "samples": 16,
+        "samples": 48,  # patches are made with half of them, and judged with the other half
         "queries": ["square"],
         "query_samples": 4,
         "query_budget": 8,
