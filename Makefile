@@ -75,6 +75,14 @@ format: $(VENV)/.test ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: docs reference
+docs: $(VENV)/.test ## build the site of the documentation into build/site
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --strict
+
+reference: $(VENV)/.compress ## write the schemas and the reference in docs/ again, from the code
+	$(BIN)/python docs/generate.py
+
 devices: $(VENV)/.compress ## list the devices
 	$(BIN)/espalier devices list
 
@@ -170,7 +178,7 @@ $(VENV)/.search: $(VENV)/.compress
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.compress
-	$(PIP) --editable '.[compress,search,distributed,tensorrt-rtx,sign,tracking,test,lint]'
+	$(PIP) --editable '.[compress,search,distributed,tensorrt-rtx,sign,tracking,docs,test,lint]'
 	@touch $@
 
 # The wheel excludes the plain one of ONNX Runtime.

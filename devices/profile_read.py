@@ -37,8 +37,8 @@ SECTIONS: dict[str, type] = {
 }
 TYPES = {name: get_type_hints(kind) for name, kind in SECTIONS.items()}
 _TOP = get_type_hints(Profile)
-_TOP_TEXTS = ("name", "title", "kind", "based_on")
-_NEEDED = ("name", "title", "kind", "engine", "pruning", "measure")
+TOP_TEXTS = ("name", "title", "kind", "based_on")
+NEEDED = ("name", "title", "kind", "engine", "pruning", "measure")
 # Who they are is their own; what they are may be their base's.
 _OWN = ("name", "title", "based_on")
 
@@ -69,16 +69,16 @@ def parse_profile(path: Path | Traversable) -> tuple[Profile | None, tuple[Devic
         what = "must be a table of texts"
         errors.append(DeviceError(f"{path}: sources", what, 'Quote dotted names: "engine.max_opset"'))
         sources = {}
-    errors += _unknown(raw, [*_TOP_TEXTS, *SECTIONS, "sources"], "", path)
-    for key in _NEEDED:
+    errors += _unknown(raw, [*TOP_TEXTS, *SECTIONS, "sources"], "", path)
+    for key in NEEDED:
         if key not in raw:
             fix = "Every profile needs it; `espalier devices template` writes one to start from"
             errors.append(DeviceError(f"{path}: {key}", "is missing", fix))
-    top = _read_values({key: _TOP[key] for key in _TOP_TEXTS}, raw, "", path, errors)
+    top = _read_values({key: _TOP[key] for key in TOP_TEXTS}, raw, "", path, errors)
     sections = {
         name: _read_section(name, raw.get(name, {}), path, errors)
         for name in SECTIONS
-        if name in raw or name not in ("latency_table", *_NEEDED)
+        if name in raw or name not in ("latency_table", *NEEDED)
     }
     errors += _unknown(
         sources, [*SECTIONS, *(f"{name}.{key}" for name in SECTIONS for key in TYPES[name])], "sources.", path

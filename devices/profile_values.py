@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args, get_origin
 
 from devices.errors import DeviceError
 
-_HIGHEST = 1_000_000
+HIGHEST = 1_000_000
 """No number of a profile comes near it; a library's counter would overflow far above."""
-_MAY_BE_ZERO = {"hardware.dla_cores", "latency_table.overhead_ms_per_layer", "session.device_id"}
-_MAY_REPEAT = {"latency_table.ms_per_gmac"}
+MAY_BE_ZERO = {"hardware.dla_cores", "latency_table.overhead_ms_per_layer", "session.device_id"}
+MAY_REPEAT = {"latency_table.ms_per_gmac"}
 # Between them lies every device that there is; outside, somebody wrote GHz for MHz or MB for GB.
-_BOUNDS: dict[str, tuple[float, float, str]] = {
+BOUNDS: dict[str, tuple[float, float, str]] = {
     "engine.workspace_mb": (16, 1_000_000, "MiB"),
     "hardware.gpu_clock_mhz": (50, 10_000, "MHz"),
     "hardware.int8_tops": (0.01, 100_000, "TOPS"),
@@ -25,7 +25,7 @@ _BOUNDS: dict[str, tuple[float, float, str]] = {
     "hardware.memory_gb": (0.25, 2_000, "GB"),
     "session.memory_limit_mb": (16, 1_000_000, "MiB"),
 }
-_FORMS: dict[str, tuple[str, str]] = {
+FORMS: dict[str, tuple[str, str]] = {
     "name": (r"[a-z0-9]+([._-][a-z0-9]+)*", "lower-case letters and digits, parted by '-', '_' or '.'"),
     "hardware.compute_capability": (r"\d+\.\d+", "two numbers such as '8.7'"),
     "engine.versions": (r"\d+(\.\d+){0,3}", "versions such as '8.6'"),
@@ -47,14 +47,14 @@ def checked(key: str, hint: Any, value: Any, where: str) -> Any:
         raise DeviceError(where, "must be a list with at least one value", f"Write {key} = [...]")
     items = tuple(_scalar(key, get_args(hint)[0], item, where) for item in value)
     twice = next((item for index, item in enumerate(items) if item in items[:index]), None)
-    if twice is not None and key not in _MAY_REPEAT:
+    if twice is not None and key not in MAY_REPEAT:
         raise DeviceError(where, f"holds {twice!r} twice", "Remove one")
     return items
 
 
 def unit_of(key: str) -> str:
     """Of a key such as `hardware.memory_gb`; empty where it has none."""
-    return _BOUNDS[key][2] if key in _BOUNDS else ""
+    return BOUNDS[key][2] if key in BOUNDS else ""
 
 
 def _scalar(key: str, hint: Any, value: Any, where: str) -> Any:
@@ -80,11 +80,11 @@ def _shown(value: Any) -> str:
 
 def _check_number(key: str, value: float, where: str) -> None:
     # Written so that "not a number" fails too.
-    if not (0 < value <= _HIGHEST or (value == 0 and key in _MAY_BE_ZERO)):
-        lowest = "0 or more" if key in _MAY_BE_ZERO else "above 0"
-        what = f"must be {lowest} and at most {_HIGHEST}, not {_shown(value)}"
+    if not (0 < value <= HIGHEST or (value == 0 and key in MAY_BE_ZERO)):
+        lowest = "0 or more" if key in MAY_BE_ZERO else "above 0"
+        what = f"must be {lowest} and at most {HIGHEST}, not {_shown(value)}"
         raise DeviceError(where, what, "Leave out what is unknown")
-    least, most, unit = _BOUNDS.get(key, (0, _HIGHEST, ""))
+    least, most, unit = BOUNDS.get(key, (0, HIGHEST, ""))
     if not least <= value <= most:
         what = f"{_shown(value)} {unit} is no device's; it must be at least {least:g} and at most {most:g}"
         raise DeviceError(where, what, f"Give it in {unit}")
@@ -97,8 +97,8 @@ def _check_text(key: str, choices: tuple[str, ...], value: str, where: str) -> N
         raise DeviceError(where, f"'{value:.80}' is not one of {', '.join(choices)}", hint)
     if not value.strip():
         raise DeviceError(where, "is empty", "Leave out what is unknown")
-    if key in _FORMS and not re.fullmatch(_FORMS[key][0], value, re.ASCII):
-        raise DeviceError(where, f"must be {_FORMS[key][1]}, not {value!r:.80}")
+    if key in FORMS and not re.fullmatch(FORMS[key][0], value, re.ASCII):
+        raise DeviceError(where, f"must be {FORMS[key][1]}, not {value!r:.80}")
     if key in _EXPRESSIONS:
         try:
             re.compile(value)

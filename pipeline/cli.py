@@ -29,6 +29,7 @@ from pipeline.commands import release as commands_release
 from pipeline.commands import report as commands_report
 from pipeline.commands import reproduce as commands_reproduce
 from pipeline.commands import run as commands_run
+from pipeline.commands import schema as commands_schema
 from pipeline.commands import sign as commands_sign
 from pipeline.commands import threats as commands_threats
 from pipeline.commands.boards import add_board_options
@@ -124,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_defend(defend)
 
     commands_sign.add_commands(commands)
-    for module in (commands_gate, commands_release, commands_reproduce):
+    for module in (commands_gate, commands_release, commands_reproduce, commands_schema):
         module.add_command(commands)
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")

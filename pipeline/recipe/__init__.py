@@ -65,7 +65,9 @@ class Recipe(Section):
     """One recipe file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """What the run's folder is called after."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of everything random."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 2
     """CPU threads of training and crafting. Fixed, because another count gives other last digits."""
     model: ModelConfig

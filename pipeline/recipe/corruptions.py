@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 STANDARD = (
     "gaussian_noise",
@@ -50,4 +50,10 @@ def _methods(given: Any) -> Any:
     return tuple(given) if isinstance(given, list) else given
 
 
-Corruptions = Annotated[tuple[str, ...], BeforeValidator(_methods)]
+_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"enum": list(SETS)},
+        {"type": "array", "items": {"enum": list(SETS["all"])}, "uniqueItems": True},
+    ]
+}
+Corruptions = Annotated[tuple[str, ...], BeforeValidator(_methods), WithJsonSchema(_SCHEMA)]
