@@ -17,7 +17,7 @@ from devices.errors import BundleError
 from devices.files import storage_errors, write_json
 from devices.profile import Profile
 from devices.progress import WAITING
-from devices.queries.evaluate import QueryPlan
+from devices.queries.plan import QueryPlan
 from devices.stage import Progress
 from devices.trust.store import Trust
 

@@ -19,7 +19,8 @@ from devices.errors import DataError
 from devices.files import write_json
 from devices.masking import worst_class
 from devices.outcome import Outcome, masking_of, query_rows
-from devices.queries.evaluate import QueryPlan, query_engine
+from devices.queries.evaluate import query_engine
+from devices.queries.plan import QueryPlan
 from devices.robustness import (
     EvaluationSets,
     Replay,

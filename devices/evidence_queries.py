@@ -13,7 +13,7 @@ from devices.attack import REPLAY_FILE, WITHSTOOD
 from devices.errors import BundleError, DataError
 from devices.masking import fp32_twin
 from devices.outcome import Outcome, masking_verdict, unsteady
-from devices.queries.evaluate import QueryPlan
+from devices.queries.plan import QueryPlan
 from devices.robustness import EvaluationSets
 
 _RESULTS = f"results/{REPLAY_FILE}"

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.masking import Masking, fp32_twin, judge_masking
-from devices.queries.evaluate import Queried, QueryAttack, QueryPlan, QueryResult
+from devices.queries.evaluate import Queried, QueryResult
+from devices.queries.plan import QueryAttack, QueryPlan
 from devices.robustness import Replay, accuracy, difference
 
 _UNSTEADY = (

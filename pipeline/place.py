@@ -23,7 +23,7 @@ from devices.files import read_json, storage_errors
 from devices.latency import LatencyConfig
 from devices.measure import MeasurePlan, measure_engines
 from devices.profile import Profile
-from devices.queries.evaluate import QueryPlan
+from devices.queries.plan import QueryPlan
 from devices.remote.result import BoardResult
 from devices.robustness import INDEX_FILE, read_sets
 from devices.stage import Metrics, Progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from devices.queries.evaluate import QueryAttack, QueryPlan
+from devices.queries.plan import QueryAttack, QueryPlan
 from pipeline.recipe import Recipe, RobustnessConfig, section_of
 
 _OF_QUERIES = ("queries", "query_budget", "query_samples")

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.clipping import Norm, clip_to_ball
+from devices.clipping import clip_to_ball
 from devices.engines.base import FloatArray
 from devices.queries.base import Crafted, Run, are_probabilities, ask
 from devices.queries.hopskipjump import HopSkipJumpConfig, hopskipjump
+from devices.queries.plan import QueryAttack, QueryPlan
 from devices.queries.square import SquareConfig, square
 from devices.scoring import predicted_classes
 
-QueryAttack = Literal["square", "hopskipjump"]
 # Share of the images that an engine has to answer alike when it is asked twice.
 _STEADY = 0.99
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueryPlan:
-    """What is tried on every engine, alike."""
-
-    attacks: tuple[QueryAttack, ...]
-    queries: int
-    """Most images that an attack asks an engine about, by sample."""
-    samples: int
-    """The first so many samples are attacked, or all there are."""
-    epsilon: float
-    norm: Norm = "linf"
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from devices.agent_stage import AttackJob, run_stage
 from devices.attack import REPLAY_FILE, WITHSTOOD, attack_engines
 from devices.detect import Host
 from devices.errors import BundleError, DataError
-from devices.queries.evaluate import QueryPlan
+from devices.queries.plan import QueryPlan
 from devices.robustness import EvaluationSets
 from devices.scoring import Scoring
 from devices.stage import no_progress

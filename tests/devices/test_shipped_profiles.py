@@ -17,7 +17,7 @@ NEEDED = {
     *("jetson-orin-nano-8gb", "jetson-orin-nano-8gb-super", "jetson-orin-nx-8gb", "jetson-orin-nx-8gb-super"),
     *("jetson-orin-nx-16gb", "jetson-orin-nx-16gb-super", "jetson-agx-orin-32gb", "jetson-agx-orin-64gb"),
     *("jetson-thor-t5000", "rtx-2060", "rtx-3060", "rtx-3090", "rtx-4060", "rtx-4070", "rtx-4090", "rtx-5090"),
-    *("rtx-a4000", "a2", "t4", "l4"),
+    *("rtx-a4000", "a2", "t4", "l4", "cpu-openvino"),
 }
 
 

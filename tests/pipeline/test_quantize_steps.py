@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from devices import agent_runtime
 from devices.detect import detect_host
 from devices.engines.tensorrt_start import ColdAndWarm, Start
 from devices.profile import load_profile
@@ -87,7 +88,7 @@ def test_starts_are_of_the_engine_that_ships(tmp_path: Path, monkeypatch: pytest
         cold = Start(load_ms=5.0, first_query_ms=900.0, cache_bytes=0)
         return ColdAndWarm(cold=cold, warm=Start(load_ms=5.0, first_query_ms=20.0, cache_bytes=4096))
 
-    monkeypatch.setattr(runtime, "measure_starts", measured)
+    monkeypatch.setattr(agent_runtime, "measure_starts", measured)
     work = Work(read_recipe(drill.DRILL), load_profile("rtx-4090"), detect_host(), "espalier run")
     results = {
         f"engine {name}": Stored(tmp_path / name, name, {}, 0.0, reused=False)

@@ -10,7 +10,7 @@ import pytest
 
 from devices.errors import RecipeError
 from devices.masking import judge_masking
-from devices.queries.evaluate import QueryPlan
+from devices.queries.plan import QueryPlan
 from pipeline.queries import craft_section, query_plan
 from pipeline.recipe import Recipe, RobustnessConfig, read_recipe
 from pipeline.report.page import render_page

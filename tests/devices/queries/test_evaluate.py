@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from devices.clipping import clip_linf
-from devices.queries.evaluate import QueryPlan, query_engine
+from devices.queries.evaluate import query_engine
+from devices.queries.plan import QueryPlan
 from devices.queries.square import SquareConfig, square
 from tests.devices.queries.linear import Array, linear_case
 
