@@ -146,7 +146,9 @@ def test_damaged_result_is_made_again(drilled: tuple[Path, Path], tmp_path: Path
     """A changed byte in the store is noticed: that step runs again, and the outcome is the same."""
     store = tmp_path / "store"
     shutil.copytree(drilled[0], store)
-    (weights,) = (store / "prune").glob("*/weights.safetensors")
+    # By its key: other tests keep results in the same store.
+    key = json.loads((drilled[1] / "run.json").read_text())["results"]["pruned"]["key"]
+    weights = store / "prune" / key / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
