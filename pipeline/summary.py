@@ -8,6 +8,9 @@ from typing import Any
 
 from pipeline.report.queries_view import query_lines
 
+_MUCH_LOST_POINTS = 10.0
+"""Of clean accuracy: as much is said in any case, when even the interval's good end is worse."""
+
 
 def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
     """Before and after, then what ships and why, then the gate, then where to look."""
@@ -16,6 +19,7 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
         f"{report['name']} on {report['device']['title']}; {report['samples']} test images, attacks within "
         f"ε = {report['epsilon']:.4g}{' (L2)' if report['recipe']['robustness'].get('norm') == 'l2' else ''}",
         *(_measured_lines(report) if is_measured(report) else _ahead_lines(report)),
+        *_lost_lines(report),
         *query_lines(report),
         *(line for found in report.get("notes", {}).values() for line in found),
         "",
@@ -33,6 +37,17 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
     if not is_measured(report):
         lines.append(_where_to_measure(report, folder / "deploy" if passed else None))
     return [*lines, f"evidence: {folder / 'evidence'}", f"report:   {folder / 'report.html'}"]
+
+
+def _lost_lines(report: Mapping[str, Any]) -> list[str]:
+    """Said whatever the budgets ask: a network that lost its answers is no success, however fast it is."""
+    shipped = next(engine for engine in report["engines"] if engine["name"] == report["shipped"])
+    gained = (shipped.get("clean") or {}).get("difference")
+    if not gained or -100 * gained["high"] <= _MUCH_LOST_POINTS:
+        return []
+    lost = f"{-100 * gained['value']:.1f} points ({-100 * gained['high']:.1f} to {-100 * gained['low']:.1f})"
+    advice = "Prune less, or recover with more epochs or another finetune.learning_rate"
+    return [f"! {shipped['title']} is right {lost} less often than the dense baseline on clean images. {advice}"]
 
 
 def is_measured(report: Mapping[str, Any]) -> bool:

@@ -14,8 +14,8 @@ from devices.profile import Precision, Profile
 
 _RUNTIME_TITLES = {"onnxruntime": "ONNX Runtime", **TITLES}
 _ELSEWHERE = (
-    "Run the same command there, or `--device cpu` here; `espalier stages`, `espalier predict` and "
-    "`espalier devices show` work for every device"
+    "Add `--host user@board` to do that part there, or use `--device cpu` here; `espalier stages`, `espalier predict` "
+    "and `espalier devices show` work for every device"
 )
 _BY_TRTEXEC = (
     "Run the recipe with `--device cpu`, and measure its bundle on the board with `espalier bench BUNDLE --host`: "

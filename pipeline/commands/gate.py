@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +68,12 @@ def gate(options: argparse.Namespace) -> int:
 
 def judged(options: argparse.Namespace, run: Path, trust: Trust) -> GateResult:
     """What the gate says of a run, by these options. `trust` is in who signed the last release's evidence; the run is
-    this machine's own. Raises `BundleError` for what cannot be judged.
+    this machine's own and need not be signed yet, but a signature that it has must hold. Raises `BundleError` for what
+    cannot be judged, and when what would ship is not there or not whole.
     """
-    from devices.trust.store import UNSIGNED
     from pipeline.release.evidence import last_release, run_figures
     from pipeline.release.gate import judge_release
-    from pipeline.release.places import opened_bundle
+    from pipeline.release.places import is_run, opened_bundle
     from pipeline.release.regression import RegressionConfig
 
     config = RegressionConfig(
@@ -82,10 +83,22 @@ def judged(options: argparse.Namespace, run: Path, trust: Trust) -> GateResult:
         max_growth=options.max_growth,
         accept=tuple(options.accept),
     )
-    with opened_bundle(run, "evidence", UNSIGNED) as bundle:
+    own = replace(trust, allow_unsigned=True)
+    with opened_bundle(run, "evidence", own) as bundle:
         figures = run_figures(bundle)
+        if is_run(run) and bundle.manifest["verdict"]["passed"]:
+            _require_whole(run / "deploy", own)
     last = last_release(options.baseline, figures.device, trust) if options.baseline else None
     return judge_release(figures, last, config)
+
+
+def _require_whole(deploy: Path, trust: Trust) -> None:
+    from devices.bundle import open_bundle
+    from devices.errors import BundleError
+
+    if not deploy.exists():
+        raise BundleError(str(deploy), "is missing, and it is what would ship", "Run the recipe again")
+    open_bundle(deploy, "deploy", trust)
 
 
 def _share(text: str) -> float:

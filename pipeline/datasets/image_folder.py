@@ -44,7 +44,9 @@ def image_folder(
     classes = sorted({parts[1] for parts in listed if parts[0] == train})
     if not classes:
         raise DataError(
-            str(root), f"has no folder {train}/<class>", "See pipeline/datasets/image_folder.py for the form"
+            str(root),
+            f"has no folder {train}/<class>",
+            f"Lay images out as {train}/<class>/*.png and {test}/<class>/*.png",
         )
     for parts in listed:
         if parts[0] == test and parts[1] not in classes:

@@ -24,6 +24,11 @@ def bundles_of(folder: Path) -> tuple[Path, ...]:
     return found
 
 
+def is_run(place: Path) -> bool:
+    """Whether it is the folder of a run, which holds both bundles where its gate passed."""
+    return (place / "evidence" / MANIFEST).exists()
+
+
 @contextmanager
 def bundle_folders(place: Path) -> Iterator[tuple[Path, ...]]:
     """The same, also of an archive, which is unpacked for as long. Raises `BundleError`."""

@@ -37,7 +37,9 @@ def gate_lines(result: GateResult) -> list[str]:
         lines.append("no budget is set")
     if not result.compared:
         lines.append("no last release to compare with")
-    return [*lines, f"gate: {'passed' if result.passed else 'REFUSED'}"]
+    asked = result.budgets or result.compared
+    verdict = ("passed" if result.passed else "REFUSED") if asked else "nothing was asked, so nothing is proven"
+    return [*lines, f"gate: {verdict}"]
 
 
 def gate_markdown(result: GateResult) -> str:

@@ -257,7 +257,7 @@ def same_engine_twice(report: _Figures) -> str:
     same = report["same_engine_twice"]
     text = (
         f"{title_of(report, same['engine'])}, opened twice and timed as if it were two engines: "
-        f"{times(same['value'])} (95 %: {span(same, significant)}). The truth is 1"
+        f"{same['value']:.4f} \N{MULTIPLICATION SIGN} (95 %: {same['low']:.4f} to {same['high']:.4f}). The truth is 1"
     )
     if same["low"] <= 1 <= same["high"]:
         return f"{text}, which the interval holds. A ratio within this interval is not told apart from no gain."

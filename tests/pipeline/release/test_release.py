@@ -15,10 +15,12 @@ from devices.errors import BundleError, EspalierError, StorageError
 from devices.trust.store import UNSIGNED, Trust, TrustedKey
 from exporters.keys import make_key
 from exporters.sign import SignConfig
+from pipeline.cli import main
 from pipeline.release.build import Product, ReleaseConfig, changelog_section, write_release
 from pipeline.release.evidence import last_release, run_figures
 from pipeline.release.gate import judge_release
 from pipeline.release.regression import RegressionConfig
+from pipeline.release.text import gate_lines
 from tests import drill
 from tests.pipeline.attest.resealed import reseal
 
@@ -174,3 +176,36 @@ def test_a_refused_run_is_not_released(
     done = drill.espalier(["verify", str(run), "--explain", "--allow-unsigned"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nothing ships: the gate refused" in done.stdout
+
+
+def test_the_gate_reads_what_would_ship_and_holds_signatures_to_their_word(
+    drilled: tuple[Path, Path],
+    key: tuple[Path, TrustedKey],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, trust = tmp_path / "run", ["--trust", str(key[0].with_suffix(".trust.toml"))]
+    shutil.copytree(drilled[1], run)
+    # Not signed yet: it is this machine's own.
+    assert main(["gate", str(run), *trust]) == 0
+    assert main(["sign", str(run), "--key", str(key[0])]) == 0
+    assert main(["gate", str(run), *trust]) == 0
+    labels = run / "evidence" / "sets" / "labels.npy"
+    whole = labels.read_bytes()
+    labels.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    reseal(run / "evidence")
+    assert main(["gate", str(run), *trust]) == BundleError.exit_code
+    assert "not the one that was signed" in capsys.readouterr().err
+    shutil.rmtree(run / "evidence")
+    shutil.copytree(drilled[1] / "evidence", run / "evidence")
+    (run / "deploy" / "labels.json").write_text("[]")
+    assert main(["gate", str(run)]) == BundleError.exit_code
+    assert "labels.json: differs from the manifest" in capsys.readouterr().err
+    shutil.rmtree(run / "deploy")
+    assert main(["gate", str(run)]) == BundleError.exit_code
+    assert "is missing, and it is what would ship" in capsys.readouterr().err
+
+
+def test_without_budgets_and_a_last_release_nothing_is_proven(product: Product) -> None:
+    result = replace(product.result, budgets=(), regressions=())
+    assert gate_lines(result)[-1] == "gate: nothing was asked, so nothing is proven"
