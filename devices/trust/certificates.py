@@ -54,7 +54,8 @@ def _why_not(leaf: bytes, between: bytes, root: TrustedRoot, at: list[str]) -> s
         words += ["-untrusted", "between.pem"]
     if root.revocations_pem is not None:
         files["revocations.pem"] = root.revocations_pem.encode()
-        words += ["-crl_check", "-CRLfile", "revocations.pem"]
+        # Of those between too: with the first alone, who was taken back could still vouch.
+        words += ["-crl_check", "-crl_check_all", "-CRLfile", "revocations.pem"]
     code, printed = openssl([*words, "leaf.pem"], files)
     if code == 0 and printed.strip().endswith("OK"):
         return None

@@ -24,8 +24,10 @@ def openssl(words: Sequence[str], files: Mapping[str, bytes]) -> tuple[int, str]
     if command is None:
         what = "needs the command `openssl`, and this device has none"
         raise BundleError("signature", what, "Install it (apt-get install openssl)")
-    # No configuration of the user's, which could load an engine that says yes to all.
+    # No configuration of the user's, which could load an engine that says yes to all, and no certificates of the
+    # system's: `verify` would trust them beside the roots that it is given, and 1.1 knows no option against that.
     environment = {**os.environ, "OPENSSL_CONF": "/dev/null", "LC_ALL": "C"}
+    environment |= {"SSL_CERT_DIR": "/dev/null", "SSL_CERT_FILE": "/dev/null"}
     with _laid_out(files) as folder:
         try:
             done = subprocess.run(

@@ -49,7 +49,7 @@ class TrustedRoot:
     subjects: tuple[str, ...]
     """Subjects as RFC 2253 writes them, such as `CN=release,O=Example`."""
     revocations_pem: str | None = None
-    """List of certificates that were taken back (CRL)."""
+    """Lists of certificates that were taken back (CRL): one of each who vouches for another, one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)

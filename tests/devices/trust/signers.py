@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,14 @@ class Authority:
         openssl(self.folder, *words)
         return key, self.folder / certificate
 
+    def below(self, name: str, folder: Path) -> Authority:
+        """One that this one vouches for, `NAME.pem`, and that vouches for others."""
+        key, certificate = self.vouch(name, section="ca")
+        folder.mkdir()
+        for path, copy in ((key, "root.key"), (certificate, "root.pem"), (self.folder / "c.cnf", "c.cnf")):
+            shutil.copyfile(path, folder / copy)
+        return Authority(folder)
+
     def take_back(self, *certificates: Path) -> Path:
         """The list of certificates that do not count any more."""
         (self.folder / "index.txt").touch()
@@ -72,11 +81,11 @@ class Authority:
         return self.folder / "revoked.pem"
 
 
-def make_authority(folder: Path) -> Authority:
+def make_authority(folder: Path, name: str = "root") -> Authority:
     folder.mkdir(parents=True)
     (folder / "c.cnf").write_text(_CONFIG)
     make_key(folder, "root")
-    words = ["req", "-x509", "-new", "-key", "root.key", "-subj", "/CN=root", "-days", "7300", "-config", "c.cnf"]
+    words = ["req", "-x509", "-new", "-key", "root.key", "-subj", f"/CN={name}", "-days", "7300", "-config", "c.cnf"]
     openssl(folder, *words, "-extensions", "ca", "-out", "root.pem")
     return Authority(folder)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -189,6 +191,37 @@ def test_a_certificate_of_another_house_is_refused(folder: Path, authority: Auth
     content = by_certificate(folder, other)
     assert "not trusted" in refused(content, trust_in(authority, "CN=release"), now_of())
     assert "no root is trusted" in refused(content, Trust(), now_of())
+
+
+def test_roots_of_the_system_do_not_vouch(
+    folder: Path, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`openssl verify` looks for roots in the system's folder too, where anybody's may lie."""
+    other = make_authority(tmp_path / "other", "elsewhere")
+    content = by_certificate(folder, other)
+    hashed = subprocess.run(
+        ["openssl", "x509", "-in", other.roots, "-noout", "-hash"], check=True, capture_output=True, text=True
+    )
+    (tmp_path / "system").mkdir()
+    shutil.copyfile(other.roots, tmp_path / "system" / f"{hashed.stdout.strip()}.0")
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "system"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(other.roots))
+    assert "not trusted" in refused(content, trust_in(authority, "CN=release"), now_of())
+
+
+def test_who_vouches_may_be_taken_back(folder: Path, authority: Authority, tmp_path: Path) -> None:
+    """A certificate between the root and the signer counts no more once the root's list has it."""
+    between = authority.below("between", tmp_path / "between")
+    key, certificate = between.vouch("release")
+    content = sign(folder, key, certificate, (between.roots,)).read_bytes()
+    lists = tmp_path / "lists.pem"
+    lists.write_text(authority.take_back().read_text() + between.take_back().read_text())
+    trust = trust_in(authority, "CN=release", revocations=lists)
+    assert verify_signature(content, "model.sig", trust, now_of()).signer.standing == "valid"
+    taken = authority.take_back(authority.folder / "between.pem")
+    lists.write_text(taken.read_text() + between.take_back().read_text())
+    message = refused(content, trust_in(authority, "CN=release", revocations=lists), now_of())
+    assert "revoked" in message
 
 
 def test_a_certificate_that_is_not_for_signing_is_refused(folder: Path, authority: Authority) -> None:
