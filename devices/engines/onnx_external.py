@@ -47,6 +47,9 @@ def _fields_of(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     place = 0
     while place < len(message):
         key, place = _number(message, place)
+        if key >> 32:
+            # Protocol buffers drop these bits, and would read another field than is looked at here.
+            raise ValueError("a key of more than 32 bits")
         wire = key & 7
         if wire == 0:
             value, place = _number(message, place)

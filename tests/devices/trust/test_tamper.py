@@ -24,7 +24,7 @@ from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, LABELS_PATH, ONNX_
 from devices.detect import Host
 from devices.engines.onnx_external import require_self_contained
 from devices.engines.onnxruntime import open_engine
-from devices.errors import BundleError, EspalierError
+from devices.errors import BundleError, DeviceError, EspalierError
 from devices.files import digest_file
 from devices.robustness import read_sets
 from devices.trust.envelope import SIGNATURE_FILE
@@ -270,6 +270,15 @@ def test_weights_in_another_file_are_found_wherever_they_hide() -> None:
             require_self_contained(model.SerializeToString(), "engine")
     plain = onnx.TensorProto(raw_data=b"\x6a\x00" * 8, data_location=onnx.TensorProto.DEFAULT)
     require_self_contained(onnx.ModelProto(graph=onnx.GraphProto(initializer=[plain])).SerializeToString(), "engine")
+
+
+def test_weights_in_another_file_do_not_hide_behind_bits_that_protocol_buffers_drop() -> None:
+    """A key is of 32 bits; with one more set, the runtime's parser reads the field as if it were not."""
+    graph = onnx.GraphProto(initializer=[external(onnx.TensorProto(name="w"))]).SerializeToString()
+    # Of the key in five bytes, the last holds bits 28 to 34.
+    key = bytes([7 << 3 | 2 | 0x80, 0x80, 0x80, 0x80, 0x10])
+    with pytest.raises(DeviceError, match="no ONNX file"):
+        require_self_contained(key + bytes([len(graph)]) + graph, "engine")
 
 
 @given(st.binary(max_size=200))
