@@ -89,18 +89,27 @@ def _prune_node(work: Work, learning: dict[str, Any], name: str, before: str, st
     if recipe.prune.target_size_bytes is not None or recipe.prune.target_latency_ms is not None:
         config["precision"] = recipe.quantize.precision
     if recipe.prune.target_latency_ms is not None:
-        # Measured here, or predicted from the profile: another host or another profile, another result.
-        config |= {
-            "profile": asdict(work.profile),
-            "host": work.device_key,
-            "quantize": quantize_section(recipe, "only_if_faster"),
-        }
+        config |= _milliseconds(work)
         libraries = (*ORT, "onnx", "onnxscript", "onnxsim", "torch")
     learned = ("scores",) if recipe.prune.criterion == "learned" else ()
     needs = tuple(dict.fromkeys(("dense", before, *(("search",) if recipe.search else ()), *learned)))
     if recipe.search:
         config["choose"] = recipe.search.choose
     return make_node(name, "prune", "prune:prune", needs, config, libraries)
+
+
+def _milliseconds(work: Work) -> dict[str, Any]:
+    """What decides the latency of engines that are made on the way.
+
+    It is measured here, or predicted from the profile: another host or another profile, another result.
+    """
+    return {
+        "profile": asdict(work.profile),
+        "host": work.device_key,
+        "quantize": quantize_section(work.recipe, "only_if_faster"),
+        "opset": work.opset,
+        "warmup_s": work.recipe.measure.warmup_s,
+    }
 
 
 def _finetune_node(work: Work, learning: dict[str, Any], name: str, pruned: str, step: int, epochs: int) -> Node:
@@ -151,6 +160,6 @@ def _search_node(work: Work, learning: dict[str, Any]) -> Node:
     }
     libraries: tuple[str, ...] = (*TORCH, "optuna")
     if "latency_ms" in recipe.search.objectives:
-        config |= {"host": work.device_key, "quantize": quantize_section(recipe, "only_if_faster")}
+        config |= _milliseconds(work)
         libraries = (*libraries, *ORT, "onnx", "onnxscript", "onnxsim")
     return make_node("search", "search", "search:search", ("dense",), config, libraries)

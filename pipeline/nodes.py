@@ -108,6 +108,7 @@ def _device_nodes(work: Work, engines: tuple[str, ...]) -> list[Node]:
         graph = graph_of(work.candidate, work.engines)
         job = build_job(work, work.engines.candidate, work.sparse)
         config = host | {"measure": section_of(recipe.measure), "build": job, "seed": recipe.seed}
+        config |= {"engine": asdict(work.profile.engine), "hardware": asdict(work.profile.hardware)}
         nodes.append(make_node(REBUILDS, "rebuild", "runtime:rebuild", (graph,), config, TENSORRT))
     if runtime == "tensorrt_rtx" and work.measured:
         nodes.append(make_node(STARTS, "start", "runtime:start", (*engines, DECISION), host, TENSORRT))

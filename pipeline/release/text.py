@@ -65,10 +65,6 @@ def gate_markdown(result: GateResult) -> str:
     return "\n".join(lines)
 
 
-def _row(text: str, outcome: str, words: str) -> str:
-    return f"| {plain(text)} | {outcome} | {plain(words)} |"
-
-
 def _word(met: bool) -> str:
     return "met           " if met else "MISSED        "
 

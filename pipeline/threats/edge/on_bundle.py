@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -25,8 +25,6 @@ from pipeline.threats.edge.subject import Images, Subject
 from pipeline.twin.build import build_twin
 
 BundleThreat = Literal["patch", "universal", "bit_errors"]
-BUNDLE_THREATS: tuple[BundleThreat, ...] = get_args(BundleThreat)
-"""What needs neither the training images nor the parent, which no bundle holds."""
 _LEAST = 40
 _EPSILON = 0.1
 

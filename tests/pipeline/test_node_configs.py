@@ -1,0 +1,51 @@
+"""What decides a step's result is in its config, or another run would take a result that is not its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from devices.detect import detect_host
+from devices.profile import Profile, load_profile
+from pipeline.nodes import chain_of
+from pipeline.recipe import read_recipe
+from pipeline.work import Work
+from tests.drill import DRILL
+
+MEASURED = ("prune={target_latency_ms=1.0}",)
+SEARCHED = ("prune={target_macs=0.6}", "search.objectives=['accuracy', 'latency_ms']")
+
+
+def configs(profile: Profile, *overrides: str) -> dict[str, dict[str, Any]]:
+    work = Work(read_recipe(DRILL, overrides), profile, detect_host(), "espalier run")
+    return {node.name: node.config for node in chain_of(work, {}, {}, {})}
+
+
+def with_engine(profile: Profile, **changes: Any) -> Profile:
+    return replace(profile, engine=replace(profile.engine, **changes))
+
+
+@pytest.mark.parametrize(("node", "recipe"), [("pruned", MEASURED), ("search", SEARCHED)])
+def test_milliseconds_are_of_one_opset_one_session_and_one_warmup(node: str, recipe: tuple[str, ...]) -> None:
+    cpu = load_profile("cpu")
+    before = configs(cpu, *recipe)[node]
+    assert configs(cpu, *recipe)[node] == before
+    spinning = replace(cpu, session=replace(cpu.session, spinning=not cpu.session.spinning))
+    changed = [
+        configs(cpu, *recipe, "export.opset=17"),
+        configs(cpu, *recipe, "measure.warmup_s=0.5"),
+        configs(with_engine(cpu, threads=cpu.engine.threads + 1), *recipe),
+        configs(spinning, *recipe),
+    ]
+    assert all(found[node] != before for found in changed)
+    # What nothing measures with.
+    assert configs(cpu, *recipe, "gate.max_accuracy_drop=50.0")[node] == before
+
+
+def test_rebuilds_are_of_one_workspace() -> None:
+    rtx = load_profile("rtx-4090")
+    recipe = "measure.rebuilds=2"
+    before = configs(with_engine(rtx, workspace_mb=512), recipe)["rebuilds"]
+    assert configs(with_engine(rtx, workspace_mb=1024), recipe)["rebuilds"] != before
