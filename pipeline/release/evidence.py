@@ -152,16 +152,19 @@ def _by_sample(row: Any) -> NDArray[Any]:
     return found
 
 
-def _worst_case(replay: Any, engine: str, scores: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """The least of every set's score and of what withstood queries, by sample, (N,).
+def _worst_case(replay: Any, engine: str, scores: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+    """The least of every set's score and of what withstood queries, by sample, (N,); None where nothing was tried.
 
-    Queries are asked about the first samples only; where no set was attacked, the others do not count.
+    Queries are asked about the first samples only; where no set was attacked, the others do not count. An engine that
+    does not answer the same image alike is not asked at all.
     """
     worst: NDArray[Any] = np.minimum.reduce(list(scores.values()))
     withstood = [_by_sample(row) for row in replay.get("withstood_queries", {}).get(engine, {}).values()]
     for right in withstood:
         worst[: right.size] = np.minimum(worst[: right.size], right)
-    return worst if len(scores) > 1 else worst[: withstood[0].size]
+    if len(scores) > 1:
+        return worst
+    return worst[: withstood[0].size] if withstood else None
 
 
 def _budgets(verdict: Any, where: str) -> tuple[Asked, ...]:

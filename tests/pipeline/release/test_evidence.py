@@ -99,6 +99,23 @@ def test_answers_that_are_not_whole_are_refused(run: Path, change: Callable[[Any
         read(run)
 
 
+def test_an_engine_that_could_not_be_asked_has_no_worst_case(run: Path) -> None:
+    """Only queries were planned, and it did not answer the same image alike."""
+
+    def without_sets(raw: Any) -> None:
+        raw["sets"] = [row for row in raw["sets"] if row["kind"] == "clean"]
+
+    def unasked(raw: Any) -> None:
+        raw["withstood_queries"]["compressed-int8"] = {}
+
+    change_json(run / "evidence" / "sets" / "sets.json", without_sets)
+    change_json(run / "evidence" / "results" / "replay.json", unasked)
+    reseal(run / "evidence")
+    found = read(run)
+    assert found.robust is None
+    assert [name.partition(" within")[0] for name in found.attacks] == ["square by 200 queries"]
+
+
 def _stopped_clock(raw: Any) -> None:
     for row in raw["speedups"]:
         row.update(value=0.0, low=0.0)
