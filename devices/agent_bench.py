@@ -98,7 +98,7 @@ def attack_bundle(
 
     bundle = open_bundle(folder, "deploy", trust)
     evidence = open_bundle(evidence_folder, "evidence", trust)
-    _require_same_engine(bundle, evidence)
+    require_same_engine(bundle, evidence)
     index = f"sets/{INDEX_FILE}"
     place = str(evidence.folder / index)
     sets = read_sets(evidence.read_json(index), lambda name: evidence.read(f"sets/{name}"), place)
@@ -130,8 +130,8 @@ def attack_bundle(
     }
 
 
-def _require_same_engine(bundle: Any, evidence: Any) -> None:
-    """Evidence of another network has other samples, or other classes, and its figures would mean nothing."""
+def require_same_engine(bundle: Any, evidence: Any) -> None:
+    """Raise `BundleError` for evidence of another engine: its samples and figures would mean nothing here."""
     from devices.errors import BundleError
 
     node = f"engine {bundle.manifest.get('engine')}"

@@ -194,10 +194,18 @@ def _add_defend(command: argparse.ArgumentParser) -> None:
     _add_results(command)
     command.add_argument("--method", required=True, choices=commands_threats.METHODS, help="how")
     command.add_argument(
-        "--clean-samples", type=int, required=True, metavar="N", help="test images that the defence may look at"
+        "--clean-samples",
+        type=commands_threats.count,
+        required=True,
+        metavar="N",
+        help="test images that the defence may look at",
     )
     command.add_argument(
-        "--max-drop", type=float, default=10.0, metavar="POINTS", help="of clean accuracy on them, at the bad end (10)"
+        "--max-drop",
+        type=commands_threats.points,
+        default=10.0,
+        metavar="POINTS",
+        help="of clean accuracy on them, at the bad end (10)",
     )
     command.add_argument("--trigger", metavar="KIND|FILE", help="for the evaluation alone: a kind of the kit, or .npz")
     command.add_argument("--target", metavar="CLASS", help="class that the trigger is for")

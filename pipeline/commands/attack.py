@@ -43,7 +43,7 @@ def attack(options: argparse.Namespace) -> int:
     from pipeline.report.threats_view import threat_lines
 
     deploy, evidence = places(options.target, options.evidence)
-    stored = _stored(evidence, options)
+    stored = _stored(deploy, evidence, options)
     wanted = options.threats or (*REPLAY, *HERE, *(threat["name"] for threat in stored))
     for name in wanted:
         if name in STORED and name not in {threat["name"] for threat in stored}:
@@ -96,13 +96,16 @@ def _tried_here(
     return [threat.as_dict() | {"lines": []} for threat in found]
 
 
-def _stored(evidence: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What the run found of the threats that cannot be tried on a bundle."""
+def _stored(deploy: Path, evidence: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What the run found of the threats that cannot be tried on a bundle. Raises `BundleError` for that of another."""
+    from devices.agent_bench import require_same_engine
     from devices.bundle import open_bundle
     from pipeline.threats.report import read_threats
 
-    bundle = open_bundle(evidence, "evidence", trust_of(options))
-    return [threat for threat in read_threats(bundle) if threat["name"] in STORED]
+    trust = trust_of(options)
+    proven = open_bundle(evidence, "evidence", trust)
+    require_same_engine(open_bundle(deploy, "deploy", trust), proven)
+    return [threat for threat in read_threats(proven) if threat["name"] in STORED]
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import warnings
@@ -64,6 +65,24 @@ def defend(options: argparse.Namespace) -> int:
     write_json(out / DEFENCE_FILE, {"removal": found.metrics, "evaluation": told})
     print("\n".join(_defence_lines(found.metrics, told, out)))
     return EXIT_OK
+
+
+def count(text: str) -> int:
+    """Of samples, from the command line; how many are needed is said by what takes them."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def points(text: str) -> float:
+    """Points of accuracy, from the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 100")
+    return value
 
 
 def _of_run(folder: Path) -> list[dict[str, Any]]:

@@ -158,6 +158,20 @@ def test_what_cannot_be_tried_is_said(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["differential", "patch", "replay"])
+def test_evidence_of_another_engine_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """What another run found is not said of this one."""
+    deploy = without_threats(run, tmp_path)
+    manifest = json.loads((deploy / "manifest.json").read_text())
+    manifest["stages"]["engine compressed-int8"]["digest"] = "0" * 64
+    content = {key: value for key, value in manifest.items() if key not in ("format", "kind", "files")}
+    write_manifest(deploy, "deploy", content)
+    assert attack(deploy, "--evidence", str(run / "evidence"), "--threats", name) == 7
+    assert "is not the evidence of the engine" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [("--threats", "patches"), ("--samples", "0"), ("--queries", "no")])
 def test_a_wrong_option_is_refused(run: Path, arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match="2"):

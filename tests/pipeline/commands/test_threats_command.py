@@ -122,6 +122,17 @@ def test_bad_input_is_named_and_leaves_nothing(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(("option", "value"), [("--max-drop", "nan"), ("--max-drop", "-3"), ("--clean-samples", "-50")])
+def test_a_number_that_cannot_be_is_refused_before_anything_runs(
+    base: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["defend", "tiny.toml", "--method", "anp", "--clean-samples", "50", "--out", str(base / "nothing")]
+    with pytest.raises(SystemExit) as ended:
+        call(base, *words, f"{option}={value}")
+    assert ended.value.code == 2
+    assert f"argument {option}: '{value}' is not a" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_run_is_refused(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(base, "scan", str(base)) == 7
     assert "not the folder of a finished run" in capsys.readouterr().err
