@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from devices.errors import DataError
 from devices.queries.base import Run, ask
-from devices.statistics import Interval, paired_difference, wilson
+from devices.statistics import Interval, independent_difference, paired_difference, wilson
 from pipeline.data import Split
 from pipeline.threats.edge.record import Change, Figure, Origin, Threat, share_text
 from pipeline.threats.edge.subject import Images, Subject, befores
@@ -94,10 +94,8 @@ def advantage(members: Interval, others: Interval) -> Interval:
 
     Of two independent samples; the interval squares and adds those of both (Newcombe 1998, method 10).
     """
-    value = members.value - others.value
-    low = math.hypot(members.value - members.low, others.high - others.value)
-    high = math.hypot(members.high - members.value, others.value - others.low)
-    return Interval(value, max(-1.0, value - low), min(1.0, value + high))
+    found = independent_difference(others, members)
+    return Interval(found.value, max(-1.0, found.low), min(1.0, found.high))
 
 
 def membership(
