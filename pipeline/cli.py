@@ -81,22 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     parser.set_defaults(call=lambda options: _version_or_help(options, parser), debug=False)
 
-    run = commands.add_parser("run", help="run a recipe for a device")
-    _add_recipe(run)
-    run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (runs/NAME-DEVICE)")
-    run.add_argument("--mlflow", metavar="URI", help="log the run with MLflow there, such as sqlite:///mlflow.db")
-    run.set_defaults(call=commands_run.run)
-
-    matrix = commands.add_parser("matrix", help="run recipes on all boards of a fleet, side by side")
-    matrix.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE", help="recipe files")
-    matrix.add_argument("--fleet", type=Path, required=True, metavar="FILE", help="file of boards")
-    matrix.add_argument("--board", action="append", default=[], metavar="NAME", help="only this board; may be repeated")
-    matrix.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs' folders (runs)"
-    )
-    _add_results(matrix)
-    matrix.set_defaults(call=commands_matrix.matrix)
-
+    _add_run(commands)
     stages = commands.add_parser("stages", help="show what a recipe would run, and what is stored")
     _add_recipe(stages)
     stages.set_defaults(call=commands_run.stages)
@@ -115,12 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(bench)
     attack = commands.add_parser("attack", help="attack a bundle's engine here, threat by threat")
     commands_attack.add_options(attack)
-    scan = commands.add_parser("scan", help="look for signs of a backdoor in a recipe's networks")
-    scan.add_argument("target", type=Path, metavar="RECIPE|RUN", help="recipe file, or folder of a run that scanned")
-    add_device(scan, default="cpu")
-    _add_results(scan)
-    scan.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
-    scan.set_defaults(call=commands_threats.scan)
+    _add_scan(commands)
     defend = commands.add_parser("defend", help="remove what may carry a backdoor from a recipe's network")
     _add_defend(defend)
 
@@ -137,6 +117,33 @@ def _parser() -> argparse.ArgumentParser:
     for command in (*commands.choices.values(), *what.choices.values()):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _add_run(commands: Subparsers) -> None:
+    run = commands.add_parser("run", help="run a recipe for a device")
+    _add_recipe(run)
+    run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (runs/NAME-DEVICE)")
+    run.add_argument("--mlflow", metavar="URI", help="log the run with MLflow there, such as sqlite:///mlflow.db")
+    run.set_defaults(call=commands_run.run)
+
+    matrix = commands.add_parser("matrix", help="run recipes on all boards of a fleet, side by side")
+    matrix.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE", help="recipe files")
+    matrix.add_argument("--fleet", type=Path, required=True, metavar="FILE", help="file of boards")
+    matrix.add_argument("--board", action="append", default=[], metavar="NAME", help="only this board; may be repeated")
+    matrix.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs' folders (runs)"
+    )
+    _add_results(matrix)
+    matrix.set_defaults(call=commands_matrix.matrix)
+
+
+def _add_scan(commands: Subparsers) -> None:
+    scan = commands.add_parser("scan", help="look for signs of a backdoor in a recipe's networks")
+    scan.add_argument("target", type=Path, metavar="RECIPE|RUN", help="recipe file, or folder of a run that scanned")
+    add_device(scan, default="cpu")
+    _add_results(scan)
+    scan.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
+    scan.set_defaults(call=commands_threats.scan)
 
 
 def _add_recipe(command: argparse.ArgumentParser) -> None:
