@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from devices.errors import RecipeError
 from pipeline.prune.budget import Budget
 from pipeline.prune.groups import Group, Unit
-from pipeline.prune.widths import IntArray
+from pipeline.prune.widths import IntArray, WidthCost
 from pipeline.recipe.prune import Scope
 
+Damaged = Callable[[Sequence[Unit]], float]
+"""What a network loses without some units."""
 _BISECTIONS = 40
 _MOST_TRIALS = 128
 
@@ -64,23 +66,33 @@ def snap_choices(width: int, step: int, min_channels: int) -> tuple[int, ...]:
     return (*choices, width)
 
 
-def allocate_to(ranked: Sequence[Ranked], scope: Scope, budget: Budget, snapping: Snapping) -> list[Unit]:
+def allocate_to(
+    ranked: Sequence[Ranked], scope: Scope, budget: Budget, snapping: Snapping, damage: Damaged | None = None
+) -> list[Unit]:
     """Units to remove so that the budget's limit holds, and as much as fits stays; none when the network fits whole.
 
     `global`: one threshold on the scores for all groups; then, most important first, what still fits comes back.
     `local`: one share for all groups. `allocated`: step by step from the group that loses the least score for what the
-    step saves; then, most score for its cost first, what still fits comes back. Costs of steps are exact at every
-    moment. Raises `RecipeError` when the limit cannot be met, with the nearest that can.
+    step saves; then, most score for its cost first, what still fits comes back. `sensitivity`: the same with `damage`,
+    what the network loses without some units, in place of the scores (after NetAdapt, Yang et al. 2018, with new
+    statistics of BatchNorm instead of its short fine-tuning). Costs of steps are exact at every moment. Raises
+    `RecipeError` when the limit cannot be met, with the nearest that can.
     """
+    if scope == "sensitivity" and damage is None:
+        raise ValueError("scope 'sensitivity' needs the damage")
     ladders = [_ladder(item, snapping) for item in ranked]
-    problem = _Problem(ladders, budget.width_cost([ladder.order for ladder in ladders]), budget.limit)
+    orders = [ladder.order for ladder in ladders]
+    problem = _Problem(ladders, budget.width_cost(orders), budget.limit)
+    if scope == "sensitivity":
+        work = budget.on_device(orders, snapping.channel_step) if budget.on_device else None
+        problem = _Problem(ladders, budget.width_cost(orders), budget.limit, damage, work)
     whole = [len(ladder.choices) - 1 for ladder in ladders]
     if problem.fits(whole):
         return []
     least = [0] * len(ladders)
     if not problem.fits(least):
         raise unreachable(budget, problem.cost(least), snapping, len(ranked))
-    if scope == "allocated":
+    if scope in ("allocated", "sensitivity"):
         rungs = _refill(problem, _descend(problem, whole), per_cost=True)
     elif scope == "local":
         rungs = _bisect(problem, least, 0.0, 1.0, _Ladder.at_share)
@@ -88,11 +100,7 @@ def allocate_to(ranked: Sequence[Ranked], scope: Scope, budget: Budget, snapping
         lowest, highest = (pick(float(pick(ladder.scores)) for ladder in ladders) for pick in (min, max))
         rungs = _bisect(problem, least, min(lowest, 0.0), highest * 1.001, _Ladder.at_threshold)
         rungs = _refill(problem, rungs, per_cost=False)
-    return [
-        unit
-        for ladder, rung in zip(ladders, rungs, strict=True)
-        for unit in ladder.order[: len(ladder.order) - int(ladder.choices[rung])]
-    ]
+    return problem.removed(rungs)
 
 
 def unreachable(budget: Budget, reached: float, snapping: Snapping, groups: int) -> RecipeError:
@@ -148,15 +156,46 @@ def _ladder(item: Ranked, snapping: Snapping) -> _Ladder:
 class _Problem:
     """Ladders, what a rung on each costs together, and the limit."""
 
-    def __init__(self, ladders: Sequence[_Ladder], cost: Callable[[IntArray], float], limit: float) -> None:
+    def __init__(
+        self,
+        ladders: Sequence[_Ladder],
+        cost: WidthCost,
+        limit: float,
+        damage: Damaged | None = None,
+        work: WidthCost | None = None,
+    ) -> None:
         self.ladders = ladders
         self._cost = cost
         self._limit = limit
+        self._damage = damage
+        self._work = work or cost
+
+    def removed(self, rungs: Sequence[int]) -> list[Unit]:
+        """Units that go with every group on its rung."""
+        pairs = zip(self.ladders, rungs, strict=True)
+        return [
+            unit for ladder, rung in pairs for unit in ladder.order[: len(ladder.order) - int(ladder.choices[rung])]
+        ]
+
+    def loses(self, rungs: Sequence[int], index: int, rung: int) -> float:
+        """What is lost when this group goes to this rung: score, or what the damage rises by."""
+        if self._damage is not None:
+            moved = [*rungs[:index], rung, *rungs[index + 1 :]]
+            return self._damage(self.removed(moved)) - self._damage(self.removed(rungs))
+        lost = self.ladders[index].lost
+        return float(lost[rung] - lost[rungs[index]])
 
     def cost(self, rungs: Sequence[int]) -> float:
         """Cost of the network with every group on its rung."""
+        return self._cost(self._counts(rungs))
+
+    def work(self, rungs: Sequence[int]) -> float:
+        """What the device has to do with every group on its rung: the cost, where nothing else is known."""
+        return self._work(self._counts(rungs))
+
+    def _counts(self, rungs: Sequence[int]) -> IntArray:
         pairs = zip(self.ladders, rungs, strict=True)
-        return self._cost(np.array([len(ladder.order) - ladder.choices[rung] for ladder, rung in pairs]))
+        return np.array([len(ladder.order) - ladder.choices[rung] for ladder, rung in pairs])
 
     def meets(self, cost: float) -> bool:
         """Whether the limit holds."""
@@ -183,7 +222,7 @@ def _bisect(
 
 
 def _descend(problem: _Problem, whole: list[int]) -> list[int]:
-    """Take the cheapest step, in score lost for cost saved, until the limit holds.
+    """Take the cheapest step, in what is lost for cost saved, until the limit holds.
 
     A step's price only rises while others are taken, because what it saves is a product with widths that shrink. So the
     cheapest of the old prices, when it is still the cheapest after a new look, is the cheapest of all (lazy greedy:
@@ -191,13 +230,13 @@ def _descend(problem: _Problem, whole: list[int]) -> list[int]:
     """
     rungs = list(whole)
     strides = [max(1, len(ladder.choices) // _MOST_TRIALS) for ladder in problem.ladders]
-    now = problem.cost(rungs)
+    now, work = problem.cost(rungs), problem.work(rungs)
 
     def look(index: int) -> tuple[float, float, int]:
-        ladder, below = problem.ladders[index], max(0, rungs[index] - strides[index])
-        after = problem.cost([*rungs[:index], below, *rungs[index + 1 :]])
-        lost = float(ladder.lost[below] - ladder.lost[rungs[index]])
-        return lost / (now - after) if now > after else math.inf, lost, index
+        below = max(0, rungs[index] - strides[index])
+        after = problem.work([*rungs[:index], below, *rungs[index + 1 :]])
+        lost = problem.loses(rungs, index, below)
+        return lost / (work - after) if work > after else math.inf, lost, index
 
     heap = [look(index) for index in range(len(rungs)) if rungs[index]]
     heapq.heapify(heap)
@@ -208,7 +247,7 @@ def _descend(problem: _Problem, whole: list[int]) -> list[int]:
             heapq.heappush(heap, found)
             continue
         rungs[index] = max(0, rungs[index] - strides[index])
-        now = problem.cost(rungs)
+        now, work = problem.cost(rungs), problem.work(rungs)
         if rungs[index]:
             heapq.heappush(heap, look(index))
     return rungs
@@ -224,7 +263,7 @@ def _refill(problem: _Problem, start: list[int], per_cost: bool) -> list[int]:
 
     def look(index: int) -> tuple[float, int]:
         ladder, rung = problem.ladders[index], rungs[index]
-        gain = float(ladder.lost[rung] - ladder.lost[rung + 1])
+        gain = -problem.loses(rungs, index, rung + 1)
         price = float(ladder.choices[rung + 1] - ladder.choices[rung])
         if per_cost:
             price = max(problem.cost([*rungs[:index], rung + 1, *rungs[index + 1 :]]) - now, 1e-12)

@@ -41,6 +41,8 @@ class Budget:
     """Where milliseconds are from."""
     by_width: Callable[[Orders], WidthCost] | None = None
     """The same cost as a quick function of counts, for units that go in this order."""
+    on_device: Callable[[Orders, int], WidthCost] | None = None
+    """What the device works through when it takes channels in multiples of a step, where that is another figure."""
 
     def at(self, limit: float) -> Budget:
         """The same cost under another limit."""
@@ -98,6 +100,7 @@ def macs_budget(trace: Trace, share: float, dense: float | None = None) -> Budge
         cost=count,
         share=share,
         by_width=lambda orders: macs_by_width(trace, orders),
+        on_device=lambda orders, step: macs_by_width(trace, orders, step),
     )
 
 

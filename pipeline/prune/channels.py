@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from devices.errors import ModelError, RecipeError
-from pipeline.prune.allocate import Ranked, Snapping, allocate_to
+from pipeline.prune.allocate import Damaged, Ranked, Snapping, allocate_to
 from pipeline.prune.budget import Budget, macs_budget, parameters_budget, size_budget
 from pipeline.prune.criteria.base import CriterionInputs
 from pipeline.prune.criteria.select import score_groups
+from pipeline.prune.damage import Damage
 from pipeline.prune.groups import Group, Grouping, LeftOut, Unit, find_groups, plan_for
 from pipeline.prune.latency import allocate_to_latency
 from pipeline.prune.network import copy_network
@@ -147,12 +148,29 @@ def _choose(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[li
     budget = _budget(config, pruning, trace)
     limited = budget.at(limit_at(config, budget, pruning.step))
     told: dict[str, object] = {"limit": limited.limit, "unit": budget.unit, "latency_source": budget.source}
+    damage = _damage_without(pruning) if config.scope == "sensitivity" else None
     if budget.source != "measured":
-        removed = allocate_to(ranked, config.scope, limited, snapping)
+        removed = allocate_to(ranked, config.scope, limited, snapping, damage)
         return removed, told | {"reached": budget.cost(removed)}
-    found = allocate_to_latency(ranked, config.scope, limited, macs_budget(trace, 1.0), snapping)
+    found = allocate_to_latency(ranked, config.scope, limited, macs_budget(trace, 1.0), snapping, damage)
     probes = [{"macs": int(probe.proxy), "latency_ms": probe.latency_ms} for probe in found.probes]
     return list(found.chosen.removed), told | {"reached": found.chosen.latency_ms, "probes": probes}
+
+
+def _damage_without(pruning: Pruning) -> Damaged:
+    """The damage to the network without some units, each set of them tried once."""
+    damage = Damage(pruning.network, pruning.batches, pruning.loss)
+    known: dict[frozenset[int], float] = {}
+
+    def without(removed: Sequence[Unit]) -> float:
+        key = frozenset(unit.label for unit in removed)
+        if key not in known:
+            smaller = copy_network(pruning.network)
+            apply_plan(smaller, plan_for(pruning.network, removed))
+            known[key] = damage.of(smaller)
+        return known[key]
+
+    return without
 
 
 def _budget(config: PruneConfig, pruning: Pruning, trace: Trace) -> Budget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from typing import Any
 
 from torch import nn
 
@@ -24,11 +25,7 @@ def prune_blocks(config: PruneConfig, pruning: Pruning) -> Change:
     Raises `RecipeError` when the target cannot be met, `ModelError` when no block can go.
     """
     network = pruning.network
-    found = find_blocks(network, pruning.image_NCHW)
-    ignored = _ignored(network, found.names, config.ignore)
-    names = tuple(name for name in found.names if name not in ignored)
-    left_out = [{"tensor": item.name, "channels": 1, "reason": item.reason} for item in found.left_out]
-    left_out += [{"tensor": name, "channels": 1, "reason": reason} for name, reason in ignored.items()]
+    names, left_out = removable_blocks(config, pruning)
     if not names:
         reasons = sorted({str(row["reason"]) for row in left_out}) or ["it has no residual blocks"]
         raise ModelError(
@@ -49,6 +46,17 @@ def prune_blocks(config: PruneConfig, pruning: Pruning) -> Change:
     blocks = [{"name": item.name, "score": item.score} for item in chosen]
     told = {"limit": limit, "unit": budget.unit, "reached": cost(gone), "blocks": blocks, "blocks_found": len(names)}
     return Change(PruningPlan(blocks=gone), smaller, left_out, told)
+
+
+def removable_blocks(config: PruneConfig, pruning: Pruning) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    """Blocks that may go, in the order of the network, and rows of those that may not, with the reason."""
+    network = pruning.network
+    found = find_blocks(network, pruning.image_NCHW)
+    ignored = _ignored(network, found.names, config.ignore)
+    names = tuple(name for name in found.names if name not in ignored)
+    left_out = [{"tensor": item.name, "channels": 1, "reason": item.reason} for item in found.left_out]
+    left_out += [{"tensor": name, "channels": 1, "reason": reason} for name, reason in ignored.items()]
+    return names, left_out
 
 
 def _budget(config: PruneConfig, pruning: Pruning, network: nn.Module) -> Budget:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.prune.allocate import Ranked, Snapping, allocate_to, unreachable
+from pipeline.prune.allocate import Damaged, Ranked, Snapping, allocate_to, unreachable
 from pipeline.prune.budget import Budget
 from pipeline.prune.groups import Unit
 from pipeline.recipe.prune import Scope
@@ -43,6 +43,7 @@ def allocate_to_latency(
     budget: Budget,
     proxy: Budget,
     snapping: Snapping,
+    damage: Damaged | None = None,
     most_builds: int = MOST_BUILDS,
 ) -> LatencyAllocation:
     """Units to remove so that the budget's milliseconds hold, asking for few of them.
@@ -66,7 +67,7 @@ def allocate_to_latency(
         if done or high.proxy - floor <= _CLOSE * whole.proxy:
             break
         guess = floor + (high.proxy - floor) * (0.5 if even else _fraction(low, high, budget.limit))
-        removed = allocate_to(ranked, scope, proxy.at(guess), snapping)
+        removed = allocate_to(ranked, scope, proxy.at(guess), snapping, damage)
         if _same(removed, low.removed):
             # No widths lie between: look further up, without an engine.
             floor, even = guess, True

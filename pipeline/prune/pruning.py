@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -14,7 +14,17 @@ from pipeline.prune.criteria.base import Loss
 from pipeline.prune.plan import PruningPlan
 
 if TYPE_CHECKING:
-    from pipeline.latency_source.setting import LatencySetting
+    from pipeline.prune.budget import Budget
+    from pipeline.prune.trace import Trace
+
+
+class LatencySource(Protocol):
+    """Where a target in milliseconds is counted: `latency_source.setting`, or a measurement of one's own."""
+
+    def budget(
+        self, limit_ms: float, network: nn.Module, dense: nn.Module, image_NCHW: torch.Tensor, trace: Trace
+    ) -> Budget:
+        """So many milliseconds may one image take; `trace` is of `network`, which was made of `dense`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +49,7 @@ class Pruning:
     seed: int = 0
     precision: Precision = "int8"
     """Of the engine that ships."""
-    latency: LatencySetting | None = None
+    latency: LatencySource | None = None
     """Of a target in milliseconds."""
     widths: Mapping[str, float] | None = None
     """Share that each group keeps, by the group's name, where a search has chosen it."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from devices.stage import StageResult
 from pipeline.model import NetworkArtifact, save_network
+from pipeline.prune.blocks_and_channels import prune_blocks_and_channels
 from pipeline.prune.channels import prune_channels
 from pipeline.prune.fewer_blocks import prune_blocks
 from pipeline.prune.plan import compose_plans
@@ -56,5 +57,7 @@ def _change(config: PruneConfig, pruning: Pruning) -> Change:
             return prune_channels(config, pruning)
         case "blocks":
             return prune_blocks(config, pruning)
+        case "blocks_and_channels":
+            return prune_blocks_and_channels(config, pruning)
         case _:
             return prune_weights(config, pruning)

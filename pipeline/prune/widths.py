@@ -7,7 +7,7 @@ in tables that are made once; a cost is then a sum of products of lengths, some 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +37,16 @@ class Lengths:
     gone: IntArray
     """Tables of all entries, one behind the other: what is gone of the row, by the count of units gone."""
 
+    step: int = 1
+    """Lengths count as the next multiple of this."""
+
     def at(self, removed: IntArray) -> IntArray:
         """Lengths (rows,) when so many units of each group, (groups,), are gone."""
         lost = self.gone[self.starts + removed[self.groups]]
-        return self.whole - np.bincount(self.rows, weights=lost, minlength=len(self.whole)).astype(np.int64)
+        left = self.whole - np.bincount(self.rows, weights=lost, minlength=len(self.whole)).astype(np.int64)
+        # The last row fills terms up, and is no length.
+        left[:-1] = -(-left[:-1] // self.step) * self.step
+        return left
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,11 @@ class ProductSum:
         return int(self.products(removed).sum())
 
 
-def macs_by_width(trace: Trace, orders: Orders) -> Callable[[IntArray], int]:
-    """Multiply-accumulates of one image, the same figures as those of `macs_counter`."""
+def macs_by_width(trace: Trace, orders: Orders, step: int = 1) -> Callable[[IntArray], int]:
+    """Multiply-accumulates of one image, the same figures as those of `macs_counter`.
+
+    With a `step`, those that a device works through which takes channels in multiples of it.
+    """
     dims = [trace.sets.roots(labels) for term in trace.macs for labels in term.dims]
     size = 1 + max((int(roots.max()) for roots in dims if roots.size), default=0)
     group_of, place_of = np.full(size, -1, dtype=np.int64), np.zeros(size, dtype=np.int64)
@@ -81,7 +90,7 @@ def macs_by_width(trace: Trace, orders: Orders) -> Callable[[IntArray], int]:
     lengths = _lengths([len(roots) for roots in dims], tables)
     rows = iter(range(len(dims)))
     terms = [[next(rows) for _ in term.dims] for term in trace.macs]
-    total = product_sum(lengths, [term.factor for term in trace.macs], terms)
+    total = product_sum(replace(lengths, step=step), [term.factor for term in trace.macs], terms)
     return lambda removed: total.at(removed) // TRACED_IMAGES
 
 

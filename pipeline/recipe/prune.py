@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from pipeline.recipe.base import Count, Section, Share, Unit
 
-Granularity = Literal["channels", "weights", "2:4", "blocks"]
+Granularity = Literal["channels", "weights", "2:4", "blocks", "blocks_and_channels"]
 Kind = Literal["channels", "neurons", "heads"]
 Criterion = Literal["l1", "l2", "bn_scale", "taylor", "hessian", "fpgm", "lamp", "activation", "learned", "random"]
-Scope = Literal["global", "local", "allocated"]
+Scope = Literal["global", "local", "allocated", "sensitivity"]
 LatencySource = Literal["auto", "measured", "table", "predicted"]
 
 TARGETS = (
@@ -26,6 +26,7 @@ TARGETS = (
 _TARGETS_OF: dict[str, tuple[str, ...]] = {
     "channels": ("target_macs", "target_parameters", "target_size_bytes", "target_latency_ms", "keep_ratio", "keep"),
     "blocks": ("target_macs", "target_parameters", "target_size_bytes"),
+    "blocks_and_channels": ("target_macs", "target_parameters", "target_size_bytes", "target_latency_ms"),
     "weights": ("target_sparsity",),
     "2:4": (),
 }
@@ -45,9 +46,13 @@ class PruneConfig(Section):
 
     granularity: Granularity = "channels"
     """`channels`: channels, neurons and attention heads go, with all that belongs to them. `blocks`: whole residual
-    blocks. `weights`: single weights become zero. `2:4`: two of every four weights become zero."""
+    blocks. `blocks_and_channels`: blocks, then channels of what is left. `weights`: single weights become zero.
+    `2:4`: two of every four weights become zero."""
+    blocks: Annotated[int, Field(ge=0)] | None = None
+    """Of granularity `blocks_and_channels`: so many blocks go. Without it, every count is tried, and the one is taken
+    after which the network changes least."""
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("channels", "neurons", "heads")
-    """Of granularity `channels`: outputs of convolutions, outputs of linear layers, heads of attention."""
+    """What `channels` may touch: outputs of convolutions, outputs of linear layers, heads of attention."""
     target_macs: Share | None = None
     """Share of the multiply-accumulates that may remain."""
     target_parameters: Share | None = None
@@ -72,7 +77,8 @@ class PruneConfig(Section):
     """Of criterion `learned`, which trains a score for each channel or weight, the weights being frozen."""
     scope: Scope = "global"
     """`global`: all layers compete by score. `local`: every layer keeps the same share. `allocated`: each step goes
-    where the least score is lost for what it saves."""
+    where the least score is lost for what it saves. `sensitivity`: where the loss on training images rises least for
+    what it saves, BatchNorm measured anew; it runs the network for every step tried."""
     min_channels: Count = 1
     """No group of channels falls below this."""
     ignore: tuple[str, ...] = ()
@@ -105,6 +111,8 @@ class PruneConfig(Section):
             )
         if self.criterion == "learned":
             self._check_learned()
+        if self.blocks is not None and (self.granularity, self.schedule) != ("blocks_and_channels", "one_shot"):
+            raise ValueError("prune.blocks is of granularity 'blocks_and_channels' and schedule 'one_shot'")
         if (self.schedule == "one_shot") != (self.steps == 1):
             raise ValueError("prune.steps is above 1 for schedules 'linear' and 'polynomial', and 1 for 'one_shot'")
         return self

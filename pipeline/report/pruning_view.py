@@ -40,9 +40,10 @@ def pruning_sentences(report: _Figures) -> str:
 def _how(pruning: _Figures, searched: bool) -> list[str]:
     # Reports of earlier versions do not say.
     granularity = pruning.get("granularity") or "channels"
+    names = ", ".join(block["name"] for block in pruning.get("blocks") or ())
+    blocks = [f"Whole residual blocks are skipped, those first that the loss misses least: {names}."] if names else []
     if granularity == "blocks":
-        names = ", ".join(block["name"] for block in pruning["blocks"])
-        return [f"Whole residual blocks are skipped, those first that the loss misses least: {names}."]
+        return blocks
     if granularity in ("weights", "2:4"):
         what = "Two of every four weights along the inputs" if granularity == "2:4" else "Single weights"
         return [f"{what} are zero, {100 * pruning['zeros_share']:.1f} % of those of the layers concerned."]
@@ -50,7 +51,7 @@ def _how(pruning: _Figures, searched: bool) -> list[str]:
     why = "the step of this device"
     if device_step not in (None, step):
         why = f"though the step of this device is {device_step}: the target could not be met at that"
-    said = [f"Where the network allows it, a layer keeps a multiple of {plural(step, 'channel')}, {why}."]
+    said = [*blocks, f"Where the network allows it, a layer keeps a multiple of {plural(step, 'channel')}, {why}."]
     if pruning.get("criterion"):
         scope = "widths from the search" if searched else f"scope {pruning['scope']}"
         said.append(f"Criterion {pruning['criterion']}, {scope}.")

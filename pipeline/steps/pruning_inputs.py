@@ -27,9 +27,11 @@ def criterion_batches(inputs: StepInputs) -> tuple[tuple[torch.Tensor, torch.Ten
     """Training images and targets, where the recipe's pruning looks at any."""
     recipe, train = inputs.work.recipe, inputs.work.dataset.train
     assert recipe.prune is not None
-    if not needs_data(recipe.prune.criterion) and recipe.prune.granularity != "blocks":
+    prune = recipe.prune
+    by_loss = prune.granularity in ("blocks", "blocks_and_channels") or prune.scope == "sensitivity"
+    if not needs_data(prune.criterion) and not by_loss:
         return ()
-    chosen = seeded_choice(len(train), recipe.prune.criterion_samples, recipe.seed)
+    chosen = seeded_choice(len(train), prune.criterion_samples, recipe.seed)
     parts = [chosen[start : start + _BATCH] for start in range(0, len(chosen), _BATCH)]
     return tuple((torch.from_numpy(train.batch(part)), torch.from_numpy(train.labels[part])) for part in parts)
 

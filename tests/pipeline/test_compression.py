@@ -16,6 +16,7 @@ import pytest
 
 from exporters.onnx_export import INPUT_NAME
 from exporters.sparsity import read_sparsity
+from pipeline.report.pruning_view import pruning_sentences
 from tests import drill
 
 RECIPE = drill.DRILL.with_name("residual.toml")
@@ -83,6 +84,27 @@ def test_blocks_go_whole(store: Path) -> None:
     gone = pruned["blocks"][0]["name"]
     assert {row["name"] for row in pruned["layers"] if row["after"] == 0} == {f"{gone}.conv1", f"{gone}.conv2"}
     assert pruned["macs_after"] <= 0.8 * pruned["macs_before"]
+
+
+def test_blocks_and_channels_go_together(store: Path) -> None:
+    _, metrics = run(
+        store,
+        "both",
+        "prune.granularity='blocks_and_channels'",
+        "prune.blocks=1",
+        "prune.scope='sensitivity'",
+        "prune.criterion_samples=64",
+        "prune.target_macs=0.5",
+    )
+    pruned = metrics["pruned"]
+    gone = pruned["blocks"][0]["name"]
+    left = {row["name"]: (row["before"], row["after"]) for row in pruned["layers"]}
+    assert {name for name, (_, after) in left.items() if after == 0} == {f"{gone}.conv1", f"{gone}.conv2"}
+    assert any(0 < after < before for before, after in left.values())
+    assert pruned["macs_after"] <= 0.5 * pruned["macs_before"]
+    sentences = pruning_sentences({"pruning": pruned})
+    assert f"the loss misses least: {gone}." in sentences
+    assert "scope sensitivity." in sentences
 
 
 def test_two_of_four_is_proved_on_the_graph_that_ships_and_survives_training(store: Path) -> None:

@@ -71,9 +71,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         test_images=200,
         epochs=1,
         duration_s=1.0,
-        search_duration_s=0.5,
-        bisections=1,
-        trials=4,
+        probe_s=0.3,
         question_images=256,
         folds=1,
     )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from devices.errors import RecipeError
 from devices.files import digest_file
 from pipeline.model import WEIGHTS_FILE
-from tests.benchmarks.pruning import data, jobs, ours, searched
+from tests.benchmarks.pruning import data, jobs, ours
+from tests.benchmarks.pruning.as_fast import AsFastAs
 from tests.benchmarks.pruning.measure import build_engine, side_by_side
-from tests.benchmarks.pruning.ours import Request
 from tests.benchmarks.pruning.plan import PEERS, Plan
 from tests.benchmarks.pruning.recover import Job
 from tests.benchmarks.pruning.results import Results
@@ -22,13 +18,11 @@ NAME = "resnet20"
 TARGET_MACS = 0.5
 HALF = "ours, half the MACs"
 BLOCKS = "ours, half the MACs by whole blocks"
-# Largest ratio of medians that counts as fast enough.
-_WITHIN = 1.0
-_LEAST_SHARE = 0.15
 BATCH_SIZE, LEARNING_RATE = 128, 0.05
-# Settings of `[prune]` of the networks that are to be as fast as another.
-_BY_CHANNELS: dict[str, Any] = {"scope": "allocated"}
-_BY_BLOCKS: dict[str, Any] = {"granularity": "blocks"}
+# Settings of `[prune]` by arm at half the MACs: channels by what the network loses, and whole blocks.
+HALVES: dict[str, dict[str, Any]] = {HALF: {"scope": "sensitivity"}, BLOCKS: {"granularity": "blocks"}}
+# Of the networks that are to be as fast as another: the limit is a ratio to the other's latency.
+_AS_FAST: dict[str, Any] = {"granularity": "blocks_and_channels", "scope": "sensitivity", "target_latency_ms": 1.0}
 Found = dict[str, Any]
 
 
@@ -46,7 +40,7 @@ def run(plan: Plan, results: Results) -> None:
         for arm, folder in arms.items()
     }
     for seed in plan.seeds:
-        start = arms[by_blocks(CONFIGURED)]
+        start = arms[equal(CONFIGURED)]
         recoveries[f"cifar/recovered/{DISTILLED}/{seed}"] = job(plan, images, start, DISTILLED, seed, dense)
     recoveries = {key: found for key, found in recoveries.items() if plan.recovers(key)}
     recoveries["cifar/recovered/dense/0"] = job(plan, images, dense, "dense", 0, epochs=0)
@@ -58,14 +52,8 @@ def equal(peer: str) -> str:
     return f"ours, as fast as {peer}"
 
 
-def by_blocks(peer: str) -> str:
-    """The same, without whole blocks instead of channels."""
-    return f"{equal(peer)}, by whole blocks"
-
-
 CONFIGURED = "peer configured"
-SEARCHED = f"{equal(CONFIGURED)}, searched"
-DISTILLED = f"{by_blocks(CONFIGURED)}, distilled"
+DISTILLED = f"{equal(CONFIGURED)}, distilled"
 
 
 def job(
@@ -100,82 +88,19 @@ def _peers(plan: Plan, results: Results, dense: Path) -> dict[str, Path]:
 def _ours(plan: Plan, results: Results, dense: Path, images: Path) -> dict[str, Path]:
     """Ours at half the MACs, by channels and by blocks, and one as fast as each peer."""
     base = plan.out / "cifar"
-    folders = {HALF: base / "ours-half", BLOCKS: base / "ours-blocks"}
-    ours.once(results, f"cifar/pruned/{HALF}", plan.ours(NAME, dense, folders[HALF], target_macs=TARGET_MACS))
-    blocks = plan.ours(NAME, dense, folders[BLOCKS], images, target_macs=TARGET_MACS, granularity="blocks")
-    ours.once(results, f"cifar/pruned/{BLOCKS}", blocks)
+    folders: dict[str, Path] = {}
+    for arm, settings in HALVES.items():
+        folders[arm] = base / arm.replace(", ", " ").replace(" ", "-")
+        request = plan.ours(NAME, dense, folders[arm], images, target_macs=TARGET_MACS, **settings)
+        ours.once(results, f"cifar/pruned/{arm}", request)
     for peer in PEERS:
-        other = base / peer.replace(" ", "-")
-        for arm, settings, seen in ((equal(peer), _BY_CHANNELS, None), (by_blocks(peer), _BY_BLOCKS, images)):
-            folders[arm] = folder = base / arm.replace(", ", " ").replace(" ", "-")
-            request = plan.ours(NAME, dense, folder, seen, **settings)
-            decides = request.decides() | {
-                "as_fast_as": digest_file(other / WEIGHTS_FILE),
-                "search": [plan.bisections, plan.search_duration_s],
-            }
-
-            def find(request: Request = request, other: Path = other) -> Found:
-                return as_fast_as(plan, request, other)
-
-            results.once(f"cifar/pruned/{arm}", decides, find)
-    folders[SEARCHED] = _searched(plan, results, dense, images, base / CONFIGURED.replace(" ", "-"))
+        other, arm = base / peer.replace(" ", "-"), equal(peer)
+        folders[arm] = folder = base / arm.replace(", ", " ").replace(" ", "-")
+        latency = AsFastAs(
+            network=NAME, other=other, scratch=folder.with_name(f"{folder.name}-probes"), duration_s=plan.probe_s
+        )
+        ours.once(results, f"cifar/pruned/{arm}", plan.ours(NAME, dense, folder, images, latency, **_AS_FAST))
     return folders
-
-
-def _searched(plan: Plan, results: Results, dense: Path, images: Path, other: Path) -> Path:
-    """Ours by search, as fast as that peer's network."""
-    folder = other.with_name(f"ours-searched-as-fast-as-{other.name}")
-    settings = plan.ours(NAME, dense, folder).decides() | {
-        "as_fast_as": digest_file(other / WEIGHTS_FILE),
-        "search": searched.settings(plan),
-    }
-    results.once(f"cifar/pruned/{SEARCHED}", settings, lambda: searched.as_fast_as(plan, dense, other, images, folder))
-    return folder
-
-
-def as_fast_as(plan: Plan, request: Request, other: Path) -> Found:
-    """Prune as asked to the largest share of MACs whose median latency is at most the other's.
-
-    Found by bisection on FP32 engines, before any training. Returns the stage's metrics. Raises `SystemExit` when every
-    share that was tried is slower.
-    """
-    reference = build_engine(NAME, other)
-    search = request.out.with_name(f"{request.out.name}-search")
-    tried: dict[float, float] = {}
-
-    def at(share: float, out: Path) -> Request:
-        return replace(request, out=out, settings=request.settings | {"target_macs": share})
-
-    def ratio(share: float) -> float | None:
-        """Our latency over the other's at this share of MACs; None where the share is out of reach."""
-        place = search / f"{share:.4f}"
-        try:
-            ours.prune(at(share, place))
-        except RecipeError:
-            return None
-        engines = {"other": reference, "ours": build_engine(NAME, place)}
-        tried[share] = 1 / side_by_side(engines, "other", plan.search_duration_s)["ours"]["gain"]["value"]
-        return tried[share]
-
-    best = _largest_within(ratio, plan.bisections)
-    shutil.rmtree(search, ignore_errors=True)
-    if best is None:
-        raise SystemExit(f"ours is slower than {other.name} at every share of the MACs that was tried: {tried}")
-    return ours.prune(at(best, request.out)) | {"share": best, "tried": tried}
-
-
-def _largest_within(ratio: Callable[[float], float | None], bisections: int) -> float | None:
-    low, high, best = _LEAST_SHARE, 1.0, None
-    for _ in range(bisections):
-        middle = (low + high) / 2
-        found = ratio(middle)
-        if found is None or found <= _WITHIN:
-            # Out of reach means too small, as fast enough does.
-            low = middle
-            best = middle if found is not None else best
-        else:
-            high = middle
-    return best
 
 
 def _measure(plan: Plan, results: Results, folders: dict[str, Path]) -> None:

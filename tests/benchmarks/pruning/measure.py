@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from devices.detect import detect_host
 from devices.engine_files import ENGINE_FILE, read_engine, write_info
@@ -35,9 +36,15 @@ def build_engine(name: str, folder: Path, int8: bool = False) -> Path:
     place = folder / ("engine-int8" if int8 else "engine-fp32")
     if (place / ENGINE_FILE).exists():
         return place
+    return engine_of(name, rebuild(name, folder), folder, int8)
+
+
+def engine_of(name: str, network: nn.Module, folder: Path, int8: bool = False) -> Path:
+    """The same of a network at hand, into a folder."""
+    place = folder / ("engine-int8" if int8 else "engine-fp32")
     samples = networks.fixed_images(name, _PARITY_IMAGES).numpy()
     exported, simplified = folder / "exported.onnx", folder / "simplified.onnx"
-    export_onnx(rebuild(name, folder), samples, _OPSET, exported, _FLOAT, _THREADS)
+    export_onnx(network, samples, _OPSET, exported, _FLOAT, _THREADS)
     simplify_onnx(exported, simplified, samples, _FLOAT, _THREADS)
     host = detect_host()
     source = simplified

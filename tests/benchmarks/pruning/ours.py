@@ -22,13 +22,14 @@ from pipeline.prune.size import count_macs
 from pipeline.prune.stage import prune_network
 from pipeline.recipe import PruneConfig
 from tests.benchmarks.pruning import networks
+from tests.benchmarks.pruning.as_fast import AsFastAs
 from tests.benchmarks.pruning.rebuild import rebuild
 from tests.benchmarks.pruning.recover import read_images
 from tests.benchmarks.pruning.results import Results
 
 _CODE = Path(pipeline.prune.__file__).parent
 # As many as `prune.criterion_samples` by default.
-_RANKED_ON = 1024
+_RANKED_ON = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,8 @@ class Request:
     seed: int = 0
     images: Path | None = None
     """Folder of training images, for what is ranked on them."""
+    latency: AsFastAs | None = None
+    """Of a target in latency."""
 
     def decides(self) -> dict[str, Any]:
         """All that decides the result, the code included."""
@@ -60,6 +63,7 @@ class Request:
             "step": self.step,
             "seed": self.seed,
             **({"ranked_on": [_RANKED_ON, digest_file(self.images / "train_images.npy")]} if self.images else {}),
+            **({"as_fast_as": self.latency.decides()} if self.latency else {}),
             "code": digest_value(code),
         }
 
@@ -77,6 +81,7 @@ def prune(request: Request) -> dict[str, Any]:
         seed=request.seed,
         batches=_batches(request.images),
         loss=_loss,
+        latency=request.latency,
     )
     started = time.perf_counter()
     result = prune_network(PruneConfig(**request.settings), pruning, request.out)

@@ -8,6 +8,7 @@ from typing import Any
 
 from devices.files import digest_file
 from pipeline.model import WEIGHTS_FILE
+from tests.benchmarks.pruning.as_fast import AsFastAs
 from tests.benchmarks.pruning.ours import Request
 
 # Names of the peer's arms, and whether it is configured as its examples do.
@@ -40,11 +41,8 @@ class Plan:
     epochs: int = 2
     duration_s: float = 20.0
     """Time of an interleaved measurement that is reported."""
-    search_duration_s: float = 6.0
-    """Time of a measurement that only guides the search for equal latency."""
-    bisections: int = 7
-    trials: int = 72
-    """Of the genetic search."""
+    probe_s: float = 2.0
+    """Time of a measurement that only guides the pruning to equal latency."""
     question_images: int = 10_000
     """Training images of the question of scope and schedule."""
     question_epochs: int = 4
@@ -68,7 +66,15 @@ class Plan:
             "script": digest_file(Path(__file__).parent / "peer_prune.py"),
         }
 
-    def ours(self, name: str, dense: Path, out: Path, images: Path | None = None, **target: Any) -> Request:
+    def ours(
+        self,
+        name: str,
+        dense: Path,
+        out: Path,
+        images: Path | None = None,
+        latency: AsFastAs | None = None,
+        **target: Any,
+    ) -> Request:
         """Our pruning of a dense network in one shot to this target; what is ranked on images is on these."""
         return Request(
             network=name,
@@ -78,4 +84,5 @@ class Plan:
             settings=self.prune | target,
             channel_step=self.channel_step,
             images=images,
+            latency=latency,
         )

@@ -36,8 +36,7 @@ def _cifar(results: Results) -> None:
     print("\nResNet-20, CIFAR-10 as JPEG. FP32, batch 1, one thread, interleaved; percent right on all test images")
     _peer_notes(results.under("cifar/pruned/"))
     recovered = results.under("cifar/recovered/")
-    equals = [arm for peer in PEERS for arm in (cifar.equal(peer), cifar.by_blocks(peer))]
-    known = [*PEERS, cifar.HALF, cifar.BLOCKS, *equals, cifar.SEARCHED, cifar.DISTILLED]
+    known = [*PEERS, *cifar.HALVES, *map(cifar.equal, PEERS), cifar.DISTILLED]
     names = [name for name in known if any(key.startswith(f"{name}/") for key in recovered)]
     dense = unpack(recovered["dense/0"]["pruned"], recovered["dense/0"]["test_images"])[None]
     count = dense.shape[1]
@@ -50,17 +49,16 @@ def _cifar(results: Results) -> None:
         found = [_percent(accuracy(_bits(recovered, name, stage))) for stage in Stages]
         print(f"  {name:44} {found[0]:24} {found[1]:24} {found[2]}")
     peer_ratio = f"peer as it comes {_ratio(macs, latency, 'peer as it comes'):.2f}"
-    for name in (cifar.HALF, cifar.BLOCKS):
+    for name in cifar.HALVES:
         _target(f"latency gain / MAC gain, {name}", _ratio(macs, latency, name), ">=", 0.9, peer_ratio)
-    asked_of = zip(PEERS, (2.0, 0.5), strict=True)
     comparisons: list[tuple[str, str, float | None]] = [
-        (peer, arm, asked) for peer, asked in asked_of for arm in (cifar.equal(peer), cifar.by_blocks(peer))
+        (peer, cifar.equal(peer), asked) for peer, asked in zip(PEERS, (2.0, 0.5), strict=True)
     ]
-    comparisons += [(cifar.CONFIGURED, cifar.SEARCHED, 0.5), (cifar.CONFIGURED, cifar.DISTILLED, None)]
+    comparisons.append((cifar.CONFIGURED, cifar.DISTILLED, None))
     for peer_name, name, asked in comparisons:
         if not {peer_name, name} <= set(names):
             continue
-        start = cifar.by_blocks(cifar.CONFIGURED) if name == cifar.DISTILLED else name
+        start = cifar.equal(cifar.CONFIGURED) if name == cifar.DISTILLED else name
         times = latency[peer_name]["p50_ms"]["value"] / latency[start]["p50_ms"]["value"]
         above = difference(_bits(recovered, peer_name, "recovered"), _bits(recovered, name, "recovered"))
         # Within 1 % counts as equal; a slower network has more to be right with.
@@ -112,6 +110,7 @@ def _questions(results: Results) -> None:
         shares = [item["macs_after"] / item["macs_before"] for item in ends]
         print(f"  {name:44} {_percent(accuracy(found)):24} {np.mean(shares):.3f} of the MACs")
     pairs = [("local, one shot", "global, one shot"), ("random, one shot", "local, one shot")]
+    pairs.append(("global, one shot", "sensitivity, one shot"))
     pairs += [("global, one shot", "global, linear"), ("global, one shot", "global, polynomial")]
     for before, after in pairs:
         shown = difference(bits[before], bits[after])

@@ -19,7 +19,7 @@ from pipeline.prune.budget import Budget
 from pipeline.prune.groups import Group, Slice, Unit
 
 WIDTHS = st.lists(st.integers(2, 40), min_size=1, max_size=5)
-SCOPES = ("global", "local", "allocated")
+SCOPES = ("global", "local", "allocated", "sensitivity")
 Macs = Callable[[Iterable[Unit]], float]
 
 
@@ -29,7 +29,15 @@ def allocate(ranked: Sequence[Ranked], scope: str, target: float, step: int, few
     budget = Budget(
         key="prune.target_macs", unit="MACs", dense=dense, limit=target * dense + 1e-6, cost=macs, share=target
     )
-    return allocate_to(ranked, scope, budget, Snapping(channel_step=step, min_channels=fewest))
+    snapping = Snapping(channel_step=step, min_channels=fewest)
+    return allocate_to(ranked, scope, budget, snapping, partial(lost_score, ranked))
+
+
+def lost_score(ranked: Sequence[Ranked], removed: Iterable[Unit]) -> float:
+    """The score of what goes, as a damage."""
+    gone = {unit.label for unit in removed}
+    pairs = (pair for item in ranked for pair in zip(item.group.units, item.scores.tolist(), strict=True))
+    return sum(score for unit, score in pairs if unit.label in gone)
 
 
 def chain(widths: Sequence[int], seed: int = 0) -> list[Ranked]:
@@ -228,7 +236,7 @@ def test_allocated_keeps_no_less_than_local_but_for_a_step(
     ranked = chain(widths, seed)
     budget = priced(ranked, prices, share * sum(width * price for width, price in groups))
     try:
-        local, allocated = (allocate_to(ranked, scope, budget, Snapping(channel_step=1)) for scope in SCOPES[1:])
+        local, allocated = (allocate_to(ranked, scope, budget, Snapping(channel_step=1)) for scope in SCOPES[1:3])
     except RecipeError:
         assume(False)
     step = max(float(item.scores.max()) for item in ranked)
@@ -269,6 +277,34 @@ def test_allocated_is_the_greedy_of_its_definition(widths: list[int], share: flo
     assert cost(found) <= limit
 
 
+@given(st.lists(st.integers(2, 24), min_size=1, max_size=4), st.floats(0.2, 0.95), st.sampled_from([1, 2, 4]))
+def test_a_damage_that_is_the_score_is_allocated_as_the_score(widths: list[int], share: float, step: int) -> None:
+    ranked = chain(widths)
+    macs = partial(chain_macs, ranked)
+    try:
+        kinds = [allocate(ranked, scope, share, step, 1, macs) for scope in ("allocated", "sensitivity")]
+    except RecipeError:
+        assume(False)
+    assert kept_widths(ranked, kinds[0]) == kept_widths(ranked, kinds[1])
+
+
+def test_sensitivity_follows_the_damage_and_not_the_scores() -> None:
+    """The second group's scores are the lowest, and the network cannot do without it."""
+    ranked = chain([8, 8])
+    ranked = [Ranked(ranked[0].group, np.full(8, 9.0)), Ranked(ranked[1].group, np.full(8, 0.1))]
+    dear = {unit.label for unit in ranked[1].group.units}
+
+    def damage(removed: Sequence[Unit]) -> float:
+        return sum(10.0 if unit.label in dear else 1.0 for unit in removed)
+
+    budget = priced(ranked, [1, 1], 10)
+    found = {
+        scope: kept_widths(ranked, allocate_to(ranked, scope, budget, Snapping(channel_step=1), damage))
+        for scope in ("allocated", "sensitivity")
+    }
+    assert found == {"allocated": [8, 2], "sensitivity": [2, 8]}
+
+
 def test_allocated_takes_where_a_score_costs_most() -> None:
     """Both groups matter alike, and a unit of the second costs three times as much."""
     ranked = chain([12, 12])
@@ -281,7 +317,8 @@ def test_allocated_takes_where_a_score_costs_most() -> None:
 @pytest.mark.parametrize("scope", SCOPES)
 def test_nothing_goes_where_the_whole_network_fits(scope: str) -> None:
     ranked = chain([8, 8])
-    assert allocate_to(ranked, scope, priced(ranked, [1, 1], 16), Snapping(channel_step=1)) == []
+    budget, damage = priced(ranked, [1, 1], 16), partial(lost_score, ranked)
+    assert allocate_to(ranked, scope, budget, Snapping(channel_step=1), damage) == []
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -293,7 +330,7 @@ def test_a_cost_in_stairs_ends_under_its_limit(scope: str) -> None:
         return float(sum(-(-width // 8) for width in kept_widths(ranked, removed)))
 
     budget = Budget(key="prune.target_latency_ms", unit="ms", dense=8, limit=5, cost=stairs, source="predicted")
-    removed = allocate_to(ranked, scope, budget, Snapping(channel_step=1))
+    removed = allocate_to(ranked, scope, budget, Snapping(channel_step=1), partial(lost_score, ranked))
     assert stairs(removed) <= 5
     if scope != "local":
         assert stairs(removed) == 5

@@ -158,7 +158,7 @@ def test_a_cost_that_cannot_be_met_names_the_nearest() -> None:
 
 
 def test_ranking_without_images_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"^prune\.criterion_samples: blocks are ranked on training images"):
+    with pytest.raises(RecipeError, match=r"^prune\.criterion_samples: smaller networks are compared"):
         rank_blocks(build("residual"), ("blocks.0",), ())
 
 

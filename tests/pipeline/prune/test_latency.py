@@ -16,7 +16,7 @@ from pipeline.prune.allocate import Ranked, Snapping
 from pipeline.prune.budget import Budget, latency_budget
 from pipeline.prune.groups import Unit
 from pipeline.prune.latency import MOST_BUILDS, WITHIN, allocate_to_latency
-from tests.pipeline.prune.test_allocate import SCOPES, chain, chain_macs, kept_widths
+from tests.pipeline.prune.test_allocate import SCOPES, chain, chain_macs, kept_widths, lost_score
 
 
 class Device:
@@ -54,7 +54,7 @@ def test_the_limit_holds_with_few_engines(widths: list[int], share: float, step:
     device, snapping = Device(ranked, noise), Snapping(channel_step=step)
     budget, proxy = budgets(ranked, device, share)
     try:
-        found = allocate_to_latency(ranked, scope, budget, proxy, snapping)
+        found = allocate_to_latency(ranked, scope, budget, proxy, snapping, partial(lost_score, ranked))
     except RecipeError:
         assert len(device.asked) == 2
         return
@@ -75,7 +75,7 @@ def test_the_limit_is_met_closely_where_widths_are_fine(scope: str, share: float
     macs = partial(chain_macs, ranked)
     proxy = Budget(key="prune.target_macs", unit="MACs", dense=macs([]), limit=0, cost=macs)
     budget = latency_budget(share, 1.0, lambda removed: (macs(removed) / macs([])) ** 0.7, "measured")
-    found = allocate_to_latency(ranked, scope, budget, proxy, Snapping(channel_step=1))
+    found = allocate_to_latency(ranked, scope, budget, proxy, Snapping(channel_step=1), partial(lost_score, ranked))
     assert (1 - WITHIN) * share <= found.chosen.latency_ms <= share
     assert len(found.probes) <= 8
 

@@ -1,0 +1,91 @@
+"""Pruning of whole residual blocks and of channels together: depth gives time, width the last share of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from devices.errors import EspalierError, ModelError, RecipeError
+from pipeline.prune.blocks import skip_blocks
+from pipeline.prune.channels import prune_channels
+from pipeline.prune.depth import BlockRemoval, RankedBlock
+from pipeline.prune.fewer_blocks import removable_blocks
+from pipeline.prune.network import copy_network
+from pipeline.prune.plan import PruningPlan, compose_plans
+from pipeline.prune.pruning import Change, Pruning
+from pipeline.prune.statistics_anew import measuring, norms_of
+from pipeline.recipe import PruneConfig
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What remains of the network after so many blocks, its channels pruned to the target."""
+
+    gone: tuple[RankedBlock, ...]
+    change: Change
+    damage: float
+
+
+def prune_blocks_and_channels(config: PruneConfig, pruning: Pruning) -> Change:
+    """Skip blocks, those first that the loss misses least, then remove channels until this step's target is met.
+
+    Every count of blocks is tried from none up to the first that meets the target alone, and the one is taken after
+    which the network's answers change least, BatchNorm measured anew; `config.blocks` asks for one count. Raises
+    `RecipeError` when the target cannot be met, `ModelError` when nothing can be pruned.
+    """
+    names, left_out = removable_blocks(config, pruning)
+    if config.blocks is not None and config.blocks > len(names):
+        what = f"is {config.blocks}, and {len(names)} blocks of this network can go"
+        raise RecipeError("prune.blocks", what, f"Set it to {len(names)} or less")
+    refusals: list[EspalierError] = []
+    best: _Candidate | None = None
+    tried: list[dict[str, float]] = []
+    for found in _candidates(config, pruning, names, refusals):
+        tried.append({"blocks": len(found.gone), "damage": found.damage})
+        best = found if best is None or found.damage < best.damage else best
+    if best is None:
+        # The last is of the smallest network, so it names the nearest that can be reached.
+        raise refusals[-1]
+    blocks = [{"name": item.name, "score": item.score} for item in best.gone]
+    told = {"blocks": blocks, "blocks_found": len(names), "tried": tried}
+    plan = compose_plans(PruningPlan(blocks=tuple(item.name for item in best.gone)), best.change.plan)
+    return Change(plan, best.change.network, [*left_out, *best.change.left_out], best.change.metrics | told)
+
+
+def _candidates(
+    config: PruneConfig, pruning: Pruning, names: tuple[str, ...], refusals: list[EspalierError]
+) -> Iterator[_Candidate]:
+    """A network for each count of blocks that is wanted and can meet the target; what is refused is put down."""
+    removal = BlockRemoval(pruning.network, names, pruning.batches, pruning.loss)
+    gone: list[RankedBlock] = []
+    for count in range(len(names) + 1 if config.blocks is None else config.blocks + 1):
+        if count:
+            gone.append(removal.next())
+        if config.blocks is not None and count < config.blocks:
+            continue
+        smaller = _without(pruning, tuple(item.name for item in gone))
+        try:
+            change = prune_channels(config, replace(pruning, network=smaller, dense=pruning.whole))
+        except (RecipeError, ModelError) as error:
+            refusals.append(error)
+            continue
+        yield _Candidate(tuple(gone), change, removal.damage(change.network))
+        if not change.plan.cuts:
+            # These blocks met the target alone.
+            return
+
+
+def _without(pruning: Pruning, blocks: tuple[str, ...]) -> nn.Module:
+    """A copy without these blocks, its statistics measured anew: criteria with gradients look at them."""
+    smaller = copy_network(pruning.network)
+    if not blocks:
+        return smaller
+    skip_blocks(smaller, blocks)
+    norms = norms_of(smaller)
+    if norms:
+        with measuring(smaller, norms):
+            for images, _ in pruning.batches:
+                smaller(images.clone())
+    return smaller
