@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="build an engine for this device from an ONNX file")
     build.add_argument("onnx", type=Path, metavar="ONNX", help="ONNX file")
     build.add_argument("out", type=Path, metavar="DIR", help="folder for the engine")
+    build.add_argument(
+        "--dla-core", type=int, choices=range(2), help="run on this DLA core, the GPU taking what the DLA does not"
+    )
     build.set_defaults(call=_build, as_text=agent_text.build_text)
     unpacks = commands.add_parser("unpack", help="unpack an archive of a release, and verify what is in it")
     unpacks.add_argument("archive", type=Path, metavar="ARCHIVE", help="archive of a bundle, NAME.tar.gz")
@@ -136,7 +139,7 @@ def _detect(options: argparse.Namespace) -> dict[str, object]:
 def _build(options: argparse.Namespace) -> dict[str, object]:
     from devices.agent_build import BuildJob, build_here
 
-    config = BuildJob(precision=options.precision)
+    config = BuildJob(precision=options.precision, dla_core=options.dla_core)
     return build_here(options.onnx, options.out, options.device, options.force, config)
 
 

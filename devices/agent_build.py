@@ -36,6 +36,7 @@ class BuildJob:
     sparse: bool = False
     """Whether weights are 2:4."""
     dla_core: int | None = None
+    """The DLA core that TensorRT runs it on; None: the GPU."""
 
 
 def build_on_device(
@@ -104,7 +105,7 @@ def build_engine(
     options = tensorrt_options(profile, config.precision, config.batches, config.sparse, config.dla_core)
     report = tensorrt_process.build(onnx_path, folder, options, kept / "timings" if kept else None)
     told = {name: value for name, value in asdict(report).items() if name != "info"}
-    return {**told, "engine": report.info.as_dict()}
+    return {**told, "engine": report.info.as_dict(), "lines": tensorrt_process.build_lines(report)}
 
 
 def _answer(folder: Path, images_path: Path, host: Host) -> list[str]:

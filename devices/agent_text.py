@@ -61,7 +61,8 @@ def build_text(result: dict[str, Any]) -> str:
     """What was built, for what, and where it lies."""
     engine = result["engine"]
     built = f"{engine['runtime']} {engine['runtime_version']}"
-    return f"{result['folder']}: {result['size_bytes']} bytes for {_plain(result['device'])}, built by {built}"
+    line = f"{result['folder']}: {result['size_bytes']} bytes for {_plain(result['device'])}, built by {built}"
+    return "\n".join([line, *map(_plain, result.get("lines", ()))])
 
 
 def calibrate_text(result: dict[str, Any]) -> str:

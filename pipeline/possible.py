@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from devices.errors import RecipeError
+from pipeline.report.figures import plural
+from pipeline.steps.build_job import ON_DLA
 from pipeline.work import Work
 
 
@@ -20,6 +22,19 @@ def require_possible(work: Work) -> None:
     if work.recipe.measure.rebuilds is not None and work.profile.engine.runtime == "onnxruntime":
         what = f"is of TensorRT, and {work.profile.name} runs ONNX Runtime, which builds the same engine every time"
         raise RecipeError("measure.rebuilds", what, "Leave it out")
+    if work.recipe.engine.dla_core is not None:
+        _require_dla(work, work.recipe.engine.dla_core)
+
+
+def _require_dla(work: Work, core: int) -> None:
+    profile = work.profile
+    cores = profile.hardware.dla_cores or 0 if profile.engine.runtime == "tensorrt" else 0
+    if core >= cores:
+        what = f"is {core}, and a {profile.title} has {plural(cores, 'DLA core')}"
+        raise RecipeError("engine.dla_core", what, f"Set it below {cores}" if cores else "Leave it out")
+    if ON_DLA not in work.engines.precisions:
+        what = f"is of FP16 engines, and this run builds {', '.join(work.engines.precisions)}"
+        raise RecipeError("engine.dla_core", what, "Set quantize.precision to 'fp16', or leave it out")
 
 
 def _require_possible_on_board(work: Work, board: str) -> None:

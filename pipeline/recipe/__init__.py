@@ -22,6 +22,7 @@ from pipeline.recipe.search import SearchConfig
 from pipeline.recipe.sections import (
     AIMED_AT_CLASSES,
     DataConfig,
+    EngineConfig,
     ExportConfig,
     GateConfig,
     MeasureConfig,
@@ -36,6 +37,7 @@ from pipeline.recipe.threats import ThreatsConfig
 __all__ = [
     "DataConfig",
     "DistillConfig",
+    "EngineConfig",
     "ExportConfig",
     "FitConfig",
     "GateConfig",
@@ -82,6 +84,7 @@ class Recipe(Section):
     recalibrate: RecalibrateConfig = RecalibrateConfig()
     export: ExportConfig = ExportConfig()
     quantize: QuantizeConfig = QuantizeConfig()
+    engine: EngineConfig = EngineConfig()
     parity: ParityConfig = ParityConfig()
     measure: MeasureConfig = MeasureConfig()
     robustness: RobustnessConfig = RobustnessConfig()

@@ -76,6 +76,14 @@ class ExportConfig(Section):
     """ONNX opset; without it, the highest that both exporter and device take."""
 
 
+class EngineConfig(Section):
+    """How engines are built, beyond what the device's profile says."""
+
+    dla_core: Annotated[int, Field(ge=0)] | None = None
+    """Core of a Jetson's DLA that FP16 engines run on; the GPU takes the layers that the DLA does not, and the report
+    lists them. Engines in other precisions stay on the GPU: the DLA takes no quantized graph."""
+
+
 class ParityConfig(Section):
     """What a border between two forms of the network may cost."""
 

@@ -16,6 +16,7 @@ from devices.profile import Precision, Profile, load_profile
 from pipeline.engine_plan import engine_title, graph_of, in_order, plan_engines
 from pipeline.possible import require_possible
 from pipeline.recipe import QuantizeConfig, Recipe, read_recipe
+from pipeline.steps.build_job import build_job
 from pipeline.work import Work
 from tests.drill import DRILL
 
@@ -120,6 +121,26 @@ def test_a_budget_against_an_engine_that_is_not_built_is_refused_first() -> None
     require_possible(work(device(*TURING), "gate.min_speedup_dense=2.0"))
     with pytest.raises(RecipeError, match=r"measure\.rebuilds.*runs ONNX Runtime"):
         require_possible(work(load_profile("cpu"), "measure.rebuilds=2"))
+
+
+def test_the_dla_is_asked_for_by_core_and_takes_fp16_alone() -> None:
+    orin = load_profile("jetson-orin-nx-8gb")
+    require_possible(work(orin, "engine.dla_core=0"))
+    jobs = {
+        name: build_job(work(orin, "engine.dla_core=0"), name, False)["dla_core"] for name in ("fp32", "fp16", "int8")
+    }
+    assert jobs == {"fp32": None, "fp16": 0, "int8": None}
+    assert build_job(work(orin), "fp16", sparse=False)["dla_core"] is None
+    refused = {
+        "jetson-orin-nx-8gb": r"engine\.dla_core: is 1, and a .*Orin NX.* has 1 DLA core\. Set it below 1",
+        "jetson-orin-nano-8gb": r"engine\.dla_core: is 1, and .* has 0 DLA cores\. Leave it out",
+        "cpu": r"engine\.dla_core: is 1, and .* has 0 DLA cores\. Leave it out",
+    }
+    for name, said in refused.items():
+        with pytest.raises(RecipeError, match=said):
+            require_possible(work(load_profile(name), "engine.dla_core=1"))
+    with pytest.raises(RecipeError, match=r"engine\.dla_core: is of FP16 engines, and this run builds fp32"):
+        require_possible(work(orin, "engine.dla_core=0", "quantize.precision=fp32"))
 
 
 def test_bf16_is_exported_at_the_opset_that_has_it() -> None:
