@@ -20,6 +20,8 @@ from devices.roofline import (
 )
 
 _SHOWN = 8
+_BOUND_BY_LAUNCHES = 0.5
+"""Share of launches in the time, from which on they are what it is about."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,12 @@ def _from_rates(costs: LayerCosts, profile: Profile) -> Prediction:
         )
     if set(used) != {"int8"}:
         assumptions.append("no figure in another precision than INT8 was in the fit: its error may not hold")
+    launched = float(seconds.launch.sum() / seconds.total.sum())
+    if launched >= _BOUND_BY_LAUNCHES:
+        assumptions.append(
+            f"{launched:.0%} of the time is launches of layers: fewer layers are faster, as without whole blocks, and "
+            "narrower ones hardly"
+        )
     return Prediction(total_ms, low, high, rows, tuple(assumptions), profile.name, "roofline")
 
 

@@ -41,7 +41,8 @@ from pipeline.tasks.builtin import Classification
 from tests.benchmarks.pruning.intervals import accuracy, difference
 
 ROOT = Path(__file__).parent.parent.parent
-CRITERIA = ("random", "l1", "l2", "taylor", "learned", "scratch")
+# `sensitivity` is l2 with widths by the rise of the adversarial loss.
+CRITERIA = ("random", "l1", "l2", "taylor", "sensitivity", "learned", "scratch")
 REFERENCE = "l2"
 TASK = Classification()
 _BATCH = 250
@@ -79,7 +80,8 @@ def pruned(setting: Setting, parent: nn.Module, criterion: str, target: float, s
     """The parent cut to the target by a criterion, with statistics of its own."""
     recipe, train = setting.recipe, setting.dataset.train
     assert recipe.prune is not None
-    config = recipe.prune.model_copy(update={"target_macs": target, "criterion": criterion})
+    how = {"criterion": REFERENCE, "scope": criterion} if criterion == "sensitivity" else {"criterion": criterion}
+    config = recipe.prune.model_copy(update={"target_macs": target, **how})
     chosen = seeded_choice(len(train), config.criterion_samples, seed)
     parts = np.array_split(chosen, -(-len(chosen) // 64))
     pruning = Pruning(

@@ -56,6 +56,17 @@ def test_a_mixed_network_takes_each_rate_where_it_holds() -> None:
     assert any("may not hold" in text for text in between.assumptions)
 
 
+def test_a_network_that_waits_for_launches_is_said_to() -> None:
+    """Layers of a thousandth of the work are all launch; ResNet-50's on a slow board are not."""
+    bytes_ = {"weight_bytes": 1, "input_bytes": 1, "output_bytes": 1}
+    tiny = [replace(layer, macs=layer.macs // 1000, **bytes_) for layer in resnet_50().layers]
+    said = "of the time is launches of layers"
+    found = predict(LayerCosts(tuple(tiny)), AGX)
+    assert {row.mostly for row in found.per_layer} == {"launch"}
+    assert any(said in text for text in found.assumptions)
+    assert not any(said in text for text in predict(resnet_50(), ORIN).assumptions)
+
+
 def test_the_other_precision_moves_other_bytes() -> None:
     fp16 = resnet_50().at_precision("fp16")
     assert fp16.arrays().weight_bytes.sum() == 2 * resnet_50().arrays().weight_bytes.sum()
