@@ -21,7 +21,7 @@ from devices.scoring import same_classes
 from exporters.parity import Agreement, Parity, ParityLimits, compare, require
 from exporters.portable import portable_bytes
 from exporters.quantize import CalibratedGraph, calibrate_graph
-from exporters.quantize_layers import PRODUCTS, require_layers
+from exporters.quantize_layers import PRODUCTS, names_of_ends, require_layers
 from exporters.quantize_options import QuantizeOptions, require_opset
 from exporters.smooth import Smoothed
 
@@ -66,7 +66,7 @@ def convert_fp8(
     return Fp8Conversion(
         parity=require(parity, limits, "Use more calibration samples, or set quantize.precision = 'fp16'"),
         layers=tuple(layer.name for layer in calibrated.layers),
-        kept=options.keep,
+        kept=calibrated.kept(options.keep),
         smoothed=calibrated.smoothed,
     )
 
@@ -80,7 +80,7 @@ def calibrate_fp8(
     known = {*calibrated.ranges.keys(), *(tensor.name for tensor in calibrated.model.graph.initializer)}
     reads = {node.name: node.input[:2] for node in calibrated.model.graph.node if node.op_type in PRODUCTS}
     layers = tuple(layer for layer in calibrated.layers if layer.weighted and known.issuperset(reads[layer.name]))
-    require_layers(layers, options.keep, str(source))
+    require_layers(layers, (*options.keep, *names_of_ends(layers, options.ends)), str(source))
     return CalibratedGraph(
         model=calibrated.model,
         layers=layers,
@@ -96,7 +96,7 @@ def fp8_graph(calibrated: CalibratedGraph, keep: Collection[str]) -> onnx.ModelP
     model.CopyFrom(calibrated.model)
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    wanted = {layer.name for layer in calibrated.layers} - set(keep)
+    wanted = {layer.name for layer in calibrated.layers} - set(calibrated.kept(keep))
     added: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:

@@ -24,7 +24,15 @@ from devices.profile import Activations
 from devices.scoring import same_classes
 from exporters.parity import Agreement, Parity, ParityLimits, compare, require
 from exporters.portable import portable_bytes
-from exporters.quantize_layers import PRODUCTS, Layer, layers_of, nodes_of, require_layers, with_named_nodes
+from exporters.quantize_layers import (
+    PRODUCTS,
+    Layer,
+    layers_of,
+    names_of_ends,
+    nodes_of,
+    require_layers,
+    with_named_nodes,
+)
 from exporters.quantize_options import QuantizeOptions, require_images, require_opset
 from exporters.quantize_ranges import find_ranges
 from exporters.quiet import first_line, quiet
@@ -49,6 +57,10 @@ class CalibratedGraph:
     """ONNX Runtime's `TensorsData`."""
     smoothed: tuple[Smoothed, ...]
     options: QuantizeOptions
+
+    def kept(self, names: Collection[str]) -> tuple[str, ...]:
+        """Layers that stay in higher precision: these, and the ends that the options name."""
+        return tuple(dict.fromkeys((*names, *names_of_ends(self.layers, self.options.ends))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +122,7 @@ def convert_int8(
     return Int8Conversion(
         parity=require(parity, limits, "Use more calibration samples, or set quantize.precision = 'fp32'"),
         layers=tuple(layer.name for layer in calibrated.layers),
-        kept=options.keep,
+        kept=calibrated.kept(options.keep),
         smoothed=calibrated.smoothed,
     )
 
@@ -132,7 +144,7 @@ def calibrate_graph(
         prepared = Path(scratch, "prepared.onnx")
         model = with_named_nodes(_prepared(source, prepared))
         layers = layers_of(model)
-        require_layers(layers, options.keep, str(source))
+        require_layers(layers, (*options.keep, *names_of_ends(layers, options.ends)), str(source))
         smoothed: tuple[Smoothed, ...] = ()
         if options.smooth_strength is not None:
             model, smoothed = smooth(model, calibration_NCHW, options.smooth_strength, threads)
@@ -164,7 +176,7 @@ def int8_graph(
             QuantType.QInt8 if signed else QuantType.QUInt8,
             calibrated.ranges,
             [],
-            nodes_of(calibrated.layers, keep),
+            nodes_of(calibrated.layers, calibrated.kept(keep)),
             list(PRODUCTS if products else _ALL_OPERATORS),
             extra,
         )

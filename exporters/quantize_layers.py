@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from devices.errors import ModelError
+from exporters.quantize_options import End
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -71,6 +72,12 @@ def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
 def has_attention(path: Path) -> bool:
     """Whether a graph has a product of two values that are computed, as attention has."""
     return any(not layer.weighted for layer in layers_of(with_named_nodes(onnx.load(path))))
+
+
+def names_of_ends(layers: tuple[Layer, ...], ends: Collection[End]) -> tuple[str, ...]:
+    """Names of the first and the last layer, where they are asked for."""
+    places: dict[End, int] = {"first": 0, "last": -1}
+    return tuple(dict.fromkeys(layers[places[end]].name for end in ends if layers))
 
 
 def require_layers(layers: tuple[Layer, ...], keep: Collection[str], where: str) -> None:

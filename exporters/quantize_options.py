@@ -14,6 +14,7 @@ from exporters.onnx_read import opset_of
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 Operators = Literal["all", "products"]
+End = Literal["first", "last"]
 CALIBRATION_IMAGES = "calibration images"
 _LEAST_BINS = 256
 
@@ -37,6 +38,9 @@ class QuantizeOptions:
     refuses some of the rest; transformers are more exact so, and on a CPU faster too."""
     keep: tuple[str, ...] = ()
     """Layers that stay as they are, by the names of `exporters.quantize_layers`."""
+    ends: tuple[End, ...] = ()
+    """Also the `first` layer, which reads the image: with three channels, INT8 gains it little or nothing; and the
+    `last`, which gives the answer."""
     smooth_strength: float | None = None
     """Strength (alpha) of smoothing before calibration, 0 to 1; None for none. See `exporters.smooth`."""
 

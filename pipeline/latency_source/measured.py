@@ -26,6 +26,7 @@ from devices.statistics import Interval, bootstrap_ratio
 from exporters.onnx_export import export_onnx
 from exporters.parity import ParityLimits
 from exporters.quantize import quantize_int8
+from exporters.quantize_options import End, QuantizeOptions
 from exporters.simplify import simplify_onnx
 from pipeline.prune.groups import Group, Unit, plan_for
 from pipeline.prune.network import copy_network
@@ -54,6 +55,8 @@ class ConversionConfig:
     """Of the session; None where ONNX Runtime is not what runs the engine, and none can be made here."""
     threads: int
     """CPU threads of the comparison runs."""
+    ends: tuple[End, ...] = ()
+    """Layers of an INT8 graph that stay in FP32."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class EngineMaker:
         ready = simplified
         if config.activations is not None:
             flavour = config.activations, config.weight_bits
-            quantize_int8(simplified, quantized, images, images, *flavour, _ANY_ANSWER, config.threads)
+            options = QuantizeOptions(ends=config.ends)
+            quantize_int8(simplified, quantized, images, images, *flavour, _ANY_ANSWER, config.threads, options=options)
             ready = quantized
         write_info(folder, onnxruntime.build(ready, folder / ENGINE_FILE, config.options, self.host))
 

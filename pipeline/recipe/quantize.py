@@ -54,10 +54,15 @@ class QuantizeConfig(Section):
     `auto` takes products for TensorRT and for networks of more matrix products than convolutions."""
     smooth_strength: Annotated[float, Field(ge=0, le=1)] | None = None
     """Strength of SmoothQuant on what LayerNormalization feeds, such as 0.5; without it, nothing is smoothed."""
+    keep: tuple[Literal["first", "last"], ...] = ()
+    """Layers of an INT8 or FP8 graph that stay in higher precision: the `first`, which reads the image (with three
+    channels, INT8 gains it little or nothing), and the `last`, which gives the answer."""
     mixed: MixedConfig | None = None
 
     @model_validator(mode="after")
     def _calibrated(self) -> QuantizeConfig:
         if self.mixed is not None and self.precision not in ("int8", "fp8"):
             raise ValueError(f"[quantize.mixed] is of int8 and fp8, and quantize.precision is '{self.precision}'")
+        if self.keep and self.precision not in ("int8", "fp8"):
+            raise ValueError(f"quantize.keep is of int8 and fp8, and quantize.precision is '{self.precision}'")
         return self

@@ -16,4 +16,5 @@ def conversion_config(work: Work) -> ConversionConfig:
         weight_bits=work.weight_bits,
         options=ort_options(work.profile) if work.profile.engine.runtime == "onnxruntime" else None,
         threads=work.recipe.threads,
+        ends=work.recipe.quantize.keep,
     )

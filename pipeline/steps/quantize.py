@@ -12,11 +12,11 @@ from devices.errors import StorageError
 from devices.files import read_json, write_json
 from devices.scoring import as_tuple
 from devices.stage import Metrics
-from exporters.fp8 import convert_fp8
+from exporters.fp8 import Fp8Conversion, convert_fp8
 from exporters.half import HalfOptions, HalfType, convert_half
 from exporters.mixed import MixedConfig, choose_fp8_layers, choose_int8_layers
 from exporters.mixed_choice import mixed_lines
-from exporters.quantize import convert_int8
+from exporters.quantize import Int8Conversion, convert_int8
 from exporters.quantize_layers import has_attention
 from exporters.quantize_options import Operators, QuantizeOptions
 from pipeline.data import seeded_choice
@@ -80,16 +80,21 @@ def quantize(inputs: StepInputs) -> Metrics:
     kept = _kept_layers(inputs)
     images, options = calibration_images(work), options_of(work, _source(inputs), kept)
     target, limits = inputs.folder / ONNX_FILE, graph_limits(parity, config.precision)
-    told: dict[str, object] = {"calibration_samples": len(images), "kept": list(kept), "operators": options.operators}
+    told: dict[str, object] = {"calibration_samples": len(images), "operators": options.operators}
     given, held = (_source(inputs), target, images, work.parity_images), (limits, work.recipe.threads)
     if config.precision == "fp8":
-        found = convert_fp8(*given, *held, agreement_of(inputs), options).parity
+        found: Fp8Conversion | Int8Conversion = convert_fp8(*given, *held, agreement_of(inputs), options)
     else:
         activations, bits = work.profile.engine.int8_activations, work.weight_bits
         assert activations is not None
-        found = convert_int8(*given, activations, bits, *held, agreement_of(inputs), options).parity
+        found = convert_int8(*given, activations, bits, *held, agreement_of(inputs), options)
         told |= {"activations": activations, "weight_bits": bits}
-    return {"parity": found.as_dict(), **told, "two_of_four": still_two_of_four(inputs)}
+    return {
+        "parity": found.parity.as_dict(),
+        "kept": list(found.kept),
+        **told,
+        "two_of_four": still_two_of_four(inputs),
+    }
 
 
 def half(inputs: StepInputs) -> Metrics:
@@ -143,6 +148,7 @@ def options_of(work: Work, source: Path, keep: tuple[str, ...]) -> QuantizeOptio
         percentile=config.percentile,
         operators=_operators(work, source),
         keep=keep,
+        ends=config.keep,
         smooth_strength=config.smooth_strength,
     )
 

@@ -45,6 +45,16 @@ def test_scales_and_weights_by_hand(opset_20: Path, tmp_path: Path) -> None:
             assert (np.abs(back - original) <= np.maximum(np.abs(original) / 16, scale * 2**-10) * 1.001).all()
 
 
+def test_the_first_layer_stays_where_it_is_asked_to(opset_20: Path, tmp_path: Path) -> None:
+    options = QuantizeOptions(operators="products", ends=("first",))
+    done = convert_fp8(opset_20, tmp_path / "q.onnx", samples(), samples(), LOOSE, 1, options=options)
+    assert done.kept == done.layers[:1]
+    stored = [
+        item for item in onnx.load(tmp_path / "q.onnx").graph.initializer if item.data_type == TensorProto.FLOAT8E4M3FN
+    ]
+    assert sum(bool(item.dims) for item in stored) == len(done.layers) - 1
+
+
 @given(values=st.lists(st.floats(-448, 448, width=32), min_size=1, max_size=20))
 def test_what_is_stored_is_the_nearest_number(values: list[float]) -> None:
     from exporters.fp8 import _fp8_tensor

@@ -207,3 +207,14 @@ def test_layers_that_are_kept_stay_in_fp32(old_export: Path, tmp_path: Path) -> 
         assert kinds.count(onnx.TensorProto.FLOAT) == len(keep)
         sqnr_db.append(done.parity.sqnr_db)
     assert sqnr_db == sorted(sqnr_db)
+
+
+def test_the_ends_stay_in_fp32_by_their_place(old_export: Path, tmp_path: Path) -> None:
+    """First and last, whatever their names; what mixed precision keeps comes on top."""
+    names = [layer.name for layer in calibrate_graph(old_export, samples(), 1).layers]
+    options = QuantizeOptions(ends=("first", "last"), keep=(names[1],))
+    done = convert_int8(old_export, tmp_path / "q.onnx", samples(), samples(), "unsigned", 8, LOOSE, 1, options=options)
+    assert set(done.kept) == {names[0], names[1], names[-1]}
+    by_name = QuantizeOptions(keep=done.kept)
+    convert_int8(old_export, tmp_path / "named.onnx", samples(), samples(), "unsigned", 8, LOOSE, 1, options=by_name)
+    assert (tmp_path / "q.onnx").read_bytes() == (tmp_path / "named.onnx").read_bytes()

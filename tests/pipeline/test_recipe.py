@@ -50,6 +50,7 @@ def test_every_recipe_that_ships_is_valid(path: Path) -> None:
         ("[prune]\ntarget_macs = 0.5\nsteps = 3", "prune", "1 for 'one_shot'"),
         ("[prune]\ntarget_macs = 0.5\nschedule = 'linear'", "prune", "above 1"),
         ("[prune]\ntarget_macs = 0.5\nscope = 'both'", "prune.scope", "'allocated' or 'sensitivity'"),
+        ("[quantize]\nprecision = 'fp32'\nkeep = ['first']", "quantize", "keep is of int8 and fp8"),
         ("[search]\ntrials = 32", "", "add [prune] with a target"),
         ("[distill]\nweight = 0.5", "", "add [finetune]"),
         ("[quantize]\nprecision = 'int4'", "quantize.precision", "'int8' or 'fp8'"),

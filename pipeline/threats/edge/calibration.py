@@ -177,14 +177,7 @@ def _quantize(
     method: Calibration,
     config: PoisonedConfig,
 ) -> _Quantized:
-    own = config.options
-    options = QuantizeOptions(
-        calibration=method,
-        percentile=own.percentile,
-        operators=own.operators,
-        keep=own.keep,
-        smooth_strength=own.smooth_strength,
-    )
+    options = replace(config.options, calibration=method)
     calibrated = calibrate_graph(source.onnx_path, calibration_NCHW, config.threads, options)
     model = int8_graph(calibrated, config.activations, config.weight_bits, options.keep, str(source.onnx_path))
     with tempfile.TemporaryDirectory(prefix="espalier-poisoned-") as scratch:
