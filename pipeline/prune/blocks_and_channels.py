@@ -16,6 +16,7 @@ from pipeline.prune.network import copy_network
 from pipeline.prune.plan import PruningPlan, compose_plans
 from pipeline.prune.pruning import Change, Pruning
 from pipeline.prune.statistics_anew import measuring, norms_of
+from pipeline.prune.trace import trace_network
 from pipeline.recipe import PruneConfig
 
 
@@ -29,7 +30,8 @@ class _Candidate:
 
 
 def prune_blocks_and_channels(config: PruneConfig, pruning: Pruning) -> Change:
-    """Skip blocks, those first that the loss misses least, then remove channels until this step's target is met.
+    """Skip blocks, those first that the loss misses least (for the milliseconds that they save, where these are asked
+    for), then remove channels until this step's target is met.
 
     Every count of blocks is tried from none up to the first that meets the target alone, and the one is taken after
     which the network's answers change least, BatchNorm measured anew; `config.blocks` asks for one count. Raises
@@ -59,10 +61,11 @@ def _candidates(
 ) -> Iterator[_Candidate]:
     """A network for each count of blocks that is wanted and can meet the target; what is refused is put down."""
     removal = BlockRemoval(pruning.network, names, pruning.batches, pruning.loss)
+    saved = _saved_ms(config, pruning, names)
     gone: list[RankedBlock] = []
     for count in range(len(names) + 1 if config.blocks is None else config.blocks + 1):
         if count:
-            gone.append(removal.next())
+            gone.append(removal.next(saved))
         if config.blocks is not None and count < config.blocks:
             continue
         smaller = _without(pruning, tuple(item.name for item in gone))
@@ -75,6 +78,21 @@ def _candidates(
         if not change.plan.cuts:
             # These blocks met the target alone.
             return
+
+
+def _saved_ms(config: PruneConfig, pruning: Pruning, names: tuple[str, ...]) -> dict[str, float] | None:
+    """Milliseconds that each block saves alone, where the target is in milliseconds."""
+    if pruning.latency is None or config.target_latency_ms is None:
+        return None
+    latency, limit_ms = pruning.latency, config.target_latency_ms
+
+    def cost_ms(blocks: tuple[str, ...]) -> float:
+        network = _without(pruning, blocks)
+        trace = trace_network(network, pruning.image_NCHW)
+        return latency.budget(limit_ms, network, pruning.whole, pruning.image_NCHW, trace).cost([])
+
+    whole_ms = cost_ms(())
+    return {name: whole_ms - cost_ms((name,)) for name in names}
 
 
 def _without(pruning: Pruning, blocks: tuple[str, ...]) -> nn.Module:

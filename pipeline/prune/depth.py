@@ -1,8 +1,9 @@
-"""Which blocks go: those without which the network changes least (`damage`), one after the other."""
+"""Which blocks go: those without which the network changes least (`damage`) for what it saves, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -48,13 +49,14 @@ def choose_blocks(
 ) -> tuple[RankedBlock, ...]:
     """Blocks to remove until `cost` of those removed so far is at most `limit`, in the order in which they go.
 
-    `cost` is what the network costs without these blocks, in whatever `target`, the recipe's field, counts. Raises
+    `cost` is what the network costs without these blocks, in whatever `target`, the recipe's field, counts; a block is
+    priced by what it saves of that when it goes alone. Raises
     `RecipeError` naming that field, with the nearest that can be reached, when all blocks together do not suffice;
     otherwise as `rank_blocks` does.
     """
     gone: list[RankedBlock] = []
     costs = [cost(())]
-    removal = None
+    removal = saved = None
     while costs[-1] > limit:
         if len(gone) == len(blocks):
             raise RecipeError(
@@ -64,7 +66,8 @@ def choose_blocks(
                 f"Set it to {min(costs):g} or more, or use granularity 'channels'",
             )
         removal = removal or BlockRemoval(network, blocks, batches, loss)
-        gone.append(removal.next())
+        saved = saved or {block: costs[0] - cost((block,)) for block in blocks}
+        gone.append(removal.next(saved))
         costs.append(cost(tuple(item.name for item in gone)))
     return tuple(gone)
 
@@ -77,18 +80,32 @@ class BlockRemoval:
         self._network = copy_network(network)
         self._left, self._gone = list(blocks), list[str]()
         self._damage = Damage(self._network, batches, loss)
+        self._before = 0.0
 
     def damage(self, smaller: nn.Module) -> float:
         """How far this network's answers are from the whole one's, in the unit of the scores."""
         return self._damage.of(smaller)
 
-    def next(self) -> RankedBlock:
-        """The block that costs least now; of equal ones the first."""
+    def next(self, saved: Mapping[str, float] | None = None) -> RankedBlock:
+        """The block that costs least now, for what each saves where that is given; of equal ones the first.
+
+        One that saves nothing goes last.
+        """
         scores = [self._score([*self._gone, block]) for block in self._left]
-        index = scores.index(min(scores))
+        rises = [score - self._before for score in scores]
+        prices = [_price(rise, saved[block]) for rise, block in zip(rises, self._left, strict=True)] if saved else rises
+        index = prices.index(min(prices))
         self._gone.append(self._left.pop(index))
+        self._before = scores[index]
         return RankedBlock(self._gone[-1], scores[index])
 
     def _score(self, blocks: Sequence[str]) -> float:
         with without_blocks(self._network, blocks):
             return self._damage.of(self._network, blocks)
+
+
+def _price(rise: float, saved: float) -> float:
+    if saved <= 0:
+        return math.inf
+    # What gets better by going gets the better the more it saves.
+    return rise / saved if rise > 0 else rise * saved

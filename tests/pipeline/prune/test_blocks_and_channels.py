@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch import nn
 
 from devices.errors import ModelError, RecipeError
 from pipeline.model import NetworkArtifact, build_network, load_network, load_plan
+from pipeline.prune.budget import Budget, latency_budget
+from pipeline.prune.groups import Unit
 from pipeline.prune.size import count_macs
 from pipeline.recipe import ModelConfig, PruneConfig
 from tests.pipeline.prune.networks import build, images
@@ -68,6 +72,27 @@ def test_blocks_that_meet_the_target_alone_leave_the_channels(tmp_path: Path) ->
     assert json.loads((tmp_path / "both" / "plan.json").read_text())["cuts"] == []
     assert found["blocks"] == blocks.metrics["blocks"]
     assert found["macs_after"] == blocks.metrics["macs_after"]
+
+
+@dataclass(frozen=True)
+class Milliseconds:
+    """A device on which the first block takes nearly all the time, and channels none."""
+
+    def budget(self, limit_ms: float, network: nn.Module, dense: nn.Module, *_: Any) -> Budget:
+        def cost(_: Sequence[Unit], network: nn.Module = network) -> float:
+            kept = {name.split(".")[1] for name, _ in network.named_parameters() if name.startswith("blocks.")}
+            return 1.0 + 8.0 * ("0" in kept) + 0.1 * len(kept)
+
+        return latency_budget(limit_ms, cost([], dense), cost, "measured")
+
+
+def test_of_milliseconds_the_block_goes_that_saves_them(tmp_path: Path) -> None:
+    config = PruneConfig(granularity="blocks_and_channels", target_latency_ms=2.0)
+    more: dict[str, Any] = {"batches": BATCHES, "latency": Milliseconds()}
+    metrics: Any = prune(config, build_network(MODEL, seed=7), images(1), 4, tmp_path, **more).metrics
+    assert [row["name"] for row in metrics["blocks"]] == ["blocks.0"]
+    assert metrics["reached"] == pytest.approx(1.2)
+    assert json.loads((tmp_path / "plan.json").read_text())["cuts"] == []
 
 
 def test_steps_of_a_schedule_go_on_from_each_other(tmp_path: Path) -> None:

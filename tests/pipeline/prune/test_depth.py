@@ -143,8 +143,25 @@ def test_blocks_go_until_the_cost_is_met_and_no_further() -> None:
 
     chosen = choose_blocks(network, names, BATCHES, cost, 6.0, "prune.target_latency_ms")
     assert [item.name for item in chosen] == ["blocks.1", "blocks.3"]
-    assert asked == [(), ("blocks.1",), ("blocks.1", "blocks.3")]
+    # The whole, what each saves alone, and what is left after each choice.
+    assert asked == [(), *((name,) for name in names), ("blocks.1",), ("blocks.1", "blocks.3")]
     assert choose_blocks(network, names, (), cost, 10.0, "prune.target_latency_ms") == ()
+
+
+def test_a_block_is_priced_by_what_it_saves() -> None:
+    """The last is missed a little more than the second, and saves fifty times as much; one that saves nothing stays."""
+    network = scaled((1.0, 0.02, 0.01, 0.05))
+    saves = {"blocks.0": 1.0, "blocks.1": 0.1, "blocks.2": 0.0, "blocks.3": 5.0}
+    names = tuple(saves)
+
+    def cost(gone: tuple[str, ...]) -> float:
+        return 10.0 - sum(saves[name] for name in gone)
+
+    by_score = [item.name for item in rank_blocks(network, names, BATCHES)]
+    assert by_score == ["blocks.2", "blocks.1", "blocks.3", "blocks.0"]
+    for limit, wanted in ((6.0, ["blocks.3"]), (4.95, ["blocks.3", "blocks.1"])):
+        chosen = choose_blocks(network, names, BATCHES, cost, limit, "prune.target_macs")
+        assert [item.name for item in chosen] == wanted
 
 
 def test_a_cost_that_cannot_be_met_names_the_nearest() -> None:
