@@ -106,6 +106,8 @@ class Recipe(Section):
             raise ValueError("[distill] is a part of recovery: add [finetune] or remove it")
         if self.search is not None and self.prune is None:
             raise ValueError("[search] looks for widths to prune to: add [prune] with a target, or remove it")
+        if self.search is not None and self.prune is not None and self.prune.granularity != "channels":
+            raise ValueError("[search] looks for widths of channels: set prune.granularity to 'channels', or remove it")
         if self.search is not None and self.prune is not None and self.prune.criterion == "learned":
             raise ValueError("prune.criterion 'learned' finds widths by itself: remove [search], or use another")
         return self

@@ -111,6 +111,8 @@ class PruneConfig(Section):
             )
         if self.criterion == "learned":
             self._check_learned()
+        if self.granularity == "weights" and self.scope not in ("global", "local"):
+            raise ValueError(f"prune.scope '{self.scope}' is of channels: take 'global' or 'local' for single weights")
         if self.blocks is not None and (self.granularity, self.schedule) != ("blocks_and_channels", "one_shot"):
             raise ValueError("prune.blocks is of granularity 'blocks_and_channels' and schedule 'one_shot'")
         if (self.schedule == "one_shot") != (self.steps == 1):

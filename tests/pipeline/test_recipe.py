@@ -51,6 +51,12 @@ def test_every_recipe_that_ships_is_valid(path: Path) -> None:
         ("[prune]\ntarget_macs = 0.5\nschedule = 'linear'", "prune", "above 1"),
         ("[prune]\ntarget_macs = 0.5\nscope = 'both'", "prune.scope", "'allocated' or 'sensitivity'"),
         ("[quantize]\nprecision = 'fp32'\nkeep = ['first']", "quantize", "keep is of int8 and fp8"),
+        ("[prune]\ngranularity = 'blocks'\ntarget_macs = 0.5\n[search]", "", "[search] looks for widths of channels"),
+        (
+            "[prune]\ngranularity = 'weights'\ntarget_sparsity = 0.5\nscope = 'sensitivity'",
+            "prune",
+            "take 'global' or 'local'",
+        ),
         ("[search]\ntrials = 32", "", "add [prune] with a target"),
         ("[distill]\nweight = 0.5", "", "add [finetune]"),
         ("[quantize]\nprecision = 'int4'", "quantize.precision", "'int8' or 'fp8'"),
