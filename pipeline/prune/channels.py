@@ -148,7 +148,7 @@ def _choose(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[li
     budget = _budget(config, pruning, trace)
     limited = budget.at(limit_at(config, budget, pruning.step))
     told: dict[str, object] = {"limit": limited.limit, "unit": budget.unit, "latency_source": budget.source}
-    damage = _damage_without(pruning) if config.scope == "sensitivity" else None
+    damage = _damage_without(pruning, ranking) if config.scope == "sensitivity" else None
     if budget.source != "measured":
         removed = allocate_to(ranked, config.scope, limited, snapping, damage)
         return removed, told | {"reached": budget.cost(removed)}
@@ -157,9 +157,11 @@ def _choose(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[li
     return list(found.chosen.removed), told | {"reached": found.chosen.latency_ms, "probes": probes}
 
 
-def _damage_without(pruning: Pruning) -> Damaged:
+def _damage_without(pruning: Pruning, ranking: Ranking) -> Damaged:
     """The damage to the network without some units, each set of them tried once."""
     damage = Damage(pruning.network, pruning.batches, pruning.loss)
+    # Hardly any step is looked at more than twice on the way down.
+    most = 2 * sum(len(ranking.snapping.choices(item.group)) for item in ranking.ranked)
     known: dict[frozenset[int], float] = {}
 
     def without(removed: Sequence[Unit]) -> float:
@@ -168,6 +170,7 @@ def _damage_without(pruning: Pruning) -> Damaged:
             smaller = copy_network(pruning.network)
             apply_plan(smaller, plan_for(pruning.network, removed))
             known[key] = damage.of(smaller)
+            pruning.progress(min(len(known), most), most, f"{len(known)} networks tried")
         return known[key]
 
     return without

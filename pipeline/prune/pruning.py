@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from devices.profile import Precision
+from devices.stage import Progress, no_progress
 from pipeline.prune.criteria.base import Loss
 from pipeline.prune.plan import PruningPlan
 
@@ -55,6 +56,8 @@ class Pruning:
     """Share that each group keeps, by the group's name, where a search has chosen it."""
     learned: Mapping[str, torch.Tensor] | None = None
     """Scores by group or parameter, where a stage has learned them."""
+    progress: Progress = no_progress
+    """Told of the networks that scope `sensitivity` tries."""
 
     @property
     def whole(self) -> nn.Module:

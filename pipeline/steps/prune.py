@@ -50,6 +50,7 @@ def prune(inputs: StepInputs) -> Metrics:
         precision=recipe.quantize.precision,
         latency=latency,
         widths=chosen.keep if chosen else None,
+        progress=inputs.progress,
         learned=read_scores(ScoresArtifact(inputs.path("scores"))) if recipe.prune.criterion == "learned" else None,
     )
 

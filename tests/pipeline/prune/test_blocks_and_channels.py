@@ -145,10 +145,13 @@ def test_sensitivity_runs_the_network_for_what_it_takes(tmp_path: Path) -> None:
         last.weight.zero_()
         last.bias.zero_()
         first.get_parameter("conv1.weight").mul_(100)
-    by_scope = {}
+    by_scope, told = {}, []
     for scope in ("allocated", "sensitivity"):
         config = PruneConfig(target_macs=0.85, scope=scope)  # type: ignore[arg-type]
-        metrics: Any = prune(config, network, images(1), 4, tmp_path / scope, batches=BATCHES).metrics
+        more: dict[str, Any] = {"batches": BATCHES, "progress": lambda *seen: told.append(seen)}
+        metrics: Any = prune(config, network, images(1), 4, tmp_path / scope, **more).metrics
         by_scope[scope] = {row["name"]: row["width_after"] for row in metrics["groups"]}
     assert by_scope["sensitivity"]["blocks.0.conv1.weight"] < by_scope["allocated"]["blocks.0.conv1.weight"]
     assert all(width == 16 for name, width in by_scope["sensitivity"].items() if name != "blocks.0.conv1.weight")
+    assert [done for done, _, _ in told] == list(range(1, len(told) + 1))
+    assert all(done <= total and text == f"{done} networks tried" for done, total, text in told)
