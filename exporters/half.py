@@ -154,18 +154,6 @@ def convert_half(
     )
 
 
-def half_lines(conversion: HalfConversion) -> list[str]:
-    """What came of a conversion, in lines of text."""
-    lines = [f"{conversion.in_half} nodes in 16 bits, signal to noise {conversion.parity.sqnr_db:.1f} dB"]
-    if conversion.kept:
-        lines.append(f"products that stay in FP32: {', '.join(conversion.kept)}")
-    for item in conversion.overflows:
-        lines.append(f"does not fit: {item.node} ({item.operation}), {item.value} reaches {item.largest:.4g}")
-    if conversion.flushed_share:
-        lines.append(f"weights that become zero: {100 * conversion.flushed_share:.2g} %")
-    return lines
-
-
 def _require_convertible(model: onnx.ModelProto, options: HalfOptions, where: str) -> None:
     for node in model.graph.node:
         if any(entry.HasField("g") or entry.graphs for entry in node.attribute):

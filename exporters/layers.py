@@ -1,4 +1,4 @@
-"""What each layer of an ONNX graph costs, fused as an engine would: `layers.json` for prediction on other devices.
+"""What each layer of an ONNX graph costs, fused as an engine would: what latency is predicted from.
 
 FP32, FP16, INT8 and FP8 graphs alike. `pipeline/latency_source/layers.py` has the same figures of a torch network at
 any widths, of layers with weights alone.
@@ -13,9 +13,8 @@ from pathlib import Path
 import onnx
 
 from devices.errors import ModelError
-from devices.predict_layers import LAYERS_FILE, LayerCost, LayerCosts, write_layers
+from devices.predict_layers import LayerCost, LayerCosts
 from devices.profile import Precision
-from devices.stage import StageResult
 from exporters.layer_values import Values, read_values
 from exporters.quantize_layers import PRODUCTS
 
@@ -53,14 +52,6 @@ def layer_costs(path: Path) -> LayerCosts:
             for source in values.sources(name):
                 users.setdefault(source, set()).add(index)
     return LayerCosts(tuple(_cost(launch, index, owner, users, values) for index, launch in enumerate(launches)))
-
-
-def list_layers(path: Path, folder: Path) -> StageResult[Path]:
-    """Write `layers.json` of an ONNX file into `folder`. Raises `ModelError`."""
-    costs = layer_costs(path)
-    write_layers(folder / LAYERS_FILE, costs)
-    macs, weights = (sum(getattr(layer, name) for layer in costs.layers) for name in ("macs", "weight_bytes"))
-    return StageResult(folder / LAYERS_FILE, {"layers": len(costs.layers), "macs": macs, "weight_bytes": weights})
 
 
 def _launches(values: Values) -> list[_Launch]:

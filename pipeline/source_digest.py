@@ -42,11 +42,6 @@ def our_module(name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def imported_files(path: Path) -> tuple[Path, ...]:
-    """Files of its tree that a source file imports, inside functions too."""
-    return _source(path, Path.cwd())[1]
-
-
 def _closure(paths: list[Path]) -> tuple[list[str], set[str]]:
     """Digests of the files, and the top-level names of all that they import."""
     queue = [path.resolve() for path in paths]

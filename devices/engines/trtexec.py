@@ -283,11 +283,3 @@ def measure(
     if code:
         raise DeviceError(str(times), f"cannot be read ({content.strip()})", "Measure again")
     return read_times(content, str(times)), found
-
-
-def trtexec_lines(times: TrtexecTimes) -> list[str]:
-    """The times as text, a line each."""
-    return [
-        f"{name}: p50 {np.median(found):.3f} ms, p99 {np.percentile(found, 99):.3f} ms, {len(found)} queries"
-        for name, found in (("on the GPU", times.compute_ms), ("with copies", times.latency_ms))
-    ]

@@ -47,15 +47,6 @@ class _Memory(ctypes.Structure):
     )
 
 
-class _Process(ctypes.Structure):
-    _fields_ = (
-        ("pid", ctypes.c_uint),
-        ("used", ctypes.c_ulonglong),
-        ("gpu_instance", ctypes.c_uint),
-        ("compute_instance", ctypes.c_uint),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
     """What a GPU is, as far as it is known."""
@@ -125,23 +116,6 @@ def nvml_channels(library: Any | None) -> Found:
             else:
                 channels.append(Channel(full, unit, GpuFigure(read)))
     return Found(tuple(channels), tuple(absent))
-
-
-def process_memory_bytes(library: Any | None, pid: int) -> int | None:
-    """GPU memory that a process holds, over all GPUs; None where NVML does not tell, as inside most containers."""
-    if library is None or not hasattr(library, "nvmlDeviceGetComputeRunningProcesses_v3"):
-        return None
-    total, seen = 0, False
-    for device in _devices(library):
-        count = ctypes.c_uint(64)
-        rows = (_Process * 64)()
-        if library.nvmlDeviceGetComputeRunningProcesses_v3(device, ctypes.byref(count), rows) != 0:
-            continue
-        for row in rows[: count.value]:
-            # All bits set: the driver does not know.
-            if row.pid == pid and row.used != ctypes.c_ulonglong(-1).value:
-                seen, total = True, total + int(row.used)
-    return total if seen else None
 
 
 def reasons_of(bits: int) -> tuple[str, ...]:

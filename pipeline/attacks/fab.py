@@ -47,14 +47,6 @@ def fab_targeted(victim: Victim, batch: Batch, ball: Ball, steps: int, restart: 
     return victim.judged(stretched, batch)
 
 
-def nearest_points(
-    victim: Victim, batch: Batch, ball: Ball, steps: int, rank: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest wrong answers found, (N, C, H, W), and how far they are in the ball's norm, (N,); inf: none found."""
-    walk = _walked(victim, batch, ball, steps, 0, rank, False)
-    return walk.nearest, walk.distance
-
-
 def _walked(victim: Victim, batch: Batch, ball: Ball, steps: int, restart: int, rank: int, leave: bool) -> _Walk:
     clean = batch.clean
     goals = torch.stack([batch.truth.long(), likeliest_other(victim.outputs(clean), batch.truth, rank)], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,14 +29,14 @@ from exporters.parity import ParityLimits
 from exporters.quantize import quantize_int8
 from exporters.quantize_options import End, QuantizeOptions
 from exporters.simplify import simplify_onnx
-from pipeline.prune.groups import Group, Unit, plan_for
+from pipeline.prune.groups import Unit, plan_for
 from pipeline.prune.network import copy_network
-from pipeline.prune.plan import PruningPlan, compose_plans
+from pipeline.prune.plan import PruningPlan
 from pipeline.prune.replay import apply_plan
 
 FORMAT = "espalier-latency/1"
 PlanKey = Callable[[Sequence[Unit]], tuple[str, Mapping[str, int]]]
-"""Of removed units: digest of the whole plan, and the widths that are left, by group."""
+"""Of removed units: digest of what is left, and the widths that were cut, by tensor."""
 DENSE_KEY = digest_value(PruningPlan().as_dict())
 """Digest of the plan that removes nothing: no engine is made for it."""
 _RESAMPLES = 1000
@@ -86,14 +87,17 @@ class EngineMaker:
         write_info(folder, onnxruntime.build(ready, folder / ENGINE_FILE, config.options, self.host))
 
 
-def plan_key(network: nn.Module, groups: Sequence[Group], before: PruningPlan) -> PlanKey:
-    """Plans by digest, from the dense network on: `before` is what made `network` of it."""
+def plan_key(network: nn.Module, dense: nn.Module) -> PlanKey:
+    """Keys of `network` without the units that are removed; `dense` with all of its units has a key of its own."""
+    shapes = {name: list(tensor.shape) for name, tensor in network.named_parameters()}
 
-    def key_of(removed: Sequence[Unit]) -> tuple[str, dict[str, int]]:
-        gone = {unit.label for unit in removed}
-        plan = compose_plans(before, plan_for(network, removed))
-        widths = {group.name: sum(unit.label not in gone for unit in group.units) for group in groups}
-        return digest_value(plan.as_dict()), widths
+    def key_of(removed: Sequence[Unit]) -> tuple[str, Mapping[str, int]]:
+        if not removed and network is dense:
+            return DENSE_KEY, {}
+        plan = plan_for(network, removed)
+        # The plan alone does not say which network it cuts.
+        key = digest_value([shapes, json.loads(json.dumps(plan.as_dict()))])
+        return key, {cut.tensor: len(cut.keep) for cut in plan.cuts if cut.dim == 0}
 
     return key_of
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +12,13 @@ from torch import nn
 
 from devices.detect import Host
 from devices.engine_files import INFO_FILE
-from devices.files import digest_value
 from devices.latency import LatencyConfig
 from devices.profile import Profile
 from devices.stage import Progress, no_progress
 from pipeline.latency_source.choose import choose_source
 from pipeline.latency_source.estimate import estimated_budget
-from pipeline.latency_source.measured import DENSE_KEY, ConversionConfig, EngineMaker, MeasuredLatency
+from pipeline.latency_source.measured import ConversionConfig, EngineMaker, MeasuredLatency, plan_key
 from pipeline.prune.budget import Budget, latency_budget
-from pipeline.prune.groups import Unit, plan_for
 from pipeline.prune.trace import Trace
 from pipeline.recipe.prune import LatencySource
 
@@ -72,16 +68,6 @@ class LatencySetting:
         if not (folder / INFO_FILE).is_file():
             folder.mkdir(parents=True, exist_ok=True)
             EngineMaker(dense, self.conversion, self.host, self.images_NCHW)([], folder)
-        shapes = {name: list(tensor.shape) for name, tensor in network.named_parameters()}
-
-        def key_of(removed: Sequence[Unit]) -> tuple[str, Mapping[str, int]]:
-            if not removed and network is dense:
-                return DENSE_KEY, {}
-            plan = plan_for(network, removed)
-            # The plan alone does not say which network it cuts.
-            key = digest_value([shapes, json.loads(json.dumps(plan.as_dict()))])
-            return key, {cut.tensor: len(cut.keep) for cut in plan.cuts if cut.dim == 0}
-
         maker = EngineMaker(network, self.conversion, self.host, self.images_NCHW)
-        file = self.folder / MEASURED_FILE
+        key_of, file = plan_key(network, dense), self.folder / MEASURED_FILE
         return MeasuredLatency(folder, maker, key_of, self.latency, self.host, file, self.progress)

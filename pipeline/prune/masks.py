@@ -7,7 +7,7 @@ and position tables stay as they are.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,26 +103,6 @@ def apply_masks(network: nn.Module, masks: Masks) -> nn.Module:
         with torch.no_grad():
             parameters[name].masked_fill_(~keep.to(parameters[name].device), 0.0)
     return masked
-
-
-def keep_zeros(network: nn.Module, names: Sequence[str]) -> Callable[[], None]:
-    """A function that makes the weights zero again that are zero now, to be called after each step of an optimizer.
-
-    `names` are parameters, such as `PruningPlan.masked`. Raises `ModelError` when the network lacks one.
-    """
-    parameters = dict(network.named_parameters())
-    missing = [name for name in names if name not in parameters]
-    if missing:
-        raise ModelError("mask", f"is for '{missing[0]}', which the network lacks", "Use the network it was made for")
-    zeros = [(parameters[name], parameters[name].detach() == 0) for name in names]
-
-    def again() -> None:
-        with torch.no_grad():
-            for parameter, mask in zeros:
-                # Training may have moved the network to another device.
-                parameter.masked_fill_(mask.to(parameter.device), 0.0)
-
-    return again
 
 
 def _candidates(network: nn.Module, ignore: Sequence[str]) -> tuple[dict[str, torch.Tensor], tuple[DenseWeight, ...]]:

@@ -12,11 +12,6 @@ from pipeline.prune.groups import Group, Unit
 _SHOWN = 6
 
 
-def units_by_ratio(ranked: Sequence[Ranked], ratio: float | Mapping[str, float], snapping: Snapping) -> list[Unit]:
-    """Units to remove so that each group keeps its share of its width. Raises what `shares_of` raises."""
-    return units_at(ranked, shares_of(ranked, ratio), snapping)
-
-
 def shares_of(ranked: Sequence[Ranked], ratio: float | Mapping[str, float]) -> list[float]:
     """Share that each group keeps.
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from devices.errors import DeviceError, ModelError
 from devices.predict import predict, prediction_lines
-from devices.predict_layers import LayerCosts, read_layers, write_layers
+from devices.predict_layers import LayerCosts
 from devices.profile import LatencyTableProfile, load_profile
 from devices.roofline import MEASURED_TO_PREDICTED, predicted_ms, table_ms
 from tests.benchmarks.prediction import resnet_50
@@ -90,45 +87,3 @@ def test_a_cpu_without_rates_or_table_names_what_is_missing() -> None:
     assert predict(resnet_50(), replace(cpu, latency_table=TABLE)).device == "cpu"
     with pytest.raises(ModelError, match="none to predict"):
         predict(LayerCosts(()), ORIN)
-
-
-def test_layers_come_back_as_written(tmp_path: Path) -> None:
-    write_layers(tmp_path / "layers.json", resnet_50())
-    assert read_layers(tmp_path / "layers.json") == resnet_50()
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "where"),
-    [
-        ("macs", -1, "layers[3].macs"),
-        ("macs", 1.5, "layers[3].macs"),
-        ("macs", True, "layers[3].macs"),
-        ("macs", 10**30, "layers[3].macs"),
-        ("groups", 0, "layers[3].groups"),
-        ("kernel", 3, "layers[3].kernel"),
-        ("kernel", [3, "3"], "layers[3].kernel"),
-        ("name", None, "layers[3].name"),
-        ("precision", "int4", "layers[3].precision"),
-        ("stride", 2, "layers[3]"),
-    ],
-)
-def test_a_damaged_layer_is_named(tmp_path: Path, key: str, value: Any, where: str) -> None:
-    path = tmp_path / "layers.json"
-    write_layers(path, resnet_50())
-    raw = json.loads(path.read_text())
-    changed = copy.deepcopy(raw)
-    changed["layers"][3][key] = value
-    path.write_text(json.dumps(changed))
-    with pytest.raises(ModelError) as refused:
-        read_layers(path)
-    assert refused.value.where == f"{path}: {where}"
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", '{"format": "espalier-layers/2", "layers": []}', "no"])
-def test_another_file_is_no_file_of_layers(tmp_path: Path, content: str) -> None:
-    (tmp_path / "layers.json").write_text(content)
-    with pytest.raises(ModelError, match=r"layers\.json"):
-        read_layers(tmp_path / "layers.json")
-    (tmp_path / "layers.json").write_text('{"format": "espalier-layers/1", "layers": []}')
-    with pytest.raises(ModelError, match="at least one layer"):
-        read_layers(tmp_path / "layers.json")

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from devices.errors import ModelError
-from devices.predict_layers import LayerCost, read_layers
+from devices.predict_layers import LayerCost
 from exporters.half import HalfOptions, convert_half
-from exporters.layers import layer_costs, list_layers
+from exporters.layers import layer_costs
 from exporters.parity import ParityLimits
 from exporters.quantize import quantize_int8
 from exporters.quiet import quiet
@@ -180,12 +180,6 @@ def test_products_of_two_values_have_no_channels(tmp_path: Path) -> None:
     nodes = [helper.make_node("MatMul", ["image", "image"], ["out"])]
     (found,) = layer_costs(graph(nodes, {}, tmp_path / "m.onnx")).layers
     assert (found.macs, found.in_channels, found.out_channels) == (3 * 8 * 8 * 8, 0, 0)
-
-
-def test_the_file_is_written_and_counted(exported: Path, tmp_path: Path) -> None:
-    result = list_layers(exported, tmp_path)
-    assert read_layers(result.artifact) == layer_costs(exported)
-    assert result.metrics["layers"] == 6
 
 
 def test_a_graph_that_does_nothing_is_refused(tmp_path: Path) -> None:

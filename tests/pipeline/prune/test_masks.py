@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from devices.errors import ModelError, RecipeError
 from pipeline.prune.criteria.base import CriterionInputs
-from pipeline.prune.masks import Masks, apply_masks, keep_zeros, mask_two_of_four, mask_weights
+from pipeline.prune.masks import Masks, apply_masks, mask_two_of_four, mask_weights
 from tests.pipeline.prune.networks import build, conv, images
 
 CRITERIA = ("l1", "l2", "lamp", "taylor", "hessian", "random")
@@ -203,34 +203,11 @@ def test_what_cannot_be_two_of_four_is_named_with_the_reason() -> None:
         mask_two_of_four(nn.Sequential(nn.Conv2d(4, 5, 1)), images(1))
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_zeros_stay_zeros_in_training_and_the_rest_learns(momentum: float) -> None:
-    masks = mask_two_of_four(build("residual"), images(1))
-    network = apply_masks(build("residual"), masks).train()
-    start = copy.deepcopy(network.state_dict())
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=momentum, weight_decay=0.01)
-    again = keep_zeros(network, sorted(masks.keep))
-    for seed in range(5):
-        optimizer.zero_grad()
-        cross_entropy(network, images(8, seed=seed), torch.arange(8) % 5).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        again()
-        for name, keep in masks.keep.items():
-            weight = network.get_parameter(name)
-            assert bool((weight[~keep] == 0).all())
-    for name, keep in masks.keep.items():
-        moved = network.get_parameter(name) != start[name]
-        assert moved[keep].float().mean() > 0.9
-    assert not torch.equal(network.get_parameter("classifier.weight"), start["classifier.weight"])
-
-
 def test_a_mask_of_another_network_is_refused() -> None:
     network = build("residual")
     for keep in ({"lost.weight": torch.ones(2, dtype=torch.bool)}, {"stem.weight": torch.ones(2, dtype=torch.bool)}):
         with pytest.raises(ModelError, match=r"^mask: is for '\w+.weight' of shape \(2,\), which the network lacks"):
             apply_masks(network, Masks(keep, ()))
-    with pytest.raises(ModelError, match=r"^mask: is for 'lost\.weight', which the network lacks"):
-        keep_zeros(network, ("stem.weight", "lost.weight"))
 
 
 def test_layers_with_one_matrix_are_masked_once() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from devices.errors import RecipeError
 from pipeline.prune.allocate import Ranked, Snapping
 from pipeline.prune.groups import Group, Slice, Unit
-from pipeline.prune.ratio import units_by_ratio
+from pipeline.prune.ratio import shares_of, units_at
 
 NAMES = ("stem.weight", "blocks.0.conv1.weight", "blocks.1.conv1.weight")
 
@@ -30,6 +30,10 @@ def ranked(width: int) -> list[Ranked]:
     return found
 
 
+def removed_at(items: Sequence[Ranked], ratio: float | dict[str, float], snapping: Snapping) -> list[Unit]:
+    return units_at(items, shares_of(items, ratio), snapping)
+
+
 def kept(items: Sequence[Ranked], removed: Sequence[Unit]) -> list[int]:
     return [item.group.width - sum(unit in removed for unit in item.group.units) for item in items]
 
@@ -37,7 +41,7 @@ def kept(items: Sequence[Ranked], removed: Sequence[Unit]) -> list[int]:
 @given(st.integers(2, 64), st.floats(0.01, 1), st.sampled_from([1, 4, 16]), st.integers(1, 8))
 def test_every_group_keeps_the_nearest_width_there_is(width: int, ratio: float, step: int, fewest: int) -> None:
     items, snapping = ranked(width), Snapping(channel_step=step, min_channels=fewest)
-    removed = units_by_ratio(items, ratio, snapping)
+    removed = removed_at(items, ratio, snapping)
     for item, count in zip(items, kept(items, removed), strict=True):
         choices = snapping.choices(item.group)
         assert count in choices
@@ -47,19 +51,19 @@ def test_every_group_keeps_the_nearest_width_there_is(width: int, ratio: float, 
 
 
 def test_a_ratio_of_one_keeps_all() -> None:
-    assert units_by_ratio(ranked(24), 1.0, Snapping(channel_step=16)) == []
+    assert removed_at(ranked(24), 1.0, Snapping(channel_step=16)) == []
 
 
 def test_the_first_glob_that_matches_counts_and_the_rest_stays_whole() -> None:
     items, snapping = ranked(32), Snapping(channel_step=8)
-    removed = units_by_ratio(items, {"blocks.1.*": 0.25, "blocks.*": 0.5}, snapping)
+    removed = removed_at(items, {"blocks.1.*": 0.25, "blocks.*": 0.5}, snapping)
     assert kept(items, removed) == [32, 16, 8]
-    removed = units_by_ratio(items, {"blocks.*": 0.5, "blocks.1.*": 0.25}, snapping)
+    removed = removed_at(items, {"blocks.*": 0.5, "blocks.1.*": 0.25}, snapping)
     assert kept(items, removed) == [32, 16, 16]
 
 
 def test_a_glob_names_any_tensor_that_the_group_cuts_along_its_outputs() -> None:
     items, snapping = ranked(32), Snapping(channel_step=8)
-    assert kept(items, units_by_ratio(items, {"stem.bias": 0.5}, snapping)) == [16, 32, 32]
+    assert kept(items, removed_at(items, {"stem.bias": 0.5}, snapping)) == [16, 32, 32]
     with pytest.raises(RecipeError, match=r"^prune.keep: 'after.\*' matches no group. There are stem.weight, blocks"):
-        units_by_ratio(items, {"stem.bias": 0.5, "after.*": 0.5}, snapping)
+        removed_at(items, {"stem.bias": 0.5, "after.*": 0.5}, snapping)
