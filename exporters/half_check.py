@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,16 @@ class Overflow:
     """Largest magnitude over the samples."""
     limit: float
     """Largest that was allowed."""
+
+
+def overflow_lines(network: str, overflows: Sequence[Overflow]) -> list[str]:
+    """What stays in FP32 because its values do not fit, in a line of text, the largest first; none where all fit."""
+    if not overflows:
+        return []
+    largest = max(overflows, key=lambda item: item.largest)
+    more = f" and {len(overflows) - 1} more" if len(overflows) > 1 else ""
+    what = f"{largest.node} ({largest.operation}){more} in FP32: {largest.value} reaches {largest.largest:.4g}"
+    return [f"{network} keeps {what}, and no more than {largest.limit:.4g} is safe"]
 
 
 def find_overflows(

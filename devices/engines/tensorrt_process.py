@@ -63,7 +63,7 @@ def build(
     return BuildReport(info=info, **raw)
 
 
-def check_parses(onnx_path: Path, module: Module = "tensorrt_rtx") -> ParseReport:
+def check_parses(onnx_path: Path, module: Module) -> ParseReport:
     """What TensorRT's parser makes of an ONNX file; no GPU is needed with TensorRT-RTX, whose parser is the same.
 
     Operators that it does not take are in the report, with their layers. Raises `DeviceError` where the library is

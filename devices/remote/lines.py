@@ -11,7 +11,7 @@ from devices.remote.result import BoardFacts, BoardResult
 def facts_lines(name: str, profile: Profile, facts: BoardFacts) -> list[str]:
     """A board: what it is, whether it is the device it is said to be, and how it stands."""
     is_it = "is" if facts.matches else "is NOT"
-    lines = [f"board '{name}' {is_it} a {profile.title} (profile '{profile.name}')", *host_lines(facts.host)]
+    lines = [f"board '{name}' {is_it} of profile '{profile.name}' ({profile.title})", *host_lines(facts.host)]
     lines.append(f"{'cache':16} {facts.cache}, {facts.free_bytes / 1e9:.1f} GB free")
     return [*lines, *(f"{'clock':16} {warning}" for warning in facts.clock.warnings)]
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from devices.errors import EXIT_OK, DeviceError
+from pipeline.commands.boards import named_board, require_agent, say
 
 
 def list_profiles(options: argparse.Namespace) -> int:
@@ -31,13 +32,25 @@ def show(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def detect(_: argparse.Namespace) -> int:
-    """Say what this host is."""
+def detect(options: argparse.Namespace) -> int:
+    """Say what this host is, or a board, and whether that is the device it is said to be."""
     from devices.describe import host_lines
     from devices.detect import detect_host
+    from devices.remote.board import Board
+    from devices.remote.lines import facts_lines
 
-    print("\n".join(host_lines(detect_host())))
-    return EXIT_OK
+    named = named_board(options)
+    if named is None:
+        if options.device:
+            raise DeviceError("--device", "says what a board has to be, and none is named", "Name one with --host")
+        print("\n".join(host_lines(detect_host())))
+        return EXIT_OK
+    config, profile = named
+    require_agent(profile)
+    with Board(config, profile, options.force, say) as board:
+        facts = board.detect()
+    print("\n".join(facts_lines(config.name, profile, facts)))
+    return EXIT_OK if facts.matches or options.force else DeviceError.exit_code
 
 
 def check(options: argparse.Namespace) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devices.errors import EXIT_OK
+from devices.errors import EXIT_OK, DeviceError
 from pipeline.commands.boards import named_board, require_agent, say
 from pipeline.commands.needs import require_compress
 
@@ -27,11 +28,25 @@ def predict(options: argparse.Namespace) -> int:
     from devices.profile import load_profile
     from exporters.layers import layer_costs
 
-    found = predict_latency(layer_costs(options.onnx), load_profile(options.device))
+    profile = load_profile(options.device)
+    found = predict_latency(layer_costs(options.onnx), profile)
     if options.json:
         write_json(options.json, found.as_dict())
-    print("\n".join(prediction_lines(found)))
+    print("\n".join([*prediction_lines(found), *_parser_lines(options.onnx, profile)]))
     return EXIT_OK
+
+
+def _parser_lines(onnx: Path, profile: Profile) -> list[str]:
+    """Whether TensorRT takes the network, where the device has it: its parser needs no GPU."""
+    from devices.engines.tensorrt_process import check_parses, parse_lines
+
+    runtime = profile.engine.runtime
+    if runtime == "onnxruntime":
+        return []
+    try:
+        return parse_lines(check_parses(onnx, runtime if find_spec(runtime) else "tensorrt_rtx"))
+    except DeviceError as error:
+        return [f"whether TensorRT takes it was not tried: {error.what}. {error.fix}"]
 
 
 def calibrate(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from devices.scoring import as_tuple
 from devices.stage import Metrics
 from exporters.fp8 import Fp8Conversion, convert_fp8
 from exporters.half import HalfOptions, HalfType, convert_half
+from exporters.half_check import overflow_lines
 from exporters.mixed import MixedConfig, choose_fp8_layers, choose_int8_layers
 from exporters.mixed_choice import mixed_lines
 from exporters.quantize import Int8Conversion, convert_int8
@@ -102,6 +103,7 @@ def half(inputs: StepInputs) -> Metrics:
     work, precision = inputs.work, inputs.options["precision"]
     parity = work.recipe.parity
     to: HalfType = "bf16" if precision == "bf16" else "fp16"
+    form = inputs.options["source"].split()[-1]
     conversion = convert_half(
         _source(inputs),
         inputs.folder / ONNX_FILE,
@@ -119,6 +121,7 @@ def half(inputs: StepInputs) -> Metrics:
         "overflows": [overflow.node for overflow in conversion.overflows],
         "flushed_share": conversion.flushed_share,
         "two_of_four": still_two_of_four(inputs),
+        "lines": overflow_lines(f"{form} {to.upper()}", conversion.overflows),
     }
 
 

@@ -146,7 +146,7 @@ def test_every_operator_that_is_refused_is_named_with_its_layer(tmp_path: Path) 
         relu[0].op_type, relu[1].op_type = "Glitter", "Det"
 
     source = _changed(write_network(tmp_path / "strange.onnx"), spoil)
-    report = check_parses(source)
+    report = check_parses(source, "tensorrt_rtx")
     found = {(problem.operator, problem.layer, problem.what) for problem in report.problems}
     assert found == {("Glitter", "relu_0", "it is not known"), ("Det", "relu_1", "it is not supported")}
     assert not report.taken
@@ -156,7 +156,7 @@ def test_every_operator_that_is_refused_is_named_with_its_layer(tmp_path: Path) 
 
 
 def test_what_a_graph_computes_in_is_told(networks: dict[str, Path]) -> None:
-    report = check_parses(networks["int8"])
+    report = check_parses(networks["int8"], "tensorrt_rtx")
     assert report.taken
     assert report.by_precision == {"int8": 2, "fp16": 1}
     assert parse_lines(report)[0].endswith("1 in FP16, 2 in INT8")
@@ -178,7 +178,7 @@ def test_quantization_that_the_parser_refuses_is_explained(tmp_path: Path) -> No
 
     for change, layer, said in ((unsigned, "image_0_q", "zero point of 0"), (whole_bias, "bias_dq", "INT32")):
         source = _changed(write_network(tmp_path / "q.onnx", quantize=True), change)
-        (problem,) = check_parses(source).problems
+        (problem,) = check_parses(source, "tensorrt_rtx").problems
         assert problem.layer == layer
         assert said in problem.what
 
@@ -187,7 +187,7 @@ def test_bad_files_and_shapes_are_refused(tmp_path: Path) -> None:
     garbage = tmp_path / "garbage.onnx"
     garbage.write_bytes(b"no network")
     options = _options("fp32", "8.9")
-    for call in (lambda path: build(path, tmp_path, options), check_parses):
+    for call in (lambda path: build(path, tmp_path, options), lambda path: check_parses(path, "tensorrt_rtx")):
         with pytest.raises(ModelError, match="cannot read it"):
             call(garbage)
         with pytest.raises(ModelError, match="no such file"):

@@ -14,7 +14,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from devices.engines.onnxruntime import open_reference
 from devices.errors import DataError, ModelError, ParityError, RecipeError
 from exporters.half import FRAGILE, HalfConversion, HalfOptions, HalfType, convert_half
-from exporters.half_check import rounded_graph, run_unoptimized
+from exporters.half_check import overflow_lines, rounded_graph, run_unoptimized
 from exporters.half_graph import HALF_TYPES, float_values, half_graph, half_nodes
 from exporters.parity import ParityLimits, compare
 from exporters.quantize import quantize_int8
@@ -128,7 +128,10 @@ def test_overflow_is_named_and_kept_out(tmp_path: Path) -> None:
     assert done.overflows[0].largest == pytest.approx(expected, rel=1e-5)
     assert done.kept == ("product_1", "product_2")
     assert done.parity.sqnr_db > 55
-    assert done.overflows[0].operation == "MatMul"
+    (line,) = overflow_lines("dense FP16", done.overflows)
+    assert line.startswith("dense FP16 keeps product_1 (MatMul) and 1 more in FP32: v2 reaches ")
+    assert line.endswith(", and no more than 3.275e+04 is safe")
+    assert overflow_lines("dense FP16", ()) == []
     assert not half(source, tmp_path / "b.onnx", precision="bf16").overflows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from devices.errors import DeviceError, ModelError
 from devices.profile import read_profile
 from pipeline.cli import main
+from pipeline.commands import predict as commands_predict
 from tests.devices.parts import build_onnx
 
 
@@ -21,6 +23,30 @@ def test_a_prediction_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFi
     assert printed.startswith("predicted on rtx-4090: ")
     assert (found["kind"], found["device"]) == ("predicted", "rtx-4090")
     assert found["low_ms"] < found["latency_ms"] < found["high_ms"]
+
+
+def test_a_prediction_says_whether_tensorrt_takes_the_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a Jetson by TensorRT-RTX's parser, which is the same and needs no GPU, where TensorRT itself is not."""
+    pytest.importorskip("tensorrt_rtx")
+    build_onnx(tmp_path / "rows.onnx")
+    words = ["predict", str(tmp_path / "rows.onnx"), "--device", "jetson-orin-nano-8gb"]
+    monkeypatch.setattr(commands_predict, "find_spec", lambda name: None)
+    assert main(words) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("TensorRT-RTX ")
+    assert last.endswith("takes every operator; convolutions and products: 1 in FP32")
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_without_tensorrt_a_prediction_stands_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_onnx(tmp_path / "rows.onnx")
+    monkeypatch.setattr(commands_predict, "find_spec", lambda name: name)
+    assert main(["predict", str(tmp_path / "rows.onnx"), "--device", "jetson-orin-nano-8gb"]) == 0
+    assert "whether TensorRT takes it was not tried: TensorRT does not load" in capsys.readouterr().out
 
 
 def test_a_cpu_has_no_rates_to_predict_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
