@@ -28,14 +28,18 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parent.parent.parent
-_TRUST = ("tests/devices/trust", "tests/exporters/test_sign.py")
+_TRUST = tuple(f"tests/devices/trust/test_{name}.py" for name in ("store", "verify", "tamper"))
+_TRUST += ("tests/exporters/test_sign.py",)
 _TESTS: dict[str, tuple[str, ...]] = {
     "pipeline/gate.py": ("tests/pipeline/test_gate.py",),
+    "pipeline/budget_rule.py": ("tests/pipeline/test_gate.py",),
+    "pipeline/release/gate.py": ("tests/pipeline/release/test_regression.py",),
+    "pipeline/release/regression.py": ("tests/pipeline/release/test_regression.py",),
     "devices/statistics.py": ("tests/devices/test_statistics.py", "tests/devices/test_mean_ratio.py"),
     "devices/bundle.py": ("tests/devices/test_bundle.py", "tests/devices/trust/test_tamper.py"),
     **{path.relative_to(ROOT).as_posix(): _TRUST for path in sorted((ROOT / "devices" / "trust").glob("[!_]*.py"))},
 }
-_GROUPS = {"gate": "pipeline/gate.py", "statistics": "devices/statistics.py", "verifier": "devices/"}
+_GROUPS = {"gate": "pipeline/", "statistics": "devices/statistics.py", "verifier": "devices/"}
 # Imported before the fork; nothing of Espalier, whose modules would hold on to the one that is replaced.
 _LIBRARIES = ("numpy", "hypothesis", "hypothesis.strategies", "hypothesis.extra.numpy", "pytest", "onnx")
 _LIBRARIES += ("onnxruntime", "pydantic", "model_signing", "scipy.stats")
