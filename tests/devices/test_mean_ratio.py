@@ -32,6 +32,17 @@ def test_equal_errors_have_a_ratio_of_1_and_an_interval_with_a_width() -> None:
     assert found.high > 1.05
 
 
+def test_the_interval_is_as_wide_as_the_samples_spread() -> None:
+    """Against a baseline that always errs: the mean of 400 answers and of two more, by the normal distribution."""
+    errors = np.repeat([0.0, 1.0], 200)
+    found = paired_mean_ratio(errors, np.ones(400), resamples=20_000)
+    assert found is not None
+    # Each answer is a half off the ratio, and so is one of the two added; the other is 1 off.
+    half = 1.959964 * np.sqrt(400 * 0.25 + 1 + 0.25) / 401
+    middle = 201 / 401
+    assert (found.low, found.high) == pytest.approx((middle - half, middle + half), abs=1.5e-3)
+
+
 def test_without_errors_of_the_baseline_there_is_no_ratio() -> None:
     assert paired_mean_ratio(np.ones(9), np.zeros(9)) is None
     # One error among few samples: resamples without any are common, and the ratio has no upper bound.

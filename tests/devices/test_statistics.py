@@ -16,6 +16,7 @@ from devices.statistics import (
     Interval,
     bootstrap_percentile,
     bootstrap_ratio,
+    independent_difference,
     mean_iou,
     mean_score,
     paired_difference,
@@ -41,6 +42,13 @@ def test_wilson_is_scipys(trials: int) -> None:
 def test_wilson_refuses_impossible_counts(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match="trials"):
         wilson(successes, trials)
+
+
+@pytest.mark.parametrize("comparisons", [2, 5])
+def test_of_several_comparisons_all_intervals_hold_together(comparisons: int) -> None:
+    expected = binomtest(7, 30).proportion_ci(1 - 0.05 / comparisons, method="wilson")
+    found = wilson(7, 30, comparisons)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -103,6 +111,20 @@ def test_paired_difference_refuses_what_is_not_paired(before: NDArray[np.bool_],
         paired_difference(before, after)
 
 
+def test_the_independent_difference_is_newcombes() -> None:
+    """Newcombe 1998, table II, case a, method 10: 56/70 against 48/80."""
+    found = independent_difference(wilson(48, 80), wilson(56, 70))
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_the_independent_difference_turns_round_with_the_sign(first: int, second: int) -> None:
+    there, back = (independent_difference(wilson(a, 50), wilson(b, 50)) for a, b in ((first, second), (second, first)))
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+    assert there.low <= there.value <= there.high
+
+
 def _times(rng: np.random.Generator, median_ns: float, mood: NDArray[np.float64], queries: int) -> Times:
     """Log-normal times (rounds, queries); the mood of a round slows all of its queries."""
     noise = rng.normal(0, 0.05, (mood.size, queries))
@@ -154,6 +176,26 @@ def test_bootstraps_repeat_with_their_seed() -> None:
     assert bootstrap_percentile(slow, 90, 100, 7) == bootstrap_percentile(slow, 90, 100, 7)
 
 
+def _ends_of_medians(rounds: int) -> list[float]:
+    """2.5 and 97.5 % of the median of so many draws of 0 to rounds - 1: half of them or more lie at or below it."""
+    at_most = stats.binom.sf(rounds // 2, rounds, np.arange(1, rounds + 1) / rounds)
+    return [float(np.searchsorted(at_most, share)) for share in (0.025, 0.975)]
+
+
+def test_bootstraps_end_at_95_percent_of_what_can_be_drawn() -> None:
+    """Of distinct rounds the bootstrap of their median is known (Efron & Tibshirani 1993, chapter 13)."""
+    times = np.random.default_rng(0).permutation(401)[:, None]
+    found = bootstrap_ratio(times, np.ones((401, 1), np.int64), 20_000, 0)
+    assert [found.low, found.high] == pytest.approx(_ends_of_medians(401), abs=1)
+    found = bootstrap_percentile(times[times[:, 0] < 101], 50, 5000, 0)
+    assert [found.low, found.high] == pytest.approx(_ends_of_medians(101), abs=0.5)
+
+
+def test_a_single_round_has_no_spread() -> None:
+    found = bootstrap_ratio(np.array([[2, 4, 9]]), np.array([[1, 2, 3]]), 20, 0)
+    assert (found.value, found.low, found.high) == (2.0, 2.0, 2.0)
+
+
 def test_bootstrap_ratio_refuses_other_rounds() -> None:
     with pytest.raises(ValueError, match="same rounds"):
         bootstrap_ratio(np.ones((40, 2), np.int64), np.ones((41, 2), np.int64), 10, 0)
@@ -180,7 +222,9 @@ def test_bootstrap_percentile_stays_within_what_was_measured(
 
 def test_quantiles_of_t_are_scipys() -> None:
     for degrees in (*range(1, 80), 200, 1000, 10**6):
-        assert t_quantile_95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=2e-6)
+        # The table has six decimals, and the series errs by its next term.
+        error = 6e-7 if degrees <= 30 else 1.7 / degrees**4 + 1e-14
+        assert t_quantile_95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=0, abs=error)
     with pytest.raises(ValueError, match="0 degrees"):
         t_quantile_95(0)
 
@@ -237,6 +281,29 @@ def test_mean_iou_covers_the_truth_of_a_population() -> None:
         found = mean_iou(population[rng.integers(0, len(population), 80)], resamples=200)
         hits += found.low <= truth <= found.high
     assert hits / 200 >= 0.9
+
+
+def test_mean_iou_of_one_class_is_a_share_of_images() -> None:
+    """Its bootstrap is binomial then. Of a class that is nowhere nothing counts."""
+    hits = np.zeros((400, 2, 2), np.int64)
+    hits[:, 1, 0], hits[:160, 0, 0] = 1, 1
+    found = mean_iou(hits, resamples=20_000)
+    assert found.value == 0.4
+    assert [400 * found.low, 400 * found.high] == pytest.approx(stats.binom.ppf([0.025, 0.975], 400, 0.4), abs=1)
+    assert mean_iou(np.zeros((3, 2, 2), np.int64), resamples=5) == Interval(0.0, 0.0, 0.0)
+
+
+def test_percentile_intervals_are_woodruffs() -> None:
+    """Blocks that are all alike leave the binomial error; blocks of one value each, that of their number."""
+    alike = np.tile(np.arange(100), (50, 1))
+    found, error = percentile_interval(alike, 90), stats.norm.ppf(0.975) * np.sqrt(0.9 * 0.1 / 5000)
+    assert (found.low, found.high) == tuple(np.percentile(alike, [90 - 100 * error, 90 + 100 * error]))
+    apart = np.repeat(np.arange(41), 60).reshape(41, 60)
+    # Twenty blocks lie below the median, twenty above, and one on it: a standard deviation of a half.
+    found, error = percentile_interval(apart, 50), stats.t.ppf(0.975, 40) * 0.5 / np.sqrt(41)
+    expected = np.percentile(np.arange(41).repeat(60), [50 - 100 * error, 50 + 100 * error])
+    assert [found.low, found.high] == pytest.approx(expected, abs=1e-6)
+    assert found.value == 20
 
 
 @pytest.mark.parametrize("percentile", [50, 90, 99])

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from devices.errors import BundleError
-from devices.statistics import Interval, independent_difference, paired_difference, wilson
+from devices.statistics import Interval, paired_difference
 from pipeline.release.evidence import RunFigures
 from pipeline.release.gate import judge_release
 from pipeline.release.regression import Regression, RegressionConfig, regressions
@@ -22,20 +20,6 @@ DEFAULT = RegressionConfig()
 
 def rows(run: RunFigures, last: RunFigures, config: RegressionConfig = DEFAULT) -> dict[str, Regression]:
     return {row.name: row for row in regressions(run, last, config)}
-
-
-def test_the_independent_difference_is_newcombes() -> None:
-    """Newcombe 1998, table II, case a, method 10: 56/70 against 48/80."""
-    found = independent_difference(wilson(48, 80), wilson(56, 70))
-    assert found.value == pytest.approx(0.2)
-    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
-
-
-@given(st.integers(0, 50), st.integers(0, 50))
-def test_the_independent_difference_turns_round_with_the_sign(first: int, second: int) -> None:
-    there, back = (independent_difference(wilson(a, 50), wilson(b, 50)) for a, b in ((first, second), (second, first)))
-    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
-    assert there.low <= there.value <= there.high
 
 
 def test_the_same_run_twice_holds() -> None:
