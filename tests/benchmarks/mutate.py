@@ -171,6 +171,16 @@ def _negate(field: str) -> Callable[[ast.AST], None]:
     return change
 
 
+class _Unshrunk:
+    """Property tests that fail at their first bad input: that is enough, and the smallest one takes seconds to find."""
+
+    def pytest_collection_finish(self) -> None:
+        from hypothesis import Phase, settings
+
+        settings.register_profile("unshrunk", settings(phases=(Phase.explicit, Phase.generate)))
+        settings.load_profile("unshrunk")
+
+
 class _Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Loads the mutant in the module's place."""
 
@@ -218,7 +228,7 @@ def _run_tests(mutant: Mutant | None, tests: tuple[str, ...], scratch: Path) -> 
         words = ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", str(scratch / str(os.getpid()))]
         # That a plugin was imported before is meant.
         words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        code = int(pytest.main([*words, *tests]))
+        code = int(pytest.main([*words, *tests], plugins=[_Unshrunk()]))
     finally:
         # Not even with an error may this go on as the parent does.
         os._exit(code)
