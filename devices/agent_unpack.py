@@ -10,7 +10,7 @@ from typing import Any
 from devices.archive import unpack
 from devices.bundle import open_any
 from devices.errors import StorageError
-from devices.files import storage_errors
+from devices.files import make_folder, storage_errors
 from devices.trust.store import Trust
 
 
@@ -22,7 +22,7 @@ def unpack_bundle(archive: Path, out: Path, trust: Trust) -> dict[str, Any]:
     if os.path.lexists(out):
         raise StorageError(str(out), "is there already", "Choose another folder, or remove it")
     with storage_errors(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         # In the same file system, or it could not be moved in one step.
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
             folder = unpack(archive, Path(scratch))

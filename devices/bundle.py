@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn
 
 from devices.errors import BundleError
-from devices.files import digest_bytes, digest_file, write_json
+from devices.files import digest_bytes, digest_file, write_atomic, write_json
 from devices.trust.envelope import MAX_SIGNATURE_BYTES, SIGNATURE_FILE
 from devices.trust.store import Trust
 from devices.trust.verify import Signer, Verified, verify_signature
@@ -46,9 +46,12 @@ class Bundle:
         """The bytes of a listed file, hashed again: what is returned is what was verified."""
         if name not in self.digests:
             raise BundleError(f"{self.folder}: {name}", "is not in this bundle", "Make the bundle again")
+        return self._verified(name, self.digests[name])
+
+    def _verified(self, name: str, digest: str) -> bytes:
         with _open_plain(self.folder, name) as (stream, size_bytes):
             content = stream.read(size_bytes)
-        if digest_bytes(content) != self.digests[name]:
+        if digest_bytes(content) != digest:
             raise BundleError(f"{self.folder / name}", "changed after it was verified", _FETCH_AGAIN)
         return content
 
@@ -58,6 +61,11 @@ class Bundle:
             return json.loads(self.read(name))
         except (ValueError, RecursionError) as cause:
             raise BundleError(f"{self.folder / name}", f"is not JSON ({cause})", "Make the bundle again") from cause
+
+    def copy_to(self, folder: Path) -> None:
+        """Write the listed files and the manifest, the very bytes that were verified, and no signature."""
+        for name, digest in {**self.digests, MANIFEST: self.manifest_digest}.items():
+            write_atomic(folder / name, self._verified(name, digest))
 
 
 def write_manifest(folder: Path, kind: str, content: dict[str, object]) -> None:

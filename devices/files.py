@@ -35,6 +35,7 @@ _UNWRITABLE = (
     errno.EISDIR,
     errno.EEXIST,
     errno.ENAMETOOLONG,
+    errno.ELOOP,
     errno.EIO,
 )
 
@@ -94,13 +95,24 @@ def storage_full(where: Path) -> StorageError:
     )
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there. Raises `StorageError` that names it."""
+    with storage_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        # A file system that takes no folders, such as /proc, says that there is no such one.
+        except FileNotFoundError as cause:
+            what = f"no folder can be made here ({cause.strerror})"
+            raise StorageError(str(folder), what, "Choose another folder") from cause
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write so that a reader sees the old content or the new, never a part.
 
     Raises `StorageError` when the disk is full or the folder cannot be written.
     """
     with storage_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as stream:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from devices.errors import BundleError
-from devices.files import storage_errors
+from devices.files import make_folder, storage_errors
 
 
 def write_archive(folder: Path, archive: Path, top: str) -> None:
@@ -21,7 +21,7 @@ def write_archive(folder: Path, archive: Path, top: str) -> None:
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     with storage_errors(archive.parent):
-        archive.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(archive.parent)
         handle, partial = tempfile.mkstemp(dir=archive.parent, prefix=f".{archive.name}.")
         try:
             with os.fdopen(handle, "wb") as raw:

@@ -7,7 +7,7 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 
 from devices.errors import BundleError
-from devices.files import storage_errors, write_atomic
+from devices.files import make_folder, storage_errors, write_atomic
 from devices.trust.store import TrustedKey
 
 _INSTALL = "Install it: pip install 'espalier[sign]' from a copy of this project"
@@ -32,7 +32,7 @@ def make_key(folder: Path, name: str, password: str | None, not_after: date) -> 
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # Never readable by others, not even for a moment; and not written over.
         handle = os.open(places[0], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as stream:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import StorageError
-from devices.files import digest_file, digest_value, read_json, storage_errors, storage_full, write_json
+from devices.files import digest_file, digest_value, make_folder, read_json, storage_errors, storage_full, write_json
 from devices.stage import Metrics
 
 RESULT_FILE = "result.json"
@@ -138,8 +138,9 @@ class Store:
     @contextmanager
     def _lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         path = self.root / "locks" / f"{stage}-{key}"
+        make_folder(self.root)
         with storage_errors(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             stream = open(path, "w")  # noqa: SIM115
         with stream:
             try:

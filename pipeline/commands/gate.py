@@ -12,6 +12,7 @@ from devices.errors import EXIT_OK, EXIT_REFUSED
 from devices.trust.options import add_trust_options, trust_of
 
 if TYPE_CHECKING:
+    from devices.bundle import Bundle
     from devices.trust.store import Trust
     from pipeline.release.gate import GateResult
 
@@ -55,7 +56,7 @@ def gate(options: argparse.Namespace) -> int:
     from pipeline.release.junit import gate_junit
     from pipeline.release.text import gate_lines, gate_markdown
 
-    result = judged(options, options.run, trust_of(options))
+    result = _judged_run(options)
     if options.junit:
         write_atomic(options.junit, gate_junit(result))
     if options.markdown:
@@ -66,14 +67,25 @@ def gate(options: argparse.Namespace) -> int:
     return EXIT_OK if result.passed else EXIT_REFUSED
 
 
-def judged(options: argparse.Namespace, run: Path, trust: Trust) -> GateResult:
-    """What the gate says of a run, by these options. `trust` is in who signed the last release's evidence; the run is
-    this machine's own and need not be signed yet, but a signature that it has must hold. Raises `BundleError` for what
-    cannot be judged, and when what would ship is not there or not whole.
+def _judged_run(options: argparse.Namespace) -> GateResult:
+    """Raises `BundleError` for what cannot be judged, and when what would ship is not there or not whole."""
+    from pipeline.release.places import is_run, opened_bundle
+
+    run, trust = options.run, trust_of(options)
+    with opened_bundle(run, "evidence", own_trust(trust)) as evidence:
+        result = judged(options, evidence, trust)
+        if is_run(run) and evidence.manifest["verdict"]["passed"]:
+            deploy_of(run, own_trust(trust))
+    return result
+
+
+def judged(options: argparse.Namespace, evidence: Bundle, trust: Trust) -> GateResult:
+    """What the gate says of a run by its evidence and these options; `trust` is in who signed the last release's.
+
+    Raises `BundleError` for what cannot be judged.
     """
     from pipeline.release.evidence import last_release, run_figures
     from pipeline.release.gate import judge_release
-    from pipeline.release.places import is_run, opened_bundle
     from pipeline.release.regression import RegressionConfig
 
     config = RegressionConfig(
@@ -83,22 +95,25 @@ def judged(options: argparse.Namespace, run: Path, trust: Trust) -> GateResult:
         max_growth=options.max_growth,
         accept=tuple(options.accept),
     )
-    own = replace(trust, allow_unsigned=True)
-    with opened_bundle(run, "evidence", own) as bundle:
-        figures = run_figures(bundle)
-        if is_run(run) and bundle.manifest["verdict"]["passed"]:
-            _require_whole(run / "deploy", own)
+    figures = run_figures(evidence)
     last = last_release(options.baseline, figures.device, trust) if options.baseline else None
     return judge_release(figures, last, config)
 
 
-def _require_whole(deploy: Path, trust: Trust) -> None:
+def own_trust(trust: Trust) -> Trust:
+    """In what this machine made itself: it need not be signed yet, but a signature that it has must hold."""
+    return replace(trust, allow_unsigned=True)
+
+
+def deploy_of(run: Path, trust: Trust) -> Bundle:
+    """What would ship of a run, verified. Raises `BundleError` when it is not there or not whole."""
     from devices.bundle import open_bundle
     from devices.errors import BundleError
 
+    deploy = run / "deploy"
     if not deploy.exists():
         raise BundleError(str(deploy), "is missing, and it is what would ship", "Run the recipe again")
-    open_bundle(deploy, "deploy", trust)
+    return open_bundle(deploy, "deploy", trust)
 
 
 def _share(text: str) -> float:

@@ -17,7 +17,7 @@ def add_commands(commands: Any) -> None:
     compares = commands.add_parser("compare", help="several runs side by side, on one page")
     compares.add_argument("first", type=Path, metavar="RUN", help="folder of a run; the others are set against it")
     compares.add_argument("others", type=Path, nargs="+", metavar="RUN", help="folders of the other runs")
-    compares.add_argument("--out", type=Path, required=True, metavar="FILE", help="page to write, FILE.html")
+    compares.add_argument("--out", type=_page, required=True, metavar="FILE", help="page to write, FILE.html")
     compares.set_defaults(call=compare)
     indexes = commands.add_parser("index", help="all runs below a folder, on one page")
     indexes.add_argument("root", type=Path, metavar="RUNS", help="folder of runs, such as runs; takes index.html")
@@ -51,6 +51,12 @@ def index(options: argparse.Namespace) -> int:
     also = f", and {len(damaged)} damaged or not ended" if damaged else ""
     print(f"index: {out} ({plural(len(runs), 'run')}{also})")
     return EXIT_OK
+
+
+def _page(text: str) -> Path:
+    if not text.endswith(".html"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no name of a page: it ends with .html")
+    return Path(text)
 
 
 def _require_ours(out: Path, kind: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from devices.errors import EXIT_OK, EXIT_REFUSED
 from devices.trust.options import VARIABLE, named_trust
-from pipeline.commands.gate import add_gate_options, judged
+from pipeline.commands.gate import add_gate_options, deploy_of, judged, own_trust
 from pipeline.commands.sign import PASSWORD
 
 
@@ -37,8 +37,7 @@ def add_command(commands: Any) -> None:
 
 
 def release(options: argparse.Namespace) -> int:
-    """Judge every run, and make a release of them when the gate passes all."""
-    from devices.trust.store import UNSIGNED
+    """Judge every run, and make a release of them when the gate passes all. What is judged is what is packed."""
     from exporters.sign import SignConfig
     from pipeline.release.build import Product, ReleaseConfig, release_folder, write_release
     from pipeline.release.places import opened_bundle
@@ -47,20 +46,18 @@ def release(options: argparse.Namespace) -> int:
     key = SignConfig(private_key=options.key, password=os.environ.get(PASSWORD) or None)
     config = ReleaseConfig(version=options.release_version, out=options.out, sign=key, changelog=options.changelog)
     trust = named_trust(options.trust)
-    results = [judged(options, run, trust) for run in options.runs]
-    release_folder(results[0].name, config)
-    print("\n\n".join("\n".join(gate_lines(result)) for result in results))
-    if not all(result.passed for result in results):
-        print("not released: the gate refused", file=sys.stderr)
-        return EXIT_REFUSED
+    own = own_trust(trust)
     with ExitStack() as stack:
+        judges = [stack.enter_context(opened_bundle(run, "evidence", own)) for run in options.runs]
+        results = [judged(options, evidence, trust) for evidence in judges]
+        release_folder(results[0].name, config)
+        print("\n\n".join("\n".join(gate_lines(result)) for result in results))
+        if not all(result.passed for result in results):
+            print("not released: the gate refused", file=sys.stderr)
+            return EXIT_REFUSED
         products = [
-            Product(
-                deploy=stack.enter_context(opened_bundle(run, "deploy", UNSIGNED)),
-                evidence=stack.enter_context(opened_bundle(run, "evidence", UNSIGNED)),
-                result=result,
-            )
-            for run, result in zip(options.runs, results, strict=True)
+            Product(deploy=deploy_of(run, own), evidence=evidence, result=result)
+            for run, evidence, result in zip(options.runs, judges, results, strict=True)
         ]
         folder = write_release(products, config)
     print(f"released: {folder}")

@@ -13,9 +13,8 @@ from pathlib import Path
 from devices.archive import SUFFIX
 from devices.bundle import Bundle
 from devices.errors import BundleError, StorageError
-from devices.files import digest_file, storage_errors, write_atomic
+from devices.files import digest_file, make_folder, storage_errors, write_atomic
 from exporters.archive import write_archive
-from exporters.package import copy_file
 from exporters.sign import SignConfig, sign_bundle
 from pipeline.attest.explain import explain
 from pipeline.release.evidence import EVIDENCE_SUFFIX
@@ -79,7 +78,7 @@ def write_release(products: Sequence[Product], config: ReleaseConfig) -> Path:
         raise BundleError("runs", f"name {strange!r:.80}, which cannot be in a file's name", "Do not use this run")
     folder = release_folder(names[0], config)
     with storage_errors(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
+        make_folder(config.out)
         partial = Path(tempfile.mkdtemp(dir=config.out, prefix=f".{folder.name}."))
     try:
         for product in products:
@@ -104,8 +103,7 @@ def _pack(product: Product, release: Path, name: str, sign: SignConfig) -> None:
     for bundle, suffix in ((product.deploy, SUFFIX), (product.evidence, EVIDENCE_SUFFIX)):
         with tempfile.TemporaryDirectory(dir=release, prefix=".packing-") as scratch:
             copy = Path(scratch, "bundle")
-            for path in (*bundle.digests, "manifest.json"):
-                copy_file(bundle.folder / path, copy / path)
+            bundle.copy_to(copy)
             sign_bundle(copy, sign)
             write_archive(copy, release / f"{name}{suffix}", f"{name}{suffix.removesuffix(SUFFIX)}")
 

@@ -105,6 +105,12 @@ def test_a_place_that_takes_no_file_is_named(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="cannot write here") as caught:
             write_atomic(path, b"")
         assert caught.value.where == str(path.parent)
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop" / "file", Path("/proc/espalier/file")):
+        with pytest.raises(StorageError, match="here") as caught:
+            write_atomic(path, b"")
+        assert caught.value.where == str(path.parent)
+    (tmp_path / "loop").unlink()
     (tmp_path / "folder" / "inside").mkdir(parents=True)
     with pytest.raises(StorageError, match="cannot write here"):
         write_atomic(tmp_path / "folder", b"")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from devices.bundle import write_manifest
-from devices.errors import EXIT_OK, BundleError, StorageError
+from devices.errors import EXIT_OK, EXIT_USAGE, BundleError, StorageError
 from devices.statistics import paired_difference
 from pipeline.cli import main
 from pipeline.pages.compare import compare_page
@@ -79,6 +79,13 @@ def test_the_comparison_has_every_figure_and_opens_the_reports(tmp_path: Path) -
     kept = (runs[0] / "report.html").read_bytes()
     assert main(["compare", *map(str, runs), "--out", str(runs[0] / "report.html")]) == StorageError.exit_code
     assert (runs[0] / "report.html").read_bytes() == kept
+
+
+def test_a_page_has_the_name_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "runs/a", "runs/b", "--out", str(tmp_path / "page.txt")])
+    assert ended.value.code == EXIT_USAGE
+    assert "page.txt' is no name of a page: it ends with .html" in capsys.readouterr().err
 
 
 def test_runs_of_two_tasks_are_not_compared(tmp_path: Path) -> None:

@@ -95,6 +95,11 @@ def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
         Store(tmp_path / "store").make("stage", "key", write("x"), never)  # type: ignore[arg-type]
 
 
+def test_a_place_that_takes_no_folder() -> None:
+    with pytest.raises(StorageError, match=r"^/proc/espalier: no folder can be made here .*Choose another folder"):
+        Store(Path("/proc/espalier")).make("stage", "key", write("x"), never)  # type: ignore[arg-type]
+
+
 def _slow(root: Path, started: object) -> None:
     def make(folder: Path) -> dict[str, object]:
         started.set()  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import date
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from devices.archive import unpacked
-from devices.bundle import open_any, open_bundle
+from devices.bundle import MANIFEST, open_any, open_bundle
 from devices.errors import BundleError, EspalierError, StorageError
 from devices.trust.store import UNSIGNED, Trust, TrustedKey
 from exporters.keys import make_key
@@ -145,9 +146,14 @@ def test_a_run_that_changed_since_it_was_verified_is_not_released(
     shutil.copytree(product.deploy.folder, tmp_path / "deploy")
     deploy = open_bundle(tmp_path / "deploy", "deploy", UNSIGNED)
     (tmp_path / "deploy" / "labels.json").write_text("[]")
-    with pytest.raises(BundleError, match=r"labels\.json"):
-        write_release([replace(product, deploy=deploy)], config)
-    assert not list(config.out.iterdir())
+    for damaged in (r"labels\.json", r"manifest\.json: changed after it was verified"):
+        with pytest.raises(BundleError, match=damaged):
+            write_release([replace(product, deploy=deploy)], config)
+        assert not list(config.out.iterdir())
+        # A manifest that agrees with it again is not the one that was verified.
+        (tmp_path / "deploy" / "labels.json").write_bytes(product.deploy.read("labels.json"))
+        rewritten = json.loads((tmp_path / "deploy" / MANIFEST).read_text()) | {"version": "other"}
+        (tmp_path / "deploy" / MANIFEST).write_text(json.dumps(rewritten))
 
 
 def test_a_bundle_that_the_evidence_does_not_prove_is_not_released(
