@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from devices.errors import EspalierError, StorageError
 
@@ -106,8 +106,9 @@ def make_folder(folder: Path) -> None:
             raise StorageError(str(folder), what, "Choose another folder") from cause
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write so that a reader sees the old content or the new, never a part.
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content is at `path` once this ends well: a reader sees the old content or the new, never a part.
 
     Raises `StorageError` when the disk is full or the folder cannot be written.
     """
@@ -116,7 +117,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.chmod(name, 0o644)
@@ -124,6 +125,12 @@ def write_atomic(path: Path, data: bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, as `written_whole` does."""
+    with written_whole(path) as stream:
+        stream.write(data)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import tarfile
-import tempfile
 from pathlib import Path
 
 from devices.errors import BundleError
-from devices.files import make_folder, storage_errors
+from devices.files import written_whole
 
 
 def write_archive(folder: Path, archive: Path, top: str) -> None:
@@ -20,23 +18,14 @@ def write_archive(folder: Path, archive: Path, top: str) -> None:
     `StorageError` on a full disk.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    with storage_errors(archive.parent):
-        make_folder(archive.parent)
-        handle, partial = tempfile.mkstemp(dir=archive.parent, prefix=f".{archive.name}.")
-        try:
-            with os.fdopen(handle, "wb") as raw:
-                # Neither a name nor a time in gzip's own header.
-                with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as zipped:
-                    for name in names:
-                        _add(zipped, folder / name, f"{top}/{name}")
-                    zipped.write(bytes(2 * tarfile.BLOCKSIZE))
-                raw.flush()
-                os.fsync(raw.fileno())
-            os.chmod(partial, 0o644)
-            os.replace(partial, archive)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+    # Neither a name nor a time in gzip's own header.
+    with (
+        written_whole(archive) as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as zipped,
+    ):
+        for name in names:
+            _add(zipped, folder / name, f"{top}/{name}")
+        zipped.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
 def _add(stream: io.BufferedIOBase, path: Path, name: str) -> None:

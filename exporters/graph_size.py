@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from exporters.layers import product_macs
+
 
 def graph_macs(path: Path) -> int:
     """Multiply-accumulates of one image in Conv, ConvTranspose, Gemm and MatMul."""
@@ -23,24 +25,12 @@ def graph_macs(path: Path) -> int:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found = session.run(names, {image.name: np.zeros(shapes[image.name], np.float32)})
     shapes |= {name: value.shape for name, value in zip(names, found, strict=True)}
-    return sum(_macs(node, shapes) for node in nodes)
+    return sum(
+        product_macs(node, shapes[node.input[0]], shapes[node.input[1]], shapes[node.output[0]]) for node in nodes
+    )
 
 
 def graph_parameters(path: Path) -> int:
     """Numbers in the graph's floating-point constants."""
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
     return sum(math.prod(item.dims) for item in onnx.load(path).graph.initializer if item.data_type in floats)
-
-
-def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    before, weight, after = shapes[node.input[0]], shapes[node.input[1]], shapes[node.output[0]]
-    if node.op_type == "Conv":
-        # Each output is a product with one kernel over its group's inputs.
-        return math.prod(after) * math.prod(weight[1:])
-    if node.op_type == "ConvTranspose":
-        # Each input is spread by the kernels of its group's outputs.
-        return math.prod(before) * math.prod(weight[1:])
-    if node.op_type == "MatMul":
-        return math.prod(after) * before[-1]
-    transposed = any(entry.name == "transA" and entry.i for entry in node.attribute)
-    return math.prod(after) * before[0 if transposed else 1]

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import BundleError
+from devices.errors import BundleError, DataError
 
 FloatArray = NDArray[np.float32]
 Outputs = Union[FloatArray, "tuple[FloatArray, ...]"]
@@ -127,6 +127,15 @@ def _read_ports(raw: Any, where: str) -> tuple[Port, ...]:
             raise BundleError(where, "must hold names with shapes of positive whole numbers", _MAKE_AGAIN)
         ports.append((name, sizes))
     return tuple(ports)
+
+
+def checked_images(images_NCHW: FloatArray, info: EngineInfo) -> FloatArray:
+    """The images, (N, C, H, W), as an engine reads them. Raises `DataError` when it does not take them."""
+    images = np.ascontiguousarray(images_NCHW, dtype=np.float32)
+    if images.ndim != 4 or images.shape[1:] != info.input_shape or not len(images):
+        wanted = ", ".join(map(str, info.input_shape))
+        raise DataError("images", f"have shape {images.shape}, and the engine takes (N, {wanted})")
+    return images
 
 
 class Engine(Protocol):

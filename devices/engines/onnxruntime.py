@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from devices.detect import Host
-from devices.engines.base import EngineInfo, FloatArray, Outputs, Port
+from devices.engines.base import EngineInfo, FloatArray, Outputs, Port, checked_images
 from devices.engines.onnx_external import require_self_contained
 from devices.engines.ort_names import settle_names
 from devices.engines.ort_nodes import NodeRun
 from devices.engines.ort_options import CPU, ON_GPU, OrtOptions, options_of, settings_of
 from devices.engines.ort_session import first_line, load_module, open_session, profiled_session
-from devices.errors import DataError, DeviceError, ModelError
+from devices.errors import DeviceError, ModelError
 from devices.files import digest_bytes, storage_errors, write_atomic
 from devices.profile_session import GraphOptimization
 
@@ -183,14 +183,14 @@ class OnnxRuntimeEngine:
         return self._answers(images_NCHW, [name for name, _ in self._info.ports])
 
     def _answers(self, images_NCHW: FloatArray, names: list[str]) -> tuple[FloatArray, ...]:
-        images = self._checked(images_NCHW)
+        images = checked_images(images_NCHW, self._info)
         with _runtime_errors():
             outputs = self._session.run(names, {self._info.input_name: images})
         return tuple(np.asarray(output, dtype=np.float32) for output in outputs)
 
     def bind(self, images_NCHW: FloatArray) -> Callable[[], None]:
         """A call that runs these images once through an IO binding. It has run once when it is handed out."""
-        images = self._checked(images_NCHW)
+        images = checked_images(images_NCHW, self._info)
         binding = self._session.io_binding()
         held = tuple(self._in_place(array) for array in (images, *self._blank(len(images))))
         binding.bind_ortvalue_input(self._info.input_name, held[0])
@@ -210,13 +210,6 @@ class OnnxRuntimeEngine:
         if self._info.provider not in ON_GPU:
             return ort.OrtValue.ortvalue_from_numpy(array)
         return ort.OrtValue.ortvalue_from_numpy(array, "cuda", options_of(self._info).session.device_id)
-
-    def _checked(self, images_NCHW: FloatArray) -> FloatArray:
-        images = np.ascontiguousarray(images_NCHW, dtype=np.float32)
-        if images.ndim != 4 or images.shape[1:] != self._info.input_shape or not len(images):
-            wanted = ", ".join(map(str, self._info.input_shape))
-            raise DataError("images", f"have shape {images.shape}, and the engine takes (N, {wanted})")
-        return images
 
 
 class _BoundQuery:

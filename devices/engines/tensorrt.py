@@ -13,7 +13,7 @@ import numpy as np
 from devices.cuda import Buffer, Cuda, Graph, PageLocked, Stream, open_cuda
 from devices.detect import Host
 from devices.engines import tensorrt_log as logs
-from devices.engines.base import EngineInfo, FloatArray
+from devices.engines.base import EngineInfo, FloatArray, checked_images
 from devices.engines.tensorrt_build import load_module
 from devices.engines.tensorrt_options import TITLES, Module, dla_core_of, version_numbers
 from devices.engines.tensorrt_runtime_cache import RuntimeCache, no_cache
@@ -122,7 +122,7 @@ class TensorRtEngine:
 
     def run_all(self, images_NCHW: FloatArray) -> tuple[FloatArray, ...]:
         """Every output, each (N, ...)."""
-        images = self._checked(images_NCHW)
+        images = checked_images(images_NCHW, self._info)
         most = self._batches[2]
         parts = [self._answers(images[start : start + most]) for start in range(0, len(images), most)]
         return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
@@ -132,7 +132,7 @@ class TensorRtEngine:
 
         As a CUDA graph where that is faster. Raises `DataError` for more or fewer images than the engine takes.
         """
-        query = self._new_query(self._checked(images_NCHW))
+        query = self._new_query(checked_images(images_NCHW, self._info))
         query.choose_graph()
         return query
 
@@ -171,13 +171,6 @@ class TensorRtEngine:
             said = "; ".join(logs.errors_of(self._log)) or "it said nothing"
             raise DeviceError("engine", f"TensorRT makes no place to run it in: {said}", "Free memory of the GPU")
         return BoundQuery(context, self._info, self._cuda, images, self._log)
-
-    def _checked(self, images_NCHW: FloatArray) -> FloatArray:
-        images = np.ascontiguousarray(images_NCHW, dtype=np.float32)
-        if images.ndim != 4 or images.shape[1:] != self._info.input_shape or not len(images):
-            wanted = ", ".join(map(str, self._info.input_shape))
-            raise DataError("images", f"have shape {images.shape}, and the engine takes (N, {wanted})")
-        return images
 
 
 class BoundQuery:

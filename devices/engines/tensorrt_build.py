@@ -21,6 +21,7 @@ from devices.engines.tensorrt_network import (
     Ports,
     Problem,
     Product,
+    engine_info,
     has_type,
     ports_of,
     problems_of,
@@ -29,7 +30,7 @@ from devices.engines.tensorrt_network import (
     require_parsed,
     require_precisions,
 )
-from devices.engines.tensorrt_options import INSTALL, TITLES, Dialect, Module, TensorRtOptions, dialect_of, provider
+from devices.engines.tensorrt_options import INSTALL, TITLES, Dialect, Module, TensorRtOptions, dialect_of
 from devices.errors import DeviceError, EspalierError
 from devices.files import digest_bytes, write_atomic
 
@@ -242,23 +243,8 @@ def _for_gpu_at_hand(options: TensorRtOptions) -> TensorRtOptions:
 
 def describe(ports: Ports, options: TensorRtOptions, dialect: Dialect, onnx_sha256: str) -> EngineInfo:
     """What the engine needs, from what it was built with."""
-    name, shape = ports.outputs[0]
-    return EngineInfo(
-        runtime=options.module,
-        runtime_version=dialect.version,
-        provider=provider(options),
-        host_class=f"{platform.machine()}-{platform.system().lower()}",
-        threads=1,
-        input_name=ports.input_name,
-        input_shape=ports.input_shape,
-        output_name=name,
-        classes=shape[0] if shape else 1,
-        onnx_sha256=onnx_sha256,
-        outputs=() if len(ports.outputs) == len(shape) == 1 else ports.outputs,
-        settings=options.settings,
-        compute_capability=options.compute_capability,
-        batches=options.batches,
-    )
+    machine = f"{platform.machine()}-{platform.system().lower()}"
+    return engine_info(ports, options, dialect.version, machine, onnx_sha256)
 
 
 def _write(folder: Path, plan: bytes, info: EngineInfo) -> None:

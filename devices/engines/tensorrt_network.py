@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from devices.engines.base import Port
+from devices.engines.base import EngineInfo, Port
 from devices.engines.tensorrt_log import Message, cleaned
-from devices.engines.tensorrt_options import Dialect, TensorRtOptions
+from devices.engines.tensorrt_options import Dialect, TensorRtOptions, provider
 from devices.errors import DeviceError, ModelError
 from devices.profile import Precision
 
@@ -67,6 +67,27 @@ class Product:
     def types(self) -> tuple[Precision, Precision]:
         """Both: the device needs them."""
         return self.precision, self.around
+
+
+def engine_info(ports: Ports, options: TensorRtOptions, version: str, machine: str, onnx_sha256: str) -> EngineInfo:
+    """What an engine needs that this version built on a machine such as 'aarch64-linux'."""
+    name, shape = ports.outputs[0]
+    return EngineInfo(
+        runtime=options.module,
+        runtime_version=version,
+        provider=provider(options),
+        host_class=machine,
+        threads=1,
+        input_name=ports.input_name,
+        input_shape=ports.input_shape,
+        output_name=name,
+        classes=shape[0] if shape else 1,
+        onnx_sha256=onnx_sha256,
+        outputs=() if len(ports.outputs) == len(shape) == 1 else ports.outputs,
+        settings=options.settings,
+        compute_capability=options.compute_capability,
+        batches=options.batches,
+    )
 
 
 def problems_of(parser: Any, log: Sequence[Message]) -> tuple[Problem, ...]:

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from devices.engines.base import EngineInfo
 from devices.engines.tensorrt_log import Message, build_failure, on_gpu_instead
-from devices.engines.tensorrt_network import Ports
+from devices.engines.tensorrt_network import Ports, engine_info
 from devices.engines.tensorrt_options import (
     TensorRtOptions,
     dialect_of,
     dla_core_of,
-    provider,
     require_precision,
     version_numbers,
 )
@@ -221,23 +220,9 @@ def describe(found: TrtexecRun, options: TensorRtOptions, ports: Ports, machine:
     """What an engine needs that `trtexec` built on a machine such as 'aarch64-linux'."""
     if not ports.outputs:
         raise ModelError("network", "has no outputs", "Export it again")
-    name, shape = ports.outputs[0]
-    return EngineInfo(
-        runtime=options.module,
-        runtime_version=found.version,
-        provider=provider(options),
-        host_class=machine,
-        threads=1,
-        input_name=ports.input_name,
-        input_shape=ports.input_shape,
-        output_name=name,
-        classes=shape[0] if shape else 1,
-        onnx_sha256=onnx_sha256,
-        outputs=() if len(ports.outputs) == len(shape) == 1 else ports.outputs,
-        settings=(*options.settings, ("built_by", "trtexec")),
-        compute_capability=found.compute_capability or options.compute_capability,
-        batches=options.batches,
-    )
+    built = engine_info(ports, options, found.version, machine, onnx_sha256)
+    capability = found.compute_capability or options.compute_capability
+    return replace(built, settings=(*options.settings, ("built_by", "trtexec")), compute_capability=capability)
 
 
 def build(
