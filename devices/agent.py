@@ -7,9 +7,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devices.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EspalierError
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _CACHE = "~/.cache/espalier"
 
@@ -53,10 +56,7 @@ def _print(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from devices import agent_text
-    from devices.agent_unpack import unpack_text
-    from devices.bench_options import add_bench_options, in_seconds
-    from devices.query_option import add_queries
-    from devices.trust.options import add_trust_options
+    from devices.bench_options import in_seconds
 
     parser = argparse.ArgumentParser(prog="espalier-agent", description="Measure shipped engines on this device.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -68,7 +68,41 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--dla-core", type=int, choices=range(2), help="run on this DLA core, the GPU taking what the DLA does not"
     )
+    _add_device(build)
     build.set_defaults(call=_build, as_text=agent_text.build_text)
+    _add_bundles(commands)
+    calibrate = commands.add_parser("calibrate", help="time every ONNX file of a folder on this device")
+    calibrate.add_argument("probes", type=Path, metavar="DIR", help="folder of ONNX files, such as layers by channels")
+    calibrate.add_argument("--seconds", type=in_seconds, default=10.0, metavar="S", help="time for all together (10)")
+    _add_device(calibrate)
+    calibrate.set_defaults(call=_calibrate, as_text=agent_text.calibrate_text)
+    _add_work_for_hosts(commands)
+    for name, command in commands.choices.items():
+        if name not in ("stage", "serve"):
+            command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", metavar="NAME", help="device profile, or the file of one (what this device is)")
+    command.add_argument("--force", action="store_true", help="go on even if this is another device")
+    command.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "bf16", "int8", "fp8"),
+        default="fp32",
+        help="what the graph computes in; TensorRT has to know (fp32)",
+    )
+
+
+def _add_bundles(commands: Subparsers) -> None:
+    """What is done with bundles, each of which is verified first."""
+    from devices import agent_text
+    from devices.agent_unpack import unpack_text
+    from devices.bench_options import add_bench_options
+    from devices.query_option import add_queries
+    from devices.trust.options import add_trust_options
+
     unpacks = commands.add_parser("unpack", help="unpack an archive of a release, and verify what is in it")
     unpacks.add_argument("archive", type=Path, metavar="ARCHIVE", help="archive of a bundle, NAME.tar.gz")
     unpacks.add_argument("out", type=Path, metavar="DIR", help="folder for the bundle; a new one")
@@ -87,21 +121,12 @@ def _parser() -> argparse.ArgumentParser:
         add_trust_options(command)
     attack.add_argument("evidence", type=Path, metavar="EVIDENCE", help="folder of its evidence bundle")
     add_queries(attack)
-    calibrate = commands.add_parser("calibrate", help="time every ONNX file of a folder on this device")
-    calibrate.add_argument("probes", type=Path, metavar="DIR", help="folder of ONNX files, such as layers by channels")
-    calibrate.add_argument("--seconds", type=in_seconds, default=10.0, metavar="S", help="time for all together (10)")
-    calibrate.set_defaults(call=_calibrate, as_text=agent_text.calibrate_text)
-    for command in (build, calibrate):
-        command.add_argument(
-            "--device", metavar="NAME", help="device profile, or the file of one (what this device is)"
-        )
-        command.add_argument("--force", action="store_true", help="go on even if this is another device")
-        command.add_argument(
-            "--precision",
-            choices=("fp32", "fp16", "bf16", "int8", "fp8"),
-            default="fp32",
-            help="what the graph computes in; TensorRT has to know (fp32)",
-        )
+
+
+def _add_work_for_hosts(commands: Subparsers) -> None:
+    """What is done in the folder that other hosts work in."""
+    from devices import agent_text
+
     clean = commands.add_parser("clean", help="remove the folder in which work for other hosts is kept")
     clean.set_defaults(call=_clean, as_text=agent_text.clean_text)
     stage = commands.add_parser("stage", help="run the job in a folder (for programs)")
@@ -112,11 +137,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(call=_serve)
     for command in (clean, serve):
         command.add_argument("--cache", default=_CACHE, metavar="DIR", help=f"the folder ({_CACHE})")
-    for command in (detect, build, unpacks, bench, attack, layers, calibrate, clean):
-        command.add_argument("--json", action="store_true", help="print JSON")
-    for command in commands.choices.values():
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
 
 
 def _count(text: str) -> int:

@@ -9,7 +9,10 @@ from devices.stage import Progress, no_progress
 
 if TYPE_CHECKING:
     from devices.bench_job import BenchJob
+    from devices.bundle import Bundle
     from devices.engines.base import EngineInfo
+    from devices.outcome import Outcome
+    from devices.queries.plan import QueryPlan
     from devices.trust.store import Trust
 
 
@@ -86,14 +89,14 @@ def attack_bundle(
     With `queries`, so many a sample are then asked by what the run was queried with, or by Square. Raises
     `BundleError`, `DataError`, `DeviceError`.
     """
-    from devices.attack import of_the_whole_set, require_classes, set_rows
+    from devices.attack import require_classes
     from devices.bundle import open_bundle
     from devices.classifier import load_verified
     from devices.detect import detect_host
-    from devices.evidence_queries import masking_on_board, plan_of
-    from devices.outcome import Outcome, query_rows
+    from devices.evidence_queries import plan_of
+    from devices.outcome import Outcome
     from devices.queries.evaluate import query_engine
-    from devices.robustness import INDEX_FILE, accuracy, read_sets, replay, require_fit
+    from devices.robustness import INDEX_FILE, read_sets, replay, require_fit
     from devices.scoring import scorer_of
 
     bundle = open_bundle(folder, "deploy", trust)
@@ -113,18 +116,23 @@ def attack_bundle(
     if plan:
         progress(1, 2, f"{plan.queries} queries a sample")
     asked = query_engine(engine.run, sets.images["clean"], sets.labels, plan) if plan else None
-    found = Outcome(replayed, asked)
+    ran = {"engine": engine.info.as_dict(), "host": host.as_dict()}
+    of_sets = {"samples": len(sets.labels), "task": sets.scoring.kind}
+    origin = _origin(bundle) | {"evidence": str(evidence.folder)}
+    return {**origin, **ran, **of_sets, **_answers(Outcome(replayed, asked), bundle, evidence, plan)}
+
+
+def _answers(found: Outcome, bundle: Bundle, evidence: Bundle, plan: QueryPlan | None) -> dict[str, object]:
+    from devices.attack import of_the_whole_set, set_rows
+    from devices.evidence_queries import masking_on_board
+    from devices.outcome import query_rows
+    from devices.robustness import accuracy
+
     return {
-        **_origin(bundle),
-        "evidence": str(evidence.folder),
-        "engine": engine.info.as_dict(),
-        "host": host.as_dict(),
-        "samples": len(sets.labels),
-        "task": sets.scoring.kind,
-        "clean": accuracy(replayed.scores["clean"]).as_dict(),
+        "clean": accuracy(found.replay.scores["clean"]).as_dict(),
         "worst_case": accuracy(found.worst_case).as_dict() if found.has_attacks else None,
-        **of_the_whole_set(replayed, "clean"),
-        "sets": set_rows(replayed),
+        **of_the_whole_set(found.replay, "clean"),
+        "sets": set_rows(found.replay),
         "queries": query_rows(found, found, plan),
         "masking": masking_on_board(found, evidence, str(bundle.manifest.get("engine")), plan),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,6 +21,14 @@ from pipeline.recovery.hsic import dependence
 _FEATURES = "distill.features"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Teaching:
+    """Whom a network follows beside its labels, and how."""
+
+    teacher: nn.Module
+    config: DistillConfig
+
+
 class Distillation:
     """A teacher in evaluation, and the learned maps between its features and the student's.
 
@@ -27,11 +36,12 @@ class Distillation:
     robust distillation (Goldblum et al. 2020, eq. 3), here with adversarial images in the term of the labels too.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, config: DistillConfig, images: torch.Tensor) -> None:
+    def __init__(self, student: nn.Module, teaching: Teaching, images: torch.Tensor) -> None:
         """Try both on a few images (N, C, H, W), by which features are scaled.
 
         Raises `RecipeError` for globs that match no module, or none of use.
         """
+        teacher, config = teaching.teacher, teaching.config
         self._teacher = teacher
         self._config = config
         self._names = _matching(student, teacher, config.features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,19 +15,28 @@ from devices.files import digest_value
 from devices.stage import Progress
 from pipeline.compute import derived_seed, deterministic, seed_all
 from pipeline.data import Split
-from pipeline.recipe import DistillConfig, FitConfig, ObjectiveConfig, section_of
+from pipeline.recipe import FitConfig, ObjectiveConfig, section_of
 from pipeline.recovery.batches import cut, set_aside
 from pipeline.recovery.checkpoints import Checkpoints
-from pipeline.recovery.distill import Distillation
+from pipeline.recovery.distill import Distillation, Teaching
 from pipeline.recovery.machine import Machine, Placement, open_machine, place
-from pipeline.recovery.objective import Loss, Metric
 from pipeline.recovery.report import FitReport
-from pipeline.recovery.training import LOWER, Task, Training
+from pipeline.recovery.training import CLASSIFYING, LOWER, Aim, Task, Training
 from pipeline.recovery.weights import Holes, require_finite, tensors_digest
-from pipeline.tasks.builtin import Classification
 
 _EPOCH = 3
 _TRIED_IMAGES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What stays as it is throughout a fit."""
+
+    task: Task
+    placement: Placement
+    machine: Machine
+    store: Checkpoints | None
+    progress: Progress
 
 
 def fit(
@@ -38,20 +48,15 @@ def fit(
     threads: int,
     progress: Progress,
     *,
-    teacher: nn.Module | None = None,
-    distill: DistillConfig | None = None,
+    teaching: Teaching | None = None,
     masked: Sequence[str] = (),
-    loss: Loss | None = None,
-    metric: Metric | None = None,
-    ignore_label: int = 255,
+    aim: Aim = CLASSIFYING,
     checkpoints: Path | None = None,
 ) -> FitReport:
     """Train the network in place by SGD with Nesterov momentum; it ends on the CPU, in evaluation.
 
-    Images are (N, C, H, W), targets (N, ...) of any task. `loss` is cross-entropy without another, `metric` the
-    accuracy that validation watches; `ignore_label` comes in where a mask (N, H, W) is shifted. With an adversary,
-    every batch is attacked on the network as it is at that moment (`pipeline.recovery.objective`). With
-    `teacher` and `distill` it also follows the teacher. The zeros of `masked` parameters stay zeros. After a moving
+    Images are (N, C, H, W), targets (N, ...) of any task. With an adversary, every batch is attacked on the network as
+    it is at that moment (`pipeline.recovery.objective`). The zeros of `masked` parameters stay zeros. After a moving
     average or distillation, BatchNorm is for the caller to recalibrate.
 
     In the folder `checkpoints` the state after each epoch is kept, and a fit of equal inputs goes on from there: on a
@@ -63,34 +68,26 @@ def fit(
     """
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ModelError("training", "the network has no parameter to train", "Leave requires_grad as it is")
-    if (teacher is None) != (distill is None):
-        raise ValueError("teacher and distill belong together")
     placement = place(config)
     machine = open_machine(placement)
     train, validation = set_aside(split, config.validation_share, seed) if config.validates else (split, None)
     _check_shares(len(train), config, machine)
-    held = (network,) if teacher is None else (network, teacher)
-    task = Task(
-        train=train,
-        validation=validation,
-        objective=objective,
-        config=config,
-        seed=seed,
-        loss=loss or Classification().loss,
-        metric=metric or Classification().metric,
-        ignore_label=ignore_label,
-    )
-    learned = [section_of(distill) if distill else None, threads, len(split), sorted(masked)]
+    held = (network, teaching.teacher) if teaching else (network,)
+    task = Task(train=train, validation=validation, objective=objective, config=config, seed=seed, aim=aim)
+    learned = [section_of(teaching.config) if teaching else None, threads, len(split), sorted(masked)]
     store = _store_of(checkpoints, [_key_of(task, placement, held), learned], machine)
+    job = _Job(task=task, placement=placement, machine=machine, store=store, progress=progress)
     exact = placement.accelerator == "cpu"
     with deterministic(seed, max(1, threads // machine.world), exact), machine.holding(*held):
-        distillation = None
-        if teacher is not None and distill is not None:
-            images = torch.from_numpy(train.batch(slice(0, _TRIED_IMAGES))).to(machine.device)
-            distillation = Distillation(network, teacher, distill, images)
+        distillation = _distillation(network, teaching, job) if teaching else None
         training = Training(network, task, machine, Holes(network, masked), distillation)
         with distillation.watching(network) if distillation else nullcontext():
-            return _run(training, task, machine, store, progress, placement)
+            return _run(training, job)
+
+
+def _distillation(network: nn.Module, teaching: Teaching, job: _Job) -> Distillation:
+    images = torch.from_numpy(job.task.train.batch(slice(0, _TRIED_IMAGES))).to(job.machine.device)
+    return Distillation(network, teaching, images)
 
 
 def _store_of(folder: Path | None, key: object, machine: Machine) -> Checkpoints | None:
@@ -110,14 +107,8 @@ def _key_of(task: Task, placement: Placement, networks: Sequence[nn.Module]) -> 
     return [section_of(task.objective), section_of(task.config), task.seed, where, digests]
 
 
-def _run(
-    training: Training,
-    task: Task,
-    machine: Machine,
-    store: Checkpoints | None,
-    progress: Progress,
-    placement: Placement,
-) -> FitReport:
+def _run(training: Training, job: _Job) -> FitReport:
+    task, store = job.task, job.store
     resumed = 0
     saved = store.load() if store else None
     if saved:
@@ -128,8 +119,8 @@ def _run(
     try:
         while epoch < task.config.epochs and not stopped:
             epoch += 1
-            _epoch(training, task, machine, epoch, progress)
-            if store and machine.rank == 0:
+            _epoch(training, job, epoch)
+            if store and job.machine.rank == 0:
                 store.save(training.snapshot(epoch))
             stopped = _is_over(training, task, epoch)
     except ModelError as error:
@@ -145,14 +136,15 @@ def _run(
         stopped_early=stopped and epoch < task.config.epochs,
         best_epoch=training.best_epoch,
         resumed_from_epoch=resumed,
-        accelerator=placement.accelerator,
-        precision=placement.precision,
-        devices=placement.devices,
+        accelerator=job.placement.accelerator,
+        precision=job.placement.precision,
+        devices=job.placement.devices,
     )
 
 
-def _epoch(training: Training, task: Task, machine: Machine, epoch: int, progress: Progress) -> None:
+def _epoch(training: Training, job: _Job, epoch: int) -> None:
     """Every image once, in an order that seed and epoch decide."""
+    task, machine = job.task, job.machine
     # Anew in each epoch, so that one taken up again draws the same; processes draw dropout of their own.
     seed_all(derived_seed(task.seed, _EPOCH, epoch, machine.rank))
     generator = torch.Generator().manual_seed(derived_seed(task.seed, _EPOCH, epoch))
@@ -162,7 +154,7 @@ def _epoch(training: Training, task: Task, machine: Machine, epoch: int, progres
     total = torch.zeros((), device=machine.device)
     for index, chosen in enumerate(batches):
         step = (epoch - 1) * steps + index
-        progress(step, epochs * steps, f"epoch {epoch} of {epochs}")
+        job.progress(step, epochs * steps, f"epoch {epoch} of {epochs}")
         total += training.step(chosen, generator, step, epochs * steps, f"epoch {epoch}, step {index + 1}")
     machine.average_buffers(training.network)
     require_finite(training.network, f"epoch {epoch}", LOWER)

@@ -15,8 +15,10 @@ from devices.stage import Progress
 from pipeline.data import Split, load_dataset
 from pipeline.model import NetworkArtifact, load_network, load_plan, save_network
 from pipeline.recipe import FitConfig, Recipe, section_of
+from pipeline.recovery.distill import Teaching
 from pipeline.recovery.fit import fit
 from pipeline.recovery.report import FitReport
+from pipeline.recovery.training import Aim
 from pipeline.tasks.select import task_of
 
 _FORMAT = "espalier-fit/1"
@@ -77,7 +79,6 @@ def run_job(job: FitJob, progress: Progress, train: Split | None = None) -> FitR
     student = NetworkArtifact(job.student)
     task = task_of(recipe.task)
     network, plan = _load(recipe, job.student), load_plan(student)
-    teacher = _load(recipe, job.teacher) if job.teacher else None
     report = fit(
         network,
         load_dataset(recipe.data, recipe.task).train if train is None else train,
@@ -86,17 +87,22 @@ def run_job(job: FitJob, progress: Progress, train: Split | None = None) -> FitR
         job.seed,
         recipe.threads,
         progress,
-        teacher=teacher,
-        distill=recipe.distill if teacher else None,
+        teaching=_teaching(recipe, job),
         masked=plan.masked if plan else (),
-        loss=task.loss,
-        metric=task.metric,
-        ignore_label=recipe.task.ignore_label,
+        aim=Aim(loss=task.loss, metric=task.metric, ignore_label=recipe.task.ignore_label),
         checkpoints=job.checkpoints,
     )
     if is_first():
         save_network(network, plan, job.output)
     return report
+
+
+def _teaching(recipe: Recipe, job: FitJob) -> Teaching | None:
+    if job.teacher is None:
+        return None
+    if recipe.distill is None:
+        raise RecipeError("distill", "is missing, and the fit has a teacher", "Add [distill], or fit without a teacher")
+    return Teaching(teacher=_load(recipe, job.teacher), config=recipe.distill)
 
 
 def _load(recipe: Recipe, folder: Path) -> nn.Module:

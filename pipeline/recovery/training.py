@@ -24,9 +24,23 @@ from pipeline.recovery.machine import Machine
 from pipeline.recovery.objective import Loss, Metric, adversarial, training_loss
 from pipeline.recovery.rates import rate_at
 from pipeline.recovery.weights import Average, Holes, all_tensors, copies, copy_into
+from pipeline.tasks.builtin import Classification
 
 LOWER = "Lower learning_rate"
 _VALIDATION_NOISE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aim:
+    """What is minimized, and what validation watches: of classification without another."""
+
+    loss: Loss = Classification().loss
+    metric: Metric = Classification().metric
+    ignore_label: int = 255
+    """Comes in where a mask (N, H, W) is shifted."""
+
+
+CLASSIFYING = Aim()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +52,7 @@ class Task:
     objective: ObjectiveConfig
     config: FitConfig
     seed: int
-    loss: Loss
-    metric: Metric
-    ignore_label: int
+    aim: Aim
 
     @property
     def watches_robust(self) -> bool:
@@ -189,7 +201,7 @@ class Training:
         if self._task.config.augment == "crop_flip":
             height, width = images.shape[2:]
             moves = draw_moves(len(chosen), height, width, generator)
-            images, targets = crop_flip(images, targets, moves[part], self._task.ignore_label)
+            images, targets = crop_flip(images, targets, moves[part], self._task.aim.ignore_label)
         noise = None
         if self._task.objective.attacked:
             noise = torch.rand((len(chosen), *images.shape[1:]), generator=generator)[part].to(device)
@@ -201,7 +213,7 @@ class Training:
         """Mean loss of this share times its weight, its gradients in the parameters."""
         try:
             with self._machine.precision():
-                objective, hard = self._task.objective, self._task.loss
+                objective, hard = self._task.objective, self._task.aim.loss
                 outputs, loss = training_loss(self.network, images, targets, objective, hard, noise)
                 if self._distillation:
                     loss = self._distillation.loss(outputs, loss, images, targets)
@@ -229,13 +241,13 @@ class Training:
         images, targets, noise = images.to(device), targets.to(device), noise[part].to(device)
         try:
             with self._machine.precision():
-                clean = score = float(self._task.metric(self.network(images.clone()), targets))
+                clean = score = float(self._task.aim.metric(self.network(images.clone()), targets))
                 if self._task.watches_robust:
                     with torch.enable_grad():
                         images = adversarial(
-                            self.network, images, targets, self._task.objective, self._task.loss, noise
+                            self.network, images, targets, self._task.objective, self._task.aim.loss, noise
                         )
-                    score = float(self._task.metric(self.network(images), targets))
+                    score = float(self._task.aim.metric(self.network(images), targets))
         except EspalierError:
             raise
         # A user's network or metric may raise anything.

@@ -42,42 +42,74 @@ _BINS = 60
 
 def assemble_report(inputs: StepInputs) -> dict[str, Any]:
     """The content of `report.json`."""
-    work, results = inputs.work, inputs.results
-    measured, attacked, shipped = figures_of(results), replays_of(results), shipped_of(results)
-    engines = in_order(measured["engines"])
     sets = _sets(inputs)
-    replays = inputs.path(REPLAYS if is_measured(results) else GRAPH_REPLAYS)
-    replayed = read_json(replays / "replay.json", BundleError)
-    outcomes = replayed["correct" if sets.scoring.kind == "classification" else "scores"]
-    pruned = results["pruned"].metrics if "pruned" in results else None
     return {
         "format": FORMAT,
+        **_subject(inputs, sets),
+        **_measurements(inputs),
+        **_robustness(inputs, sets),
+        **_compression(inputs),
+        **_record(inputs),
+    }
+
+
+def _subject(inputs: StepInputs, sets: EvaluationSets) -> dict[str, Any]:
+    """What was made for which device, and what became of it."""
+    work, results = inputs.work, inputs.results
+    return {
         "name": work.recipe.name,
         "device": {"name": work.profile.name, "title": work.profile.title},
         "task": sets.scoring.kind,
-        "measured": is_measured(results),
         "baseline": work.baseline,
-        "shipped": shipped,
+        "shipped": shipped_of(results),
         "decision": results[DECISION].metrics,
         "verdict": results["verdict"].metrics,
+        "notes": {name: stored.metrics["lines"] for name, stored in results.items() if "lines" in stored.metrics},
+    }
+
+
+def _measurements(inputs: StepInputs) -> dict[str, Any]:
+    """Every engine: size, time and answers, and the device meanwhile."""
+    results = inputs.results
+    measured, attacked = figures_of(results), replays_of(results)
+    engines = in_order(measured["engines"])
+    return {
+        "measured": is_measured(results),
         "engines": [_engine(name, results, measured["engines"][name], attacked["engines"][name]) for name in engines],
         "speedups": measured["speedups"],
         "same_engine_twice": measured.get("same_engine_twice"),
-        "board": _board(work, measured),
+        "board": _board(inputs.work, measured),
         "telemetry": measured.get("telemetry"),
         "conditions": {key: measured[key] for key in _CONDITIONS} if is_measured(results) else None,
         "latency_histogram": _histogram(inputs, engines) if is_measured(results) else None,
-        "notes": {name: stored.metrics["lines"] for name, stored in results.items() if "lines" in stored.metrics},
-        "scans": [
-            finding for name, stored in results.items() if is_scan(name) for finding in stored.metrics["findings"]
-        ],
+    }
+
+
+def _robustness(inputs: StepInputs, sets: EvaluationSets) -> dict[str, Any]:
+    """What it was tried with, and whether that can be believed."""
+    work, results = inputs.work, inputs.results
+    attacked, crafted = replays_of(results), results["sets"].metrics
+    replays = inputs.path(REPLAYS if is_measured(results) else GRAPH_REPLAYS)
+    replayed = read_json(replays / "replay.json", BundleError)
+    outcomes = replayed["correct" if sets.scoring.kind == "classification" else "scores"]
+    return {
+        "scans": _findings(results),
         "threats": _threats(inputs, sets),
         "samples": attacked["samples"],
         "query_plan": attacked.get("query_plan"),
         "twin": next((found.metrics for found in results.values() if found.folder.parent.name == TWIN_STAGE), None),
         "epsilon": work.recipe.robustness.epsilon,
-        "surrogates": _surrogates(sets, results["sets"].metrics),
-        "sanity": _sanity(sets, results["sets"].metrics),
+        "surrogates": _surrogates(sets, crafted),
+        "sanity": _sanity(sets, crafted),
+        "images": image_pairs(sets, outcomes, shipped_of(results), work.dataset.class_names),
+    }
+
+
+def _compression(inputs: StepInputs) -> dict[str, Any]:
+    """What was done to the network, layer by layer and step by step."""
+    results = inputs.results
+    pruned = results["pruned"].metrics if "pruned" in results else None
+    return {
         "layer_costs": layer_costs_of(inputs),
         "sensitivity": sensitivity_of(inputs),
         "layers": pruned["layers"] if pruned else [],
@@ -89,11 +121,17 @@ def assemble_report(inputs: StepInputs) -> dict[str, Any]:
         "parity": [
             {"step": name} | stored.metrics["parity"] for name, stored in results.items() if "parity" in stored.metrics
         ],
-        "images": image_pairs(sets, outcomes, shipped, work.dataset.class_names),
+    }
+
+
+def _record(inputs: StepInputs) -> dict[str, Any]:
+    """What it takes to make it again."""
+    work = inputs.work
+    return {
         "stages": [
             {"name": name, "stage": stored.folder.parent.name, "seconds": stored.seconds, "digest": stored.digest}
             | {"needs": inputs.options["needs"][name]}
-            for name, stored in results.items()
+            for name, stored in inputs.results.items()
         ],
         "environment": {"host": work.device_host.as_dict(), "versions": library_versions()},
         "commands": _commands(work),
@@ -135,9 +173,14 @@ def _threats(inputs: StepInputs, sets: EvaluationSets) -> list[dict[str, Any]]:
         replays_of(results),
         inputs.work.baseline,
         [asdict(info) for info in sets.infos if info.kind == "adversarial"],
-        [finding for name, stored in results.items() if is_scan(name) for finding in stored.metrics["findings"]],
+        _findings(results),
         [stored.metrics for name, stored in results.items() if is_edge(name)],
     )
+
+
+def _findings(results: Mapping[str, Stored]) -> list[dict[str, Any]]:
+    """Of every scan for backdoors."""
+    return [finding for name, stored in results.items() if is_scan(name) for finding in stored.metrics["findings"]]
 
 
 def _steps(results: Mapping[str, Stored]) -> list[dict[str, Any]]:
@@ -240,15 +283,10 @@ def _histogram(inputs: StepInputs, engines: list[str]) -> dict[str, Any]:
 
 def _commands(work: Work) -> list[dict[str, str]]:
     name = f"runs/{work.recipe.name}-{work.profile.name}"
+    bench = f"espalier-agent bench {name}/deploy --allow-unsigned"
     commands = [
-        {
-            "figure": "everything, from the start",
-            "command": work.command,
-        },
-        {
-            "figure": "latency, load time and memory of the shipped engine",
-            "command": f"espalier-agent bench {name}/deploy --allow-unsigned",
-        },
+        {"figure": "everything, from the start", "command": work.command},
+        {"figure": "latency, load time and memory of the shipped engine", "command": bench},
     ]
     if work.recipe.task.kind == "custom":
         # Its score is code of the host's, which the agent does not have.

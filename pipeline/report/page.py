@@ -75,11 +75,21 @@ def page_environment(*folders: Path) -> Environment:
 
 
 def _content(report: dict[str, Any]) -> dict[str, Any]:
-    layers, measured = report["layers"], is_measured(report)
-    candidates = engine_candidates(report)
     return {
         "report": report,
         "words": words_of(report),
+        "measured": is_measured(report),
+        **_overview(report),
+        **_robustness(report),
+        **_layers(report),
+        **_record(report),
+    }
+
+
+def _overview(report: dict[str, Any]) -> dict[str, Any]:
+    """The verdict, and the engines side by side."""
+    candidates, measured = engine_candidates(report), is_measured(report)
+    return {
         "verdict": verdict_view(report),
         "engines": comparison_view.table_engines(report),
         "shipped_title": title_of(report, report["shipped"]),
@@ -88,12 +98,17 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "comparison_plots": comparison_plots(report),
         "tradeoffs": tradeoff_plots(candidates, report),
         "front_note": front_note(candidates, report),
-        "measured": measured,
         "same_engine_twice": comparison_view.same_engine_twice(report) if measured else "",
         "latency_plot": plot_latency(report) if measured else None,
         "prediction_notes": [] if measured else prediction_notes(report),
         "decision": decision_lines(report),
         "notes": [line for lines in report.get("notes", {}).values() for line in lines],
+    }
+
+
+def _robustness(report: dict[str, Any]) -> dict[str, Any]:
+    """Attacks, threats, corruptions, and images to look at."""
+    return {
         "attacks": robustness_view.attacks(report),
         "ball": attack_words.ball_sentence(report["recipe"]),
         "not_tried": robustness_view.not_tried(report),
@@ -107,20 +122,32 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "corruption": corruption_view.corruption_view(report),
         "images": [image for image in report["images"] if _is_picture(image)],
         "images_set": robustness_view.title_of_set(report, report["images"][0]["set"]) if report["images"] else "",
+    }
+
+
+def _layers(report: dict[str, Any]) -> dict[str, Any]:
+    """What was cut and trained, and what each layer costs."""
+    layers = report["layers"]
+    shown, more = layers[:_LAYERS_SHOWN], layers[_LAYERS_SHOWN:]
+    return {
         "layers": layers,
-        "layers_plot": plot_layers(layers[:_LAYERS_SHOWN], "Channels by layer") if layers else None,
-        "more_layers_plot": plot_layers(layers[_LAYERS_SHOWN:], "Channels of the other layers")
-        if len(layers) > _LAYERS_SHOWN
-        else None,
+        "layers_plot": plot_layers(shown, "Channels by layer") if shown else None,
+        "more_layers_plot": plot_layers(more, "Channels of the other layers") if more else None,
+        "more_layers": len(more),
         "pruning": pruning_sentences(report),
         "steps": step_rows(report),
         "validation": validation_rows(report),
         "search": search_section(report["search"], _command(report)) if report.get("search") else None,
-        "more_layers": max(0, len(layers) - _LAYERS_SHOWN),
         "left_out": record_view.left_out(report),
         "layers_view": layers_view(report),
         "layer_times": layer_times_view(report),
         "sensitivity": sensitivity_views(report),
+    }
+
+
+def _record(report: dict[str, Any]) -> dict[str, Any]:
+    """How it was made, on what."""
+    return {
         "provenance": provenance_tree(report),
         "parity": record_view.parity_rows(report),
         "parity_asked": record_view.parity_sentence(report),
@@ -128,7 +155,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "stages_s": sum(stage["seconds"] for stage in report["stages"]),
         "host": record_view.host_facts(report),
         "versions": record_view.version_facts(report),
-        "conditions": record_view.condition_facts(report) if measured else [],
+        "conditions": record_view.condition_facts(report) if is_measured(report) else [],
         "device_facts": device_view.device_facts(report),
         "device_findings": device_view.device_findings(report),
         "beside_inference": device_view.beside_inference(report),

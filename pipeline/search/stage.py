@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -99,19 +100,25 @@ def search_widths(
                 "Run the same command again: it goes on from there",
             ) from cause
     seconds = time.perf_counter() - started
-    told = _write_study(folder / STUDY_FILE, config, inputs, space, objectives, done)
     metrics = {
         "trials": total,
-        **told,
-        "objectives": list(config.objectives),
-        "points": space.size if space.size < 2**53 else None,
-        "validation_samples": len(setup.validation),
-        "recalibration_samples": len(setup.recalibration) if inputs.recalibrate.samples else 0,
+        **_write_study(folder / STUDY_FILE, config, inputs, space, objectives, done),
+        **_sizes(config, inputs, space, setup),
         "trials_run": search.ran,
         "seconds": seconds,
         "trials_per_s": search.ran / seconds,
     }
     return StageResult(SearchArtifact(folder), metrics)
+
+
+def _sizes(config: SearchConfig, inputs: SearchInputs, space: Space, setup: TrialSetup) -> dict[str, Any]:
+    """What was searched, and on how many images each trial was judged."""
+    return {
+        "objectives": list(config.objectives),
+        "points": space.size if space.size < 2**53 else None,
+        "validation_samples": len(setup.validation),
+        "recalibration_samples": len(setup.recalibration) if inputs.recalibrate.samples else 0,
+    }
 
 
 def _write_study(

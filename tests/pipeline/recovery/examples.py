@@ -14,8 +14,10 @@ from devices.stage import no_progress
 from pipeline.data import Dataset, Split
 from pipeline.datasets.digits import digits
 from pipeline.recipe import FitConfig, ObjectiveConfig
+from pipeline.recovery.distill import Teaching
 from pipeline.recovery.fit import fit
 from pipeline.recovery.report import FitReport
+from pipeline.recovery.training import Aim
 from pipeline.zoo import residual_cnn
 
 PLAIN = ObjectiveConfig()
@@ -58,13 +60,19 @@ def few(count: int = 200) -> Split:
 def train(
     network: nn.Module, objective: ObjectiveConfig = PLAIN, split: Split | None = None, seed: int = 0, **config: Any
 ) -> FitReport:
-    """Train on a few digits with one thread; `config` are keys of `FitConfig`, but for arguments of `fit`."""
+    """Train on a few digits with one thread; `config` are keys of `FitConfig`, arguments of `fit`, fields of `Aim`, and
+    a `teacher` with `distill`."""
     more = {name: config.pop(name) for name in MORE & set(config)}
+    aim = Aim(**{name: config.pop(name) for name in AIM & set(config)})
+    if "teacher" in config:
+        more["teaching"] = Teaching(teacher=config.pop("teacher"), config=config.pop("distill"))
     settings = FitConfig(**({"epochs": 2, "batch_size": 50} | config))
-    return fit(network, split or few(), objective, settings, seed, 1, more.pop("progress", no_progress), **more)
+    return fit(
+        network, split or few(), objective, settings, seed, 1, more.pop("progress", no_progress), aim=aim, **more
+    )
 
 
-MORE = {"teacher", "distill", "masked", "loss", "metric", "ignore_label", "checkpoints", "progress"}
+MORE, AIM = {"masked", "checkpoints", "progress"}, {"loss", "metric", "ignore_label"}
 
 
 def state(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from devices.errors import ModelError, RecipeError
 from pipeline.recipe import DistillConfig
-from pipeline.recovery.distill import Distillation, softened_divergence
+from pipeline.recovery.distill import Distillation, Teaching, softened_divergence
 from tests.pipeline.recovery.examples import ADVERSARIAL, accuracy, few, fresh, same_bits, state, train
 
 
@@ -101,7 +101,7 @@ def test_the_loss_is_the_weighted_sum() -> None:
             parameter.mul_(1.1)
     config = DistillConfig(weight=0.3, temperature=2.0, features=("stem", "classifier"), feature_weight=0.5)
     images = torch.from_numpy(few(8).images)
-    distillation = Distillation(student, teacher, config, images)
+    distillation = Distillation(student, Teaching(teacher=teacher, config=config), images)
     with distillation.watching(student), torch.no_grad():
         outputs = student(images)
         found = distillation.loss(outputs, torch.tensor(7.0), images, torch.zeros(8, dtype=torch.long))
@@ -156,7 +156,8 @@ class Pair(nn.Module):
 def test_tokens_and_tuples_are_followed_too() -> None:
     torch.manual_seed(0)
     student, teacher = Tokens(4), Tokens(6)
-    distillation = Distillation(student, teacher, DistillConfig(features=("embed", "pair")), torch.zeros(1, 1, 8, 8))
+    teaching = Teaching(teacher=teacher, config=DistillConfig(features=("embed", "pair")))
+    distillation = Distillation(student, teaching, torch.zeros(1, 1, 8, 8))
     assert [(item.in_features, item.out_features) for item in distillation.maps.children()] == [(4, 6), (4, 6)]
     report = train(student, teacher=teacher, distill=DistillConfig(features=("embed", "pair")))
     assert report.epochs_run == 2
@@ -212,8 +213,6 @@ def test_answers_that_do_not_fit_are_refused() -> None:
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     with pytest.raises(ModelError, match=r"the network answers \(50, 10\), the dense network \(50, 3\)"):
         train(fresh(), teacher=other, distill=DistillConfig())
-    with pytest.raises(ValueError, match="belong together"):
-        train(fresh(), teacher=other)
 
 
 def test_the_map_is_no_part_of_the_network(teacher: nn.Module) -> None:

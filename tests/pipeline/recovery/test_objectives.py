@@ -18,7 +18,7 @@ from pipeline.attacks.gradient import loss_gradient
 from pipeline.attacks.norms import Ball
 from pipeline.attacks.pgd import pgd
 from pipeline.recipe import DistillConfig, FitConfig, ObjectiveConfig
-from pipeline.recovery.distill import Distillation
+from pipeline.recovery.distill import Distillation, Teaching
 from pipeline.recovery.hsic import dependence
 from pipeline.recovery.objective import divergence, noisy_step, training_loss
 from tests.pipeline.recovery.examples import all_digits, few, fresh, noisy, train
@@ -165,7 +165,7 @@ def test_the_bottleneck_adds_what_depends_on_images_and_takes_off_what_depends_o
     weights = {"features": ("stem", "classifier"), "feature_weight": 0.0}
     values = []
     for more in ({}, {"hsic_inputs": 0.5}, {"hsic_labels": 0.25}):
-        distillation = Distillation(student, teacher, DistillConfig(**weights, **more), images)
+        distillation = Distillation(student, Teaching(teacher=teacher, config=DistillConfig(**weights, **more)), images)
         with distillation.watching(student), torch.no_grad():
             outputs = student(images)
             values.append(float(distillation.loss(outputs, torch.tensor(1.0), images, labels)))
@@ -181,6 +181,7 @@ def test_the_bottleneck_needs_modules_and_classes() -> None:
     with pytest.raises(ValidationError, match=r"act on the modules of distill\.features"):
         DistillConfig(hsic_labels=1.0)
     student, (images, _, _) = noisy(), batch(4)
-    distillation = Distillation(student, noisy(), DistillConfig(features=("0",), hsic_labels=1.0), images)
+    teaching = Teaching(teacher=noisy(), config=DistillConfig(features=("0",), hsic_labels=1.0))
+    distillation = Distillation(student, teaching, images)
     with distillation.watching(student), pytest.raises(RecipeError, match="one class an image"):
         distillation.loss(student(images), torch.tensor(1.0), images, torch.zeros(4, 8, 8))
