@@ -179,6 +179,27 @@ def test_errors_on_corrupted_images(corruption: Any, wanted: Any) -> None:
         assert judged.passed == (passed and corruption is not None and wanted[0] is not None)
 
 
+@pytest.mark.parametrize(
+    ("signs", "wanted"),
+    [
+        ([], None),
+        ([(None, False)], None),
+        ([(2.0, False), (None, False)], 0.0),
+        ([(2.0, True), (2.0, False), (0.5, True)], 2.0),
+    ],
+)
+def test_signs_of_a_backdoor_are_counted_where_something_judged(
+    signs: list[tuple[float | None, bool]], wanted: float | None
+) -> None:
+    """Findings without a threshold only tell: they prove nothing, and no more does a recipe without scans."""
+    scans = [{"findings": [{"threshold": threshold, "sign": sign}]} for threshold, sign in signs]
+    for limit in (0, 1, 2):
+        config = GateConfig(max_backdoor_signs=limit)
+        judged = judge(config, measured(), replayed(), "compressed-int8", scans=scans)
+        assert figures(judged) == (wanted, wanted, wanted)
+        assert judged.passed == (wanted is not None and wanted <= limit)
+
+
 def test_answers_of_the_graph_prove_nothing_of_the_engine() -> None:
     config = GateConfig(min_accuracy=1.0)
     assert judge(config, measured(), replayed() | {"of": "engine"}, "compressed-int8").passed

@@ -105,6 +105,55 @@ def test_where_nothing_was_ever_attacked_nothing_is_compared() -> None:
     assert judge_release(quiet, quiet, DEFAULT).passed
 
 
+def test_robust_accuracy_may_lose_nothing_unless_it_is_allowed() -> None:
+    lost = figures(robust=scores(690, 1000))
+    assert rows(lost, figures(robust=scores(700, 1000)))["robust_accuracy"].outcome == "regressed"
+    allowing = RegressionConfig(max_robust_accuracy_drop=1.0)
+    assert rows(lost, figures(robust=scores(700, 1000)), allowing)["robust_accuracy"].outcome == "held"
+
+
+@pytest.mark.parametrize(("speedup", "outcome"), [(0.951, "held"), (0.949, "regressed"), (0.945, "regressed")])
+def test_five_percent_of_the_speed_up_may_go(speedup: float, outcome: str) -> None:
+    exact, ten = Interval(speedup, speedup, speedup), Interval(1.0, 1.0, 1.0)
+    assert rows(figures(speedup=exact), figures(speedup=ten))["speedup"].outcome == outcome
+
+
+def test_a_row_tells_both_figures_and_how_they_were_compared() -> None:
+    run, last = figures(speedup=Interval(1.2, 1.19, 1.21), size_bytes=1500), figures(size_bytes=1000)
+    found = rows(run, last)
+    speed, size = found["speedup"], found["size"]
+    assert (speed.before, speed.after, speed.unit) == (1.5, 1.2, "%")
+    assert speed.how == f"speed against {run.baseline}, each measured within its own run"
+    assert (size.before, size.after, size.how) == (1000, 1500, "bytes, exact")
+    assert size.worse == Interval(50.0, 50.0, 50.0)
+    other = rows(figures(baseline="dense-fp16"), last)["speedup"]
+    assert other.how == f"the baseline was {last.baseline} and is dense-fp16"
+    assert rows(figures(speedup=None), last)["speedup"].how == "both runs need it measured"
+    assert rows(figures(clean=None), last)["accuracy"].how == "both runs need it measured on the engine"
+
+
+def test_other_attacks_are_named() -> None:
+    run, last = figures(attacks=("a", "c")), figures(attacks=("b", "c", "d"))
+    how = "other attacks than before: without b, d; with a"
+    assert rows(run, last)["robust_accuracy"].how == how
+    assert rows(figures(attacks=("c",)), figures(attacks=("b", "c")))["robust_accuracy"].how.endswith("b; with none")
+
+
+def test_what_the_gate_says_as_json() -> None:
+    run = figures(size_bytes=1001, budgets=(asked(),))
+    told = judge_release(run, figures(), DEFAULT).as_dict()
+    assert (told["format"], told["passed"], told["compared"]) == ("espalier-gate/1", False, True)
+    assert (told["name"], told["device"], told["engine"]) == (run.name, run.device, run.engine)
+    assert [row["met"] for row in told["budgets"]] == [True]
+    assert {row["name"]: row["passed"] for row in told["regressions"]} == {
+        "accuracy": True,
+        "robust_accuracy": True,
+        "speedup": True,
+        "size": False,
+    }
+    assert judge_release(run, None, DEFAULT).as_dict()["regressions"] == []
+
+
 def test_what_holds_is_not_called_accepted() -> None:
     found = rows(figures(), figures(), RegressionConfig(accept=("size",)))
     assert found["size"].outcome == "held"
