@@ -32,7 +32,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-_TRUST = tuple(f"tests/devices/trust/test_{name}.py" for name in ("store", "verify", "tamper"))
+_TRUST = tuple(f"tests/devices/trust/test_{name}.py" for name in ("clock", "store", "verify", "tamper"))
 _TRUST += ("tests/exporters/test_sign.py",)
 _TESTS: dict[str, tuple[str, ...]] = {
     "pipeline/gate.py": ("tests/pipeline/test_gate.py",),

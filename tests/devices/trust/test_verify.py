@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import copy
+import hashlib
 import json
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 from devices.errors import BundleError
 from devices.files import digest_file
 from devices.trust.clock import Lifetime
+from devices.trust.envelope import PREDICATE_TYPE, STATEMENT_TYPE, resources_of
 from devices.trust.store import Trust, TrustedRoot, trust_in_key
 from devices.trust.verify import verify_signature
 from tests.devices.trust.signers import Authority, make_authority, sign
@@ -72,6 +75,13 @@ def test_every_byte_of_what_was_signed_counts(folder: Path, keys: Path) -> None:
         assert "not the signature" in refused(json.dumps(content).encode(), trust_in_key(keys / "ours.pub"))
 
 
+def _with_certificates(entries: list[Any]) -> Callable[[Any], None]:
+    def change(raw: Any) -> None:
+        raw["verificationMaterial"] = {"x509CertificateChain": {"certificates": entries}}
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -83,7 +93,19 @@ def test_every_byte_of_what_was_signed_counts(folder: Path, keys: Path) -> None:
         (lambda raw: raw["dsseEnvelope"].update(signatures=[]), "must be one"),
         (lambda raw: raw["verificationMaterial"].update(certificate={"rawBytes": "AA=="}), "must name one"),
         (lambda raw: raw["verificationMaterial"].pop("publicKey"), "must name one"),
+        (lambda raw: raw["verificationMaterial"].update(x509CertificateChain={"certificates": []}), "must name one"),
         (lambda raw: raw["verificationMaterial"]["publicKey"].update(hint=1), "which key"),
+        (lambda raw: raw["verificationMaterial"]["publicKey"].update(hint="a" * 63), "which key"),
+        (lambda raw: raw["verificationMaterial"]["publicKey"].update(hint="A" * 64), "which key"),
+        (lambda raw: raw["verificationMaterial"].update(publicKey=["hint"]), "which key"),
+        (lambda raw: raw.update(verificationMaterial=None), "lacks"),
+        (lambda raw: raw["dsseEnvelope"].update(signatures=[3]), "must be one"),
+        (lambda raw: raw["dsseEnvelope"].update(payload=""), "is missing"),
+        (lambda raw: raw["dsseEnvelope"]["signatures"][0].pop("sig"), "is missing"),
+        (_with_certificates([]), "must be 1 to 16"),
+        (_with_certificates([{"rawBytes": "AA=="}] * 17), "must be 1 to 16"),
+        (_with_certificates(["AA=="]), "must be 1 to 16"),
+        (_with_certificates([{"rawBytes": "*"}]), "base64"),
     ],
 )
 def test_a_signature_file_of_another_form_is_refused(
@@ -92,6 +114,58 @@ def test_a_signature_file_of_another_form_is_refused(
     content = json.loads(sign(folder, keys / "ours.key").read_bytes())
     change(content)
     assert said in refused(json.dumps(content).encode(), trust_in_key(keys / "ours.pub"))
+
+
+STATEMENT: dict[str, Any] = {
+    "_type": STATEMENT_TYPE,
+    "predicateType": PREDICATE_TYPE,
+    "predicate": {
+        "serialization": {"method": "files", "hash_type": "sha256"},
+        "resources": [
+            {"algorithm": "sha256", "name": "b", "digest": "2" * 64},
+            {"algorithm": "sha256", "name": "a", "digest": "1" * 64},
+        ],
+    },
+    "subject": [{"digest": {"sha256": hashlib.sha256(bytes.fromhex("1" * 64 + "2" * 64)).hexdigest()}}],
+}
+
+
+def test_a_statement_says_which_files_were_signed() -> None:
+    assert resources_of(json.dumps(STATEMENT).encode(), "payload") == {"a": "1" * 64, "b": "2" * 64}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw.update(_type="https://in-toto.io/Statement/v0.1"), "payload: is no"),
+        (lambda raw: raw.update(predicateType="other"), "predicateType: is not"),
+        (lambda raw: raw.update(predicate=[]), "predicateType: is not"),
+        (lambda raw: raw["predicate"]["serialization"].update(method="shards"), "is not of whole files"),
+        (lambda raw: raw["predicate"]["serialization"].update(hash_type="blake2"), "is not of whole files"),
+        (lambda raw: raw["predicate"].update(serialization=None), "is not of whole files"),
+        (lambda raw: raw["predicate"].update(resources={}), "must be a list, not empty"),
+        (lambda raw: raw["predicate"].update(resources=[]), "must be a list, not empty"),
+        (lambda raw: raw["predicate"]["resources"][1].update(algorithm="md5"), r"resources[1]: must hold"),
+        (lambda raw: raw["predicate"]["resources"][1].update(name=3), r"resources[1]: must hold"),
+        (lambda raw: raw["predicate"]["resources"][0].update(digest="2" * 63), r"resources[0]: must hold"),
+        (lambda raw: raw["predicate"]["resources"][0].update(digest="G" * 64), r"resources[0]: must hold"),
+        (lambda raw: raw["predicate"]["resources"].append("c"), r"resources[2]: must hold"),
+        (lambda raw: raw["predicate"]["resources"][1].update(name="b"), r"resources[1]: lists 'b' twice"),
+        (lambda raw: raw["predicate"]["resources"][1].update(digest="3" * 64), "subject: is not the digest"),
+        (lambda raw: raw["predicate"]["resources"][1].update(name="c"), "subject: is not the digest"),
+        (lambda raw: raw["subject"].append({}), "subject: is not the digest"),
+        (lambda raw: raw.update(subject=[]), "subject: is not the digest"),
+        (lambda raw: raw.update(subject=["x"]), "subject: is not the digest"),
+        (lambda raw: raw["subject"][0].update(digest=None), "subject: is not the digest"),
+    ],
+)
+def test_a_signed_statement_of_another_form_is_refused(change: Callable[[Any], Any], said: str) -> None:
+    """What a trusted key signed may still be of another format, or damaged before it was signed."""
+    raw = copy.deepcopy(STATEMENT)
+    change(raw)
+    with pytest.raises(BundleError) as caught:
+        resources_of(json.dumps(raw).encode(), "payload")
+    assert said in str(caught.value)
 
 
 def test_of_two_equal_keys_none_is_taken(folder: Path, keys: Path) -> None:
