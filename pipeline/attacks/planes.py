@@ -6,7 +6,8 @@ import torch
 
 from devices.clipping import Norm
 
-_TINY = 1e-12
+# Keeps a division finite, and is less than any slope that counts.
+_TINY = 1e-30
 
 
 def change_to_plane(points: torch.Tensor, normals: torch.Tensor, offsets: torch.Tensor, norm: Norm) -> torch.Tensor:
@@ -14,35 +15,38 @@ def change_to_plane(points: torch.Tensor, normals: torch.Tensor, offsets: torch.
 
     `points` and `normals` are (N, D), `offsets` (N,). Where no image of 0 to 1 lies on the plane, d goes as near as
     the box lets it. Each value moves with the shortest change's multiplier r: by min(r, room) in Linf, by
-    min(r |normal|, room) in L2, where room is what the box leaves. The r at which values stop divide a line that
-    rises piece by piece: it is sorted, summed and solved on the piece that reaches the plane.
+    min(r |normal|, room) in L2, where room is what the box leaves.
     """
     missing = offsets - (normals * points).sum(dim=1)
     weights = normals.abs()
     up = (normals * missing.sign()[:, None]) > 0
-    room = torch.where(up, 1 - points, points).clamp(min=0.0)
-    pace = torch.ones_like(weights) if norm == "linf" else weights
     # A value that the plane does not depend on stays: it would be in nobody's way, and would change for nothing.
-    stops = torch.where(weights > 0, room / pace.clamp(min=_TINY), torch.zeros_like(room))
-    multiplier = _multiplier(stops, weights * pace, weights * room, missing.abs())
-    change = torch.minimum(multiplier[:, None] * pace, room)
-    change = torch.where(weights > 0, change, torch.zeros_like(change))
+    room = torch.where(up, 1 - points, points).clamp(min=0.0) * (weights > 0)
+    change = _towards(room, weights, missing.abs(), norm)
     return torch.where(up, change, -change)
 
 
-def _multiplier(stops: torch.Tensor, slopes: torch.Tensor, at_stop: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The r, (N,), at which the sum over values of min(slope · r, at_stop) is what is wanted; the last stop if none.
+def _towards(room: torch.Tensor, weights: torch.Tensor, wanted: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """The changes min(r pace, room), (N, D), whose weighted sum is `wanted`, (N,); all the room if none reaches it.
 
-    All are (N, D) but `wanted`, (N,).
+    That sum rises with r piece by piece and ever more slowly, so the tangent at an r that is too small meets `wanted`
+    before the sum does. Newton's method from r = 0 therefore never goes too far, and ends where no further value stops:
+    after a few steps, where a sort of all values would cost more.
     """
-    stops, order = stops.sort(dim=1)
-    slopes, at_stop = slopes.gather(1, order), at_stop.gather(1, order)
-    stopped = at_stop.cumsum(dim=1)
-    # After the values up to this one have stopped; summed from the end, so that nothing is left of large sums.
-    slopes_after = slopes.flip(1).cumsum(dim=1).flip(1) - slopes
-    reached = stopped + slopes_after * stops
-    piece = torch.searchsorted(reached.contiguous(), wanted[:, None].contiguous()).clamp(max=stops.shape[1] - 1)
-    sloped = (slopes_after + slopes).gather(1, piece)[:, 0]
-    below = (stopped - at_stop).gather(1, piece)[:, 0]
-    found = (wanted - below) / sloped.clamp(min=_TINY)
-    return torch.minimum(found, stops.gather(1, piece)[:, 0])
+    squared = weights.square() if norm == "l2" else weights
+    # Out of reach means all the room at once: values of next to no weight would take as many steps as there are.
+    beyond = wanted >= (weights * room).sum(dim=1)
+    multiplier = torch.zeros_like(wanted)
+    change, rising = torch.zeros_like(room), (room > 0) & ~beyond[:, None]
+    for _ in range(room.shape[1] + 1):
+        slope = (squared * rising).sum(dim=1)
+        short = (wanted - (weights * change).sum(dim=1)).clamp(min=0.0)
+        step = torch.where(slope > 0, short / slope.clamp(min=_TINY), 0.0)
+        multiplier = multiplier + step
+        moved = multiplier[:, None] * weights if norm == "l2" else multiplier[:, None].expand_as(room)
+        change = torch.minimum(moved, room)
+        still = (moved < room) & rising
+        if torch.equal(still, rising):
+            break
+        rising = still
+    return torch.where(beyond[:, None], room, change)

@@ -13,6 +13,7 @@ from torch import nn
 
 from devices.errors import ModelError
 from pipeline.attacks.draws import Draws
+from pipeline.attacks.form import attacked_form
 from pipeline.attacks.gradient import SampleLoss, input_gradient
 from pipeline.attacks.losses import margin
 from pipeline.tasks.base import Task
@@ -21,6 +22,8 @@ from pipeline.tasks.base import Task
 _SUM_TOLERANCE = 1e-4
 # The logarithm of the smallest number of single precision that is still exact.
 _LEAST_PROBABILITY = 1.2e-38
+# Images on which is seen how a network answers.
+_TRIED = 16
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Victim:
         images = images.detach().requires_grad_(True)
         outputs = self._as_logits(self.network(images.clone()))
         losses = loss(outputs, truth)
-        gradient = input_gradient(losses.sum(), images)
+        gradient = input_gradient(losses.sum(), images).contiguous()
         return _detached(outputs), losses.detach(), gradient
 
     def _as_logits(self, outputs: Any) -> Any:
@@ -97,11 +100,12 @@ class Victim:
 
 
 def victim_of(network: nn.Module, task: Task, images: torch.Tensor) -> Victim:
-    """The network as attacks meet it; how it answers is seen on a few images. Raises `ModelError`."""
+    """A copy of the network as attacks meet it; how it answers is seen on a few images. Raises `ModelError`."""
+    network = attacked_form(network, images[:_TRIED])
     if task.scoring.kind != "classification":
         return Victim(network, task, 0)
     with torch.no_grad():
-        outputs = network(images[:16].clone())
+        outputs = network(images[:_TRIED].clone())
     if not isinstance(outputs, torch.Tensor) or outputs.dim() != 2 or outputs.shape[1] < 2:
         shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         what = f"gives {shape}, and attacks on a classifier need logits (N, classes) of two classes at least"
