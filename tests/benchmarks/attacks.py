@@ -1,16 +1,18 @@
 """Our attacks against torchattacks and the Adversarial Robustness Toolbox: `make bench-attacks`.
 
-Both attack the same network, the same images, at the same budget, one after the other in one process. Printed is what
-is still right under ours and under theirs, the paired difference, the samples that only one of them broke, and the
-wall time of each. Runs in the peers' environment.
+Both attack the same network, the same images, at the same budget, in turns of one batch in one process. Printed is what
+is still right under ours and under theirs, the paired difference, the samples that only one of them broke, the CPU
+time of each (wall time on one free core), and the median batch's ratio with batches resampled. Runs in the peers'
+environment.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch import nn
 
 from devices.clipping import Norm, clip_to_ball
 from devices.stage import no_progress
-from devices.statistics import paired_difference
+from devices.statistics import bootstrap_ratio, paired_difference
 from pipeline.attacks.ensemble import AUTOATTACK, Budget, budget_named
 from pipeline.attacks.judge import judge
 from pipeline.attacks.norms import Ball
@@ -39,6 +41,21 @@ EPSILONS: dict[tuple[str, Norm], float] = {
     ("cifar", "l2"): 0.5,
 }
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+HEADER = (
+    f"{'attack':<11}{'peer':<14}{'ours':>7}{'theirs':>8}  difference, points    only ours / theirs broke    "
+    "CPU s    ratio by batch"
+)
+
+
+@dataclass(frozen=True)
+class Field:
+    """What both sides may do, and how many images stand in a batch."""
+
+    ball: Ball
+    budget: Budget
+    batch: int
 
 
 def digits_network(fold: int, samples: int) -> tuple[nn.Module, NDArray[np.float32], NDArray[np.int64]]:
@@ -105,26 +122,50 @@ def art_peers(network: nn.Module, ball: Ball, budget: Budget, classes: int, shap
     return {"pgd": as_peer(pgd), "square": as_peer(squares)}
 
 
-def judged(
-    peer: Peer,
-    network: nn.Module,
-    images: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    ball: Ball,
-    batch: int,
-) -> tuple[NDArray[np.bool_], float]:
-    """What is right on the clean image and on the peer's, clipped again, and the peer's wall time in seconds."""
-    survived, seconds = [], 0.0
-    for start in range(0, len(labels), batch):
-        clean, truth = torch.from_numpy(images[start : start + batch]), torch.from_numpy(labels[start : start + batch])
-        began = time.perf_counter()
-        found = peer(clean.clone(), truth.clone()).detach().numpy()
-        seconds += time.perf_counter() - began
-        clipped = torch.from_numpy(clip_to_ball(found, clean.numpy(), ball.epsilon, ball.norm))
+@dataclass(frozen=True)
+class Row:
+    """What both left right, (N,), and the CPU seconds of ours and theirs by batch, (batches, 2)."""
+
+    ours: NDArray[np.bool_]
+    theirs: NDArray[np.bool_]
+    seconds: NDArray[np.float64]
+
+    def line(self) -> str:
+        """In percent and points, with intervals."""
+        found = paired_difference(self.theirs, self.ours)
+        apart = (np.flatnonzero(self.theirs & ~self.ours).tolist(), np.flatnonzero(self.ours & ~self.theirs).tolist())
+        ours, theirs = self.seconds.sum(axis=0)
+        times_ns = np.round(1e9 * self.seconds).astype(np.int64)
+        ratio = bootstrap_ratio(times_ns[:, :1], times_ns[:, 1:], resamples=2000, seed=0)
+        return (
+            f"{100 * self.ours.mean():6.2f}%{100 * self.theirs.mean():7.2f}%"
+            f"  {100 * found.value:5.2f} ({100 * found.low:.2f} to {100 * found.high:.2f})"
+            f"  {apart[0]} / {apart[1]}  {ours:.1f} / {theirs:.1f}"
+            f"  {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+        )
+
+
+def attacked(
+    name: str, peer: Peer, network: nn.Module, images: NDArray[np.float32], labels: NDArray[np.int64], field: Field
+) -> Row:
+    """One batch by ours and by the peer, then the next; what the peer gives is clipped again. Progress on stderr."""
+    names = AUTOATTACK if name == "autoattack" else (name,)
+    ours, theirs, seconds = [], [], []
+    for start in range(0, len(labels), field.batch):
+        clean, truth = images[start : start + field.batch], labels[start : start + field.batch]
+        times = [time.process_time()]
+        ours.append(judge(network, clean, truth, names, field.ball, field.budget, start, field.batch).survived)
+        times.append(time.process_time())
+        found = peer(torch.from_numpy(clean).clone(), torch.from_numpy(truth).clone()).detach().numpy()
+        times.append(time.process_time())
+        clipped = clip_to_ball(found, clean, field.ball.epsilon, field.ball.norm)
         with torch.no_grad():
-            right = [network(part).argmax(1) == truth for part in (clean, clipped)]
-        survived.append((right[0] & right[1]).numpy())
-    return np.concatenate(survived), seconds
+            right = [network(torch.from_numpy(part)).argmax(1).numpy() == truth for part in (clean, clipped)]
+        theirs.append(right[0] & right[1])
+        seconds.append(np.diff(times))
+        row = Row(np.concatenate(ours), np.concatenate(theirs), np.array(seconds))
+        print(f"  {name}, {len(row.ours)} of {len(labels)}: {row.line()}", file=sys.stderr, flush=True)
+    return row
 
 
 def compare(
@@ -132,37 +173,36 @@ def compare(
     network: nn.Module,
     images: NDArray[np.float32],
     labels: NDArray[np.int64],
-    ball: Ball,
-    budget: Budget,
+    field: Field,
     options: argparse.Namespace,
-) -> None:
-    """One line for each attack and peer."""
+) -> dict[tuple[str, str], Row]:
+    """One line for each attack and peer; the rows by their names."""
     classes = int(network(torch.from_numpy(images[:1])).shape[1])
-    single = replace(budget, pgd_restarts=1)
-    print(f"{title}: n = {len(labels)}, {ball.norm}, epsilon = {ball.epsilon:.4g}, {describe(budget, classes)}")
     print(
-        f"{'attack':<11}{'peer':<14}{'ours':>7}{'theirs':>8}  difference, points    only ours / theirs broke    seconds"
+        f"{title}: n = {len(labels)}, {field.ball.norm}, epsilon = {field.ball.epsilon:.4g}, "
+        f"{describe(field.budget, classes)}"
     )
-    sources = {"torchattacks": torchattacks_peers(network, ball, single, classes)}
+    print(HEADER)
+    sources = {"torchattacks": torchattacks_peers(network, field.ball, field.budget, classes)}
     if options.art:
-        sources["ART"] = art_peers(network, ball, single, classes, images.shape[1:])
+        sources["ART"] = art_peers(network, field.ball, field.budget, classes, images.shape[1:])
+    rows = {}
     for name in options.attacks:
-        names = AUTOATTACK if name == "autoattack" else (name,)
-        began = time.perf_counter()
-        ours = judge(network, images, labels, names, ball, single, 0, options.batch).survived
-        seconds = time.perf_counter() - began
         for source, peers in sources.items():
-            if name not in peers:
-                continue
-            theirs, their_seconds = judged(peers[name], network, images, labels, ball, options.batch)
-            found = paired_difference(theirs, ours)
-            apart = (np.flatnonzero(theirs & ~ours).tolist(), np.flatnonzero(ours & ~theirs).tolist())
-            print(
-                f"{name:<11}{source:<14}{100 * ours.mean():6.2f}%{100 * theirs.mean():7.2f}%"
-                f"  {100 * found.value:5.2f} ({100 * found.low:.2f} to {100 * found.high:.2f})"
-                f"  {apart[0]} / {apart[1]}  {seconds:.1f} / {their_seconds:.1f}",
-                flush=True,
-            )
+            if name in peers:
+                rows[name, source] = attacked(name, peers[name], network, images, labels, field)
+                print(f"{name:<11}{source:<14}{rows[name, source].line()}", flush=True)
+    return rows
+
+
+def pooled(folds: Sequence[dict[tuple[str, str], Row]]) -> None:
+    """All folds as one; samples are numbered through."""
+    print(f"digits, {len(folds)} folds pooled: n = {len(next(iter(folds[0].values())).ours) * len(folds)}")
+    print(HEADER)
+    for name, source in folds[0]:
+        parts = [fold[name, source] for fold in folds]
+        joined = [np.concatenate([getattr(part, what) for part in parts]) for what in ("ours", "theirs", "seconds")]
+        print(f"{name:<11}{source:<14}{Row(*joined).line()}", flush=True)
 
 
 def describe(budget: Budget, classes: int) -> str:
@@ -192,15 +232,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     asked = {"square_queries": options.queries, "apgd_steps": options.steps, "fab_steps": options.steps}
     budget = replace(budget_named(options.budget), **{key: value for key, value in asked.items() if value})
+    budget = replace(budget, pgd_restarts=1)
     with deterministic(0, options.threads, exact=False):
+        folds = []
         for fold in options.folds:
             ball = Ball(epsilon=EPSILONS["digits", options.norm], norm=options.norm)
-            sized = replace(budget, pgd_step_size=ball.epsilon / 10)
-            compare(f"digits, fold {fold}", *digits_network(fold, options.samples), ball, sized, options)
+            field = Field(ball, replace(budget, pgd_step_size=ball.epsilon / 10), options.batch)
+            folds.append(compare(f"digits, fold {fold}", *digits_network(fold, options.samples), field, options))
+        if len(folds) > 1:
+            pooled(folds)
         if options.data and options.weights:
             ball = Ball(epsilon=EPSILONS["cifar", options.norm], norm=options.norm)
-            found = cifar_network(options.data, options.weights, options.samples)
-            compare("cifar", *found, ball, replace(budget, pgd_step_size=ball.epsilon / 10), options)
+            field = Field(ball, replace(budget, pgd_step_size=ball.epsilon / 10), options.batch)
+            compare("cifar", *cifar_network(options.data, options.weights, options.samples), field, options)
 
 
 if __name__ == "__main__":
