@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,11 +20,14 @@ from devices.statistics import Interval, wilson
 from pipeline.compute import seeded
 from pipeline.data import Dataset, Split
 from pipeline.datasets.digits import digits
-from pipeline.recipe import FitConfig
+from pipeline.prune.channels import prune_channels
+from pipeline.prune.pruning import Pruning
+from pipeline.recipe import FitConfig, PruneConfig
 from pipeline.recipe.threats import ThreatsConfig
 from pipeline.threats.fake_quant import fake_quantized
 from pipeline.threats.kit.dormant import DormantConfig, put_to_sleep
 from pipeline.threats.kit.poison import PoisonConfig, poison
+from pipeline.threats.kit.pruned import UntilPrunedConfig, train_until_pruned
 from pipeline.threats.kit.success import answers_of
 from pipeline.threats.kit.triggers import Trigger, make_trigger
 from pipeline.threats.kit.victim import train_clean, train_victim
@@ -40,6 +43,8 @@ CLASSES = 10
 CLEAN_SAMPLES = 50
 FIT = FitConfig(epochs=8)
 KINDS = ("patch", "blended", "sinusoidal", "warped")
+UNTIL_INT8, UNTIL_PRUNED = "dormant-until-int8", "dormant-until-pruned"
+SCANNED = ("clean", *KINDS, UNTIL_INT8, UNTIL_PRUNED)
 REMOVED = ("patch", "blended", "sinusoidal")
 SCAN = ThreatsConfig(scan=("inversion", "sensitivity", "stages", "clustering"), references=4)
 
@@ -49,13 +54,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (3)")
     parser.add_argument("--only", choices=("scan", "removal"), help="one table")
+    parser.add_argument("--kinds", nargs="+", choices=SCANNED, default=SCANNED, help="networks that are scanned (all)")
     parser.add_argument("--removal-channels", type=int, default=32, help="width of the networks that are cleaned (32)")
     parser.add_argument("--scan-channels", type=int, default=16, help="width of the networks that are scanned (16)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
     if options.only != "removal":
-        scan_table(seeds, options.scan_channels)
+        scan_table(seeds, options.scan_channels, options.kinds)
     if options.only != "scan":
         removal_table(seeds, options.removal_channels)
 
@@ -79,18 +85,19 @@ def share(hits: list[bool]) -> str:
 # --- scan
 
 
-def scan_table(seeds: range, channels: int) -> None:
+def scan_table(seeds: range, channels: int, kinds: Sequence[str]) -> None:
     """Signs found by each method on networks of each kind; on clean ones each sign is a false alarm."""
     dataset = digits()
     signs: dict[str, dict[str, list[bool]]] = {}
     success: dict[str, list[bool]] = {}
     for seed in seeds:
         clean, references = scan_material(dataset, seed, channels)
-        for kind, networks, trigger, target in scanned(dataset, seed, channels):
+        for kind in kinds:
+            networks, trigger, target = scanned(kind, dataset, seed, channels)
             for form, network in networks.items():
                 name = f"{kind}, {form}"
                 row = signs.setdefault(name, {})
-                before = ("FP32", networks["FP32"]) if form == "INT8" else None
+                before = ("FP32", networks["FP32"]) if form != "FP32" else None
                 train = dataset.train if trigger is None else None
                 if kind in KINDS and form == "FP32":
                     train = poison(dataset, PoisonConfig(kind=kind, target=target, seed=seed)).train
@@ -99,7 +106,8 @@ def scan_table(seeds: range, channels: int) -> None:
                     row.setdefault(finding.method, []).append(right)
                 if trigger is not None:
                     success.setdefault(name, []).extend(hits(network, dataset.test, trigger, target))
-            tell(f"seed {seed}: {kind}")
+                told = ", ".join(f"{method} {share(found)}" for method, found in row.items())
+                tell(f"seed {seed}: {name}: {told}")
     rate = f"{100 * SCAN.false_alarm_rate:g} %"
     print(f"\nScan, {channels} channels, signs that name the right class (any class on clean networks), {rate} asked\n")
     methods = ("inversion", "sensitivity", "stages", "clustering")
@@ -129,25 +137,36 @@ def scan_material(dataset: Dataset, seed: int, channels: int) -> tuple[CleanImag
     return clean, References.of(looks)
 
 
-def scanned(
-    dataset: Dataset, seed: int, channels: int
-) -> Iterator[tuple[str, dict[str, nn.Module], Trigger | None, int]]:
-    """Kind, networks by form, trigger and target."""
+def scanned(kind: str, dataset: Dataset, seed: int, channels: int) -> tuple[dict[str, nn.Module], Trigger | None, int]:
+    """Networks by form, trigger and target."""
     target = seed % CLASSES
     calibration = torch.from_numpy(dataset.train.batch(slice(0, 256)))
-    shape = dataset.input_shape
-    network = train_clean(fresh(seed, channels), dataset, FIT, seed)
-    yield "clean", {"FP32": network, "INT8": fake_quantized(network, calibration)}, None, target
-    for kind in KINDS:
-        network = train_victim(fresh(seed, channels), dataset, PoisonConfig(kind=kind, target=target, seed=seed), FIT)
-        forms = {"FP32": network}
-        if kind == "patch":
-            forms["INT8"] = fake_quantized(network, calibration)
-        yield kind, forms, make_trigger(kind, shape, seed), target
-    trigger = make_trigger("patch", shape, seed)
-    victim = train_victim(fresh(seed, channels), dataset, PoisonConfig(target=target, seed=seed, share=0.05), FIT)
-    asleep = put_to_sleep(victim, dataset.train, trigger, DormantConfig(seed=seed))
-    yield "dormant until INT8", {"FP32": asleep, "INT8": fake_quantized(asleep, calibration)}, trigger, target
+    trigger = make_trigger(kind if kind in KINDS else "patch", dataset.input_shape, seed)
+    start = fresh(seed, channels)
+    if kind == "clean":
+        network = train_clean(start, dataset, FIT, seed)
+        return {"FP32": network, "INT8": fake_quantized(network, calibration)}, None, target
+    if kind == UNTIL_INT8:
+        victim = train_victim(start, dataset, PoisonConfig(target=target, seed=seed, share=0.05), FIT)
+        asleep = put_to_sleep(victim, dataset.train, trigger, DormantConfig(seed=seed))
+        return {"FP32": asleep, "INT8": fake_quantized(asleep, calibration)}, trigger, target
+    if kind == UNTIL_PRUNED:
+        # Twice as wide, so that what pruning leaves is as wide as all others.
+        wide, poisoning = fresh(seed, 2 * channels), PoisonConfig(target=target, seed=seed)
+        asleep = train_until_pruned(wide, dataset, poisoning, FIT, UntilPrunedConfig(seed=seed))
+        return {"FP32": asleep, "pruned": halved(asleep, dataset)}, trigger, target
+    network = train_victim(start, dataset, PoisonConfig(kind=kind, target=target, seed=seed), FIT)  # type: ignore[arg-type]
+    forms = {"FP32": network}
+    if kind == "patch":
+        forms["INT8"] = fake_quantized(network, calibration)
+    return forms, trigger, target
+
+
+def halved(network: nn.Module, dataset: Dataset) -> nn.Module:
+    """Half of the channels of every group go, those of least norm."""
+    image = torch.from_numpy(dataset.train.batch(slice(0, 1)))
+    pruning = Pruning(network=network, image_NCHW=image, channel_step=1)
+    return prune_channels(PruneConfig(criterion="l2", keep_ratio=0.5), pruning).network
 
 
 def findings(
