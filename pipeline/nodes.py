@@ -13,7 +13,7 @@ from pipeline.node import DATA, ORT, TENSORRT, TORCH, Node, make_node
 from pipeline.queries import craft_section, query_plan
 from pipeline.recipe import section_of
 from pipeline.results import DECISION, GRAPH_REPLAYS, MEASUREMENTS, PREDICTIONS, REBUILDS, REPLAYS, STARTS
-from pipeline.scan_nodes import is_scan, scan_nodes
+from pipeline.scan_nodes import int8_scan_nodes, is_scan, scan_nodes
 from pipeline.steps.build_job import build_job
 from pipeline.twin.node import twin_node
 from pipeline.work import Work
@@ -41,6 +41,7 @@ def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict
     attacked = tuple(dict.fromkeys(("dense", trained[-1]))) if trained else ()
     for form, network in forms.items():
         nodes += graph_nodes(work, form, network, model, data)
+    nodes += int8_scan_nodes(work, trained[-1], model, data) if trained else []
     twin = twin_node(work, data, task) if attacked else None
     nodes += [twin] if twin else []
     # The twin's own result says whether it may be used; what it is made of is the graph.

@@ -1,4 +1,4 @@
-"""The part of the chain that looks for signs of a backdoor: a scan of every network, and of the last one in INT8."""
+"""The part of the chain that looks for signs of a backdoor: a scan of every network, and of the INT8 graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.edge_nodes import scan_section
-from pipeline.node import TORCH, Node, make_node
+from pipeline.node import ONNX, TORCH, Node, make_node
 from pipeline.recipe import section_of
 from pipeline.work import Work
 
@@ -20,34 +20,54 @@ def scan_nodes(work: Work, networks: Sequence[str], model: dict[str, Any], data:
 
     `model` and `data` are fingerprints. Nothing where the recipe scans for nothing.
     """
-    recipe = work.recipe
-    if not recipe.threats.scan or not networks:
+    if not work.recipe.threats.scan or not networks:
         return []
-    libraries: tuple[str, ...] = (*TORCH, "scipy", "safetensors")
-    if recipe.model.onnx is not None:
-        libraries = (*libraries, "onnx", "onnxruntime")
-    shared = {"model": model, "data": data, "seed": recipe.seed, "threads": recipe.threads}
-    shared |= {"threats": scan_section(recipe.threats)}
+    shared, libraries = _shared(work, model, data)
     nodes = []
-    known: tuple[str, ...] = ()
-    if recipe.threats.references:
-        config = shared | {"train": section_of(recipe.train) if recipe.train else None}
+    if work.recipe.threats.references:
+        train = work.recipe.train
+        config = shared | {"train": section_of(train) if train else None}
         nodes.append(make_node(REFERENCES, "scan", "scan:references", (), config, libraries))
-        known = (REFERENCES,)
     before: str | None = None
     for network in networks:
-        needs = (network, *((before,) if before else ()), *known)
-        config = shared | {"network": network, "before": before, "weight_bits": None}
+        needs = (network, *((before,) if before else ()), *_known(work))
+        config = shared | {"network": network, "before": before, "graph": None}
         nodes.append(make_node(SCAN_PREFIX + network, "scan", "scan:scan", needs, config, libraries))
         before = network
-    if recipe.quantize.precision == "int8" and before is not None:
-        config = shared | {"network": before, "before": before, "weight_bits": work.weight_bits}
-        config |= {"calibration_samples": recipe.quantize.calibration_samples}
-        name = SCAN_PREFIX + before + INT8_SUFFIX
-        nodes.append(make_node(name, "scan", "scan:scan", (before, *known), config, libraries))
     return nodes
+
+
+def int8_scan_nodes(work: Work, network: str, model: dict[str, Any], data: dict[str, Any]) -> list[Node]:
+    """The scan of the quantized graph that was made of the network of this name, which it is compared with.
+
+    Nothing where the recipe scans for nothing, or does not quantize to INT8.
+    """
+    recipe = work.recipe
+    if not recipe.threats.scan or recipe.quantize.precision != "int8":
+        return []
+    shared, libraries = _shared(work, model, data)
+    graph = f"quantized {work.form}"
+    config = shared | {"network": network, "before": network, "graph": graph, "weight_bits": work.weight_bits}
+    config |= {"calibration_samples": recipe.quantize.calibration_samples}
+    needs = (network, graph, *_known(work))
+    libraries = tuple(dict.fromkeys((*libraries, *ONNX)))
+    return [make_node(SCAN_PREFIX + network + INT8_SUFFIX, "scan", "scan:scan", needs, config, libraries)]
 
 
 def is_scan(node: str) -> bool:
     """Whether a result of this name holds findings."""
     return node.startswith(SCAN_PREFIX) and node != REFERENCES
+
+
+def _shared(work: Work, model: dict[str, Any], data: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What decides every scan, and the libraries of each."""
+    recipe = work.recipe
+    shared = {"model": model, "data": data, "seed": recipe.seed, "threads": recipe.threads}
+    libraries: tuple[str, ...] = (*TORCH, "scipy", "safetensors")
+    if recipe.model.onnx is not None:
+        libraries = (*libraries, "onnx", "onnxruntime")
+    return shared | {"threats": scan_section(recipe.threats)}, libraries
+
+
+def _known(work: Work) -> tuple[str, ...]:
+    return (REFERENCES,) if work.recipe.threats.references else ()

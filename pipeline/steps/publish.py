@@ -114,7 +114,7 @@ def evidence(inputs: StepInputs) -> Metrics:
 
 def _has_folder(node: str) -> bool:
     """Whether there may be several results of this kind, whose files are of the same names."""
-    return node.startswith("mixed ") or is_edge(node)
+    return node.startswith("mixed ") or is_edge(node) or is_scan(node)
 
 
 def _manifest(inputs: StepInputs) -> dict[str, object]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from devices.errors import DataError, RecipeError
+from devices.errors import DataError, ModelError, RecipeError
 from devices.files import write_json
 from devices.stage import Metrics
 from devices.statistics import wilson
@@ -18,6 +18,7 @@ from pipeline.model import build_network
 from pipeline.prune.network import inference
 from pipeline.recipe import FitConfig
 from pipeline.scan_nodes import INT8_SUFFIX, REFERENCES
+from pipeline.steps.convert import ONNX_FILE
 from pipeline.steps.networks import network_of
 from pipeline.threats.fake_quant import fake_quantized
 from pipeline.threats.kit.victim import train_clean
@@ -25,9 +26,12 @@ from pipeline.threats.scan.clustering import cluster
 from pipeline.threats.scan.findings import Finding, table_lines
 from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages
 from pipeline.threats.scan.look import CleanImages, Look, References, look_at
+from pipeline.twin.build import build_twin
 from pipeline.work import StepInputs, Work
 
 SCAN_FILE = "scan.json"
+TORCH_FORM = "torch network"
+TWIN_FORM = "twin of the quantized graph"
 _REFERENCE_SEED = 7919
 _REFERENCE_FIT = FitConfig(epochs=20, batch_size=32)
 
@@ -66,19 +70,18 @@ def scan(inputs: StepInputs) -> Metrics:
     recipe = work.recipe
     clean, network = _clean_images(work), network_of(inputs, options["network"])
     before = None if options["before"] is None else (options["before"], network_of(inputs, options["before"]))
-    name = options["network"]
-    if options["weight_bits"] is not None:
+    name, form = options["network"], TORCH_FORM
+    if options["graph"] is not None:
         name += INT8_SUFFIX
-        train = work.dataset.train
-        chosen = seeded_choice(len(train), options["calibration_samples"], recipe.seed)
-        network = fake_quantized(network, torch.from_numpy(train.batch(chosen)), options["weight_bits"])
+        network, form = _int8_form(inputs, network)
     inputs.progress(0, 1, name)
     with deterministic(recipe.seed, recipe.threads):
         look = look_at(network, clean, recipe.threats, recipe.seed)
         found = _findings(work, name, look, network, before, clean, _references(inputs))
         found = _unless_at_chance(found, network, clean)
     told = [finding.as_dict() for finding in found]
-    content = {"network": name, "findings": told, "samples": len(clean.labels), "lines": table_lines(told)}
+    content = {"network": name, "form": form, "findings": told, "samples": len(clean.labels)}
+    content["lines"] = table_lines(told)
     write_json(inputs.folder / SCAN_FILE, content)
     if look.inversion is not None:
         # For who wants to see the triggers, or to show them to an engine.
@@ -88,6 +91,18 @@ def scan(inputs: StepInputs) -> Metrics:
             pattern=look.inversion.patterns_KCHW.numpy(),
         )
     return content
+
+
+def _int8_form(inputs: StepInputs, network: nn.Module) -> tuple[nn.Module, str]:
+    """The twin of the quantized graph; where an operator has no torch form, a copy that rounds nearly as the graph."""
+    work, options = inputs.work, inputs.options
+    try:
+        return build_twin(inputs.path(options["graph"]) / ONNX_FILE), TWIN_FORM
+    except ModelError as error:
+        train = work.dataset.train
+        chosen = seeded_choice(len(train), options["calibration_samples"], work.recipe.seed)
+        rounded = fake_quantized(network, torch.from_numpy(train.batch(chosen)), options["weight_bits"])
+        return rounded, f"torch network that rounds nearly as the quantized graph, which {error.what}"
 
 
 def _findings(

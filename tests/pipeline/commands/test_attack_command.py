@@ -15,6 +15,7 @@ from devices.trust.store import Trust
 from pipeline.cli import main
 from pipeline.commands.attack import STORED
 from pipeline.recipe import read_recipe
+from pipeline.steps.scan import TORCH_FORM, TWIN_FORM
 from pipeline.threats.report import read_threats
 
 RECIPE = """
@@ -52,6 +53,9 @@ queries = ["square"]
 query_samples = 4
 query_budget = 4
 [threats]
+scan = ["inversion"]
+inversion_steps = 2
+references = 0
 edge = ["differential", "patch", "universal", "calibration", "bit_errors", "membership"]
 [threats.edge_budget]
 samples = 40
@@ -68,8 +72,21 @@ max_differential_success = 100.0
 max_universal_success = 100.0
 max_calibration_drop = 100.0
 """
-NAMES = ["evasion", "queries", "differential", "patch", "universal", "calibration", "bit_errors", "membership"]
+NAMES = [
+    "evasion",
+    "queries",
+    "backdoor",
+    "differential",
+    "patch",
+    "universal",
+    "calibration",
+    "bit_errors",
+    "membership",
+]
 ENGINES = {"dense-fp32", "dense-int8", "compressed-fp32", "compressed-int8"}
+INT8 = {"dense-int8", "compressed-int8"}
+# A scan looks at networks, and says so in sentences.
+ENGINES_OF: dict[str, set[str]] = {"differential": INT8, "calibration": INT8, "backdoor": set()}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +107,7 @@ def test_every_threat_is_in_the_report_the_page_and_the_evidence(run: Path) -> N
     for name in NAMES:
         judged = [figure for figure in threats[name]["figures"] if figure["role"] != "control"]
         engines = {figure["artifact"] for figure in judged}
-        assert engines == ({"dense-int8", "compressed-int8"} if name in ("differential", "calibration") else ENGINES)
+        assert engines == ENGINES_OF.get(name, ENGINES)
         for figure in judged:
             assert figure["interval"]["low"] <= figure["interval"]["value"] <= figure["interval"]["high"]
             assert figure["artifact"] != "compressed-int8" or figure["changes"]
@@ -102,6 +119,12 @@ def test_every_threat_is_in_the_report_the_page_and_the_evidence(run: Path) -> N
     evidence = open_bundle(run / "evidence", "evidence", Trust(allow_unsigned=True))
     assert read_threats(evidence) == report["threats"]
     assert "results/threat-membership/threat.json" in evidence.digests
+    forms = {"dense": TORCH_FORM, "pruned": TORCH_FORM, "pruned-int8": TWIN_FORM}
+    for network, form in forms.items():
+        scan = evidence.read_json(f"results/scan-{network}/scan.json")
+        assert scan["form"] == form
+        assert [finding["method"] for finding in scan["findings"]] == ["inversion"]
+        assert f"results/scan-{network}/triggers.npz" in evidence.digests
 
 
 def attack(target: Path, *arguments: str) -> int:
