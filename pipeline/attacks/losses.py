@@ -13,9 +13,7 @@ DLR_CLASSES = 4
 
 def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Largest logit of another class, less the label's: above 0 where the answer is wrong."""
-    right = _of(logits, labels)
-    others = logits.masked_fill(functional.one_hot(labels.long(), logits.shape[1]).bool(), -torch.inf)
-    return others.amax(dim=1) - right
+    return _others(logits, labels).amax(dim=1) - _of(logits, labels)
 
 
 def difference(logits: torch.Tensor, labels: torch.Tensor, aimed: torch.Tensor) -> torch.Tensor:
@@ -40,8 +38,12 @@ def targeted_cross_entropy(logits: torch.Tensor, aimed: torch.Tensor) -> torch.T
 
 def likeliest_other(logits: torch.Tensor, labels: torch.Tensor, rank: int) -> torch.Tensor:
     """The class with the largest logit (rank 0), the second largest (1), ... of all but the label's."""
-    others = logits.masked_fill(functional.one_hot(labels.long(), logits.shape[1]).bool(), -torch.inf)
-    return others.argsort(dim=1, descending=True, stable=True)[:, rank]
+    return _others(logits, labels).argsort(dim=1, descending=True, stable=True)[:, rank]
+
+
+def _others(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The logits with that of the label at minus infinity, (N, classes)."""
+    return logits.scatter(1, labels.long()[:, None], -torch.inf)
 
 
 def _of(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
