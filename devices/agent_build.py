@@ -97,6 +97,8 @@ def build_engine(
 ) -> dict[str, object]:
     """Build by the library that the profile names. Returns what the engine is, and what building told."""
     if profile.engine.runtime == "onnxruntime":
+        if config.dla_core is not None:
+            raise DeviceError("DLA", f"a {profile.title} has none", "Leave the core out")
         info = onnxruntime.build(onnx_path, folder / ENGINE_FILE, ort_options(profile), host)
         write_info(folder, info)
         return {"engine": info.as_dict()}

@@ -80,7 +80,7 @@ def calibrate_fp8(
     known = {*calibrated.ranges.keys(), *(tensor.name for tensor in calibrated.model.graph.initializer)}
     reads = {node.name: node.input[:2] for node in calibrated.model.graph.node if node.op_type in PRODUCTS}
     layers = tuple(layer for layer in calibrated.layers if layer.weighted and known.issuperset(reads[layer.name]))
-    require_layers(layers, (*options.keep, *names_of_ends(layers, options.ends)), str(source))
+    require_layers(layers, (*options.keep, *names_of_ends(calibrated.model, options.ends)), str(source))
     return CalibratedGraph(
         model=calibrated.model,
         layers=layers,

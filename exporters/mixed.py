@@ -136,7 +136,7 @@ def _choose(
     elif config.cost == "macs" and latency is None:
         costs = _macs(calibrated)
     trials = Trials(source, make, judge, latency)
-    always = frozenset(calibrated.options.keep)
+    always = frozenset(calibrated.kept(calibrated.options.keep))
     harms = measure_harms(trials, calibrated.layers, always, config.sensitivity == "alone", costs)
 
     def holds(figures: Figures) -> bool:

@@ -60,7 +60,7 @@ class CalibratedGraph:
 
     def kept(self, names: Collection[str]) -> tuple[str, ...]:
         """Layers that stay in higher precision: these, and the ends that the options name."""
-        return tuple(dict.fromkeys((*names, *names_of_ends(self.layers, self.options.ends))))
+        return tuple(dict.fromkeys((*names, *names_of_ends(self.model, self.options.ends))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def calibrate_graph(
         prepared = Path(scratch, "prepared.onnx")
         model = with_named_nodes(_prepared(source, prepared))
         layers = layers_of(model)
-        require_layers(layers, (*options.keep, *names_of_ends(layers, options.ends)), str(source))
+        require_layers(layers, (*options.keep, *names_of_ends(model, options.ends)), str(source))
         smoothed: tuple[Smoothed, ...] = ()
         if options.smooth_strength is not None:
             model, smoothed = smooth(model, calibration_NCHW, options.smooth_strength, threads)

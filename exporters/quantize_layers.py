@@ -45,6 +45,20 @@ def with_named_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
 def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
     """Layers in the graph's order. Nodes must have names. Nodes before the first product go with none."""
     constants = {tensor.name for tensor in model.graph.initializer}
+    products, members, _ = _followed(model)
+    return tuple(
+        Layer(
+            name=node.name,
+            operation=node.op_type,
+            nodes=tuple(names),
+            weighted=any(name in constants for name in node.input[:2]),
+        )
+        for node, names in zip(products, members, strict=True)
+    )
+
+
+def _followed(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[list[str]], dict[str, int]]:
+    """Products, names of the nodes that go with each, and by value the product that it comes from last; -1: none."""
     owner_of_value: dict[str, int] = {}
     products: list[onnx.NodeProto] = []
     members: list[list[str]] = []
@@ -58,15 +72,7 @@ def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
         if owner >= 0:
             members[owner].append(node.name)
         owner_of_value.update(dict.fromkeys(node.output, owner))
-    return tuple(
-        Layer(
-            name=node.name,
-            operation=node.op_type,
-            nodes=tuple(names),
-            weighted=any(name in constants for name in node.input[:2]),
-        )
-        for node, names in zip(products, members, strict=True)
-    )
+    return products, members, owner_of_value
 
 
 def has_attention(path: Path) -> bool:
@@ -74,10 +80,19 @@ def has_attention(path: Path) -> bool:
     return any(not layer.weighted for layer in layers_of(with_named_nodes(onnx.load(path))))
 
 
-def names_of_ends(layers: tuple[Layer, ...], ends: Collection[End]) -> tuple[str, ...]:
-    """Names of the first and the last layer, where they are asked for."""
-    places: dict[End, int] = {"first": 0, "last": -1}
-    return tuple(dict.fromkeys(layers[places[end]].name for end in ends if layers))
+def names_of_ends(model: onnx.ModelProto, ends: Collection[End]) -> tuple[str, ...]:
+    """Names of the layers that read the graph's input, `first`, and of those that its outputs come from, `last`."""
+    products, _, owner_of_value = _followed(model)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    names = [product.name for product in products]
+    found: list[str] = []
+    if "first" in ends:
+        reads = {product.name: [item for item in product.input if item not in constants] for product in products}
+        found += [name for name in names if all(owner_of_value.get(item, -1) < 0 for item in reads[name])]
+    if "last" in ends:
+        owners = {owner_of_value.get(output.name, -1) for output in model.graph.output}
+        found += [name for owner, name in enumerate(names) if owner in owners]
+    return tuple(dict.fromkeys(found))
 
 
 def require_layers(layers: tuple[Layer, ...], keep: Collection[str], where: str) -> None:

@@ -39,8 +39,8 @@ class QuantizeOptions:
     keep: tuple[str, ...] = ()
     """Layers that stay as they are, by the names of `exporters.quantize_layers`."""
     ends: tuple[End, ...] = ()
-    """Also the `first` layer, which reads the image: with three channels, INT8 gains it little or nothing; and the
-    `last`, which gives the answer."""
+    """Also the `first` layers, which read the image: with three channels, INT8 gains them little or nothing; and the
+    `last`, which give the answers."""
     smooth_strength: float | None = None
     """Strength (alpha) of smoothing before calibration, 0 to 1; None for none. See `exporters.smooth`."""
 

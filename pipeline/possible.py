@@ -35,6 +35,9 @@ def _require_dla(work: Work, core: int) -> None:
     if ON_DLA not in work.engines.precisions:
         what = f"is of FP16 engines, and this run builds {', '.join(work.engines.precisions)}"
         raise RecipeError("engine.dla_core", what, "Set quantize.precision to 'fp16', or leave it out")
+    if work.recipe.prune is not None and work.recipe.prune.target_latency_ms is not None:
+        what = "is set, and the milliseconds of pruning are of the GPU"
+        raise RecipeError("engine.dla_core", what, "Prune to target_macs, or leave it out")
 
 
 def _require_possible_on_board(work: Work, board: str) -> None:

@@ -58,6 +58,9 @@ class TensorRtOptions:
         if self.precision != "fp16":
             what = f"takes FP16 here, not {self.precision.upper()}; quantized graphs (QDQ) it does not take at all"
             raise DeviceError("DLA", what, "Build an FP16 engine for the DLA, or this one for the GPU")
+        if len(set(self.batches)) > 1:
+            what = f"takes one size of batch, and {self.batches} is a range"
+            raise DeviceError("DLA", what, "Give least, best and most alike")
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from devices.errors import EXIT_OK, DeviceError
+from devices.errors import EXIT_OK, DeviceError, shown
 from pipeline.commands.boards import named_board, require_agent, say
 
 
@@ -49,7 +49,8 @@ def detect(options: argparse.Namespace) -> int:
     require_agent(profile)
     with Board(config, profile, options.force, say) as board:
         facts = board.detect()
-    print("\n".join(facts_lines(config.name, profile, facts)))
+    # A board says of itself what it likes.
+    print("\n".join(shown(line) for line in facts_lines(config.name, profile, facts)))
     return EXIT_OK if facts.matches or options.force else DeviceError.exit_code
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devices.errors import EXIT_OK, DeviceError
+from devices.errors import EXIT_OK, DeviceError, ModelError
 from pipeline.commands.boards import named_board, require_agent, say
 from pipeline.commands.needs import require_compress
 
@@ -43,10 +43,14 @@ def _parser_lines(onnx: Path, profile: Profile) -> list[str]:
     runtime = profile.engine.runtime
     if runtime == "onnxruntime":
         return []
-    try:
-        return parse_lines(check_parses(onnx, runtime if find_spec(runtime) else "tensorrt_rtx"))
-    except DeviceError as error:
-        return [f"whether TensorRT takes it was not tried: {error.what}. {error.fix}"]
+    said = ""
+    # The full library's parser may want a GPU, which that of TensorRT-RTX does not.
+    for module in dict.fromkeys((runtime if find_spec(runtime) else "tensorrt_rtx", "tensorrt_rtx")):
+        try:
+            return parse_lines(check_parses(onnx, module))
+        except (DeviceError, ModelError) as error:
+            said = said or f"whether TensorRT takes it was not tried: {error.what}. {error.fix}"
+    return [said]
 
 
 def calibrate(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from devices.errors import RecipeError
 from pipeline.prune.budget import Budget
+from pipeline.prune.damage import price_of
 from pipeline.prune.groups import Group, Unit
 from pipeline.prune.widths import IntArray, WidthCost
 from pipeline.recipe.prune import Scope
@@ -224,9 +224,10 @@ def _bisect(
 def _descend(problem: _Problem, whole: list[int]) -> list[int]:
     """Take the cheapest step, in what is lost for cost saved, until the limit holds.
 
-    A step's price only rises while others are taken, because what it saves is a product with widths that shrink. So the
-    cheapest of the old prices, when it is still the cheapest after a new look, is the cheapest of all (lazy greedy:
-    Minoux 1978). Ladders of many rungs are gone down several at a time.
+    By scores, a step's price only rises while others are taken, because what it saves is a product with widths that
+    shrink. So the cheapest of the old prices, when it is still the cheapest after a new look, is the cheapest of all
+    (lazy greedy: Minoux 1978). A damage may fall as well, so by damage that holds nearly. Ladders of many rungs are
+    gone down several at a time.
     """
     rungs = list(whole)
     strides = [max(1, len(ladder.choices) // _MOST_TRIALS) for ladder in problem.ladders]
@@ -236,7 +237,7 @@ def _descend(problem: _Problem, whole: list[int]) -> list[int]:
         below = max(0, rungs[index] - strides[index])
         after = problem.work([*rungs[:index], below, *rungs[index + 1 :]])
         lost = problem.loses(rungs, index, below)
-        return lost / (work - after) if work > after else math.inf, lost, index
+        return price_of(lost, work - after), lost, index
 
     heap = [look(index) for index in range(len(rungs)) if rungs[index]]
     heapq.heapify(heap)
@@ -271,7 +272,8 @@ def _refill(problem: _Problem, start: list[int], per_cost: bool) -> list[int]:
 
     heap = [look(index) for index, ladder in enumerate(problem.ladders) if rungs[index] + 1 < len(ladder.choices)]
     heapq.heapify(heap)
-    while heap:
+    # What does harm by coming back stays away: by scores, nothing does.
+    while heap and heap[0][0] <= 0:
         index = heapq.heappop(heap)[1]
         cost = problem.cost([*rungs[:index], rungs[index] + 1, *rungs[index + 1 :]])
         if problem.meets(cost):

@@ -9,12 +9,13 @@ from torch import nn
 
 from devices.errors import EspalierError, ModelError, RecipeError
 from pipeline.prune.blocks import skip_blocks
-from pipeline.prune.channels import prune_channels
+from pipeline.prune.channels import budget_of, prune_channels
 from pipeline.prune.depth import BlockRemoval, RankedBlock
 from pipeline.prune.fewer_blocks import removable_blocks
 from pipeline.prune.network import copy_network
 from pipeline.prune.plan import PruningPlan, compose_plans
 from pipeline.prune.pruning import Change, Pruning
+from pipeline.prune.schedule import limit_at
 from pipeline.prune.statistics_anew import measuring, norms_of
 from pipeline.prune.trace import trace_network
 from pipeline.recipe import PruneConfig
@@ -49,7 +50,7 @@ def prune_blocks_and_channels(config: PruneConfig, pruning: Pruning) -> Change:
         best = found if best is None or found.damage < best.damage else best
     if best is None:
         # The last is of the smallest network, so it names the nearest that can be reached.
-        raise refusals[-1]
+        raise next((error for error in reversed(refusals) if isinstance(error, RecipeError)), refusals[-1])
     blocks = [{"name": item.name, "score": item.score} for item in best.gone]
     told = {"blocks": blocks, "blocks_found": len(names), "tried": tried}
     plan = compose_plans(PruningPlan(blocks=tuple(item.name for item in best.gone)), best.change.plan)
@@ -69,20 +70,31 @@ def _candidates(
         if config.blocks is not None and count < config.blocks:
             continue
         smaller = _without(pruning, tuple(item.name for item in gone))
+        rest = replace(pruning, network=smaller, dense=pruning.whole)
+        alone = _met_alone(config, rest)
         try:
-            change = prune_channels(config, replace(pruning, network=smaller, dense=pruning.whole))
+            change = alone or prune_channels(config, rest)
         except (RecipeError, ModelError) as error:
             refusals.append(error)
             continue
         yield _Candidate(tuple(gone), change, removal.damage(change.network))
-        if not change.plan.cuts:
-            # These blocks met the target alone.
+        if alone:
             return
+
+
+def _met_alone(config: PruneConfig, pruning: Pruning) -> Change | None:
+    """No further change, where the blocks that are gone met this step's share of the target."""
+    budget = budget_of(config, pruning, trace_network(pruning.network, pruning.image_NCHW))
+    limit, cost = limit_at(config, budget, pruning.step), budget.cost([])
+    if cost > limit:
+        return None
+    told = {"limit": limit, "unit": budget.unit, "latency_source": budget.source, "reached": cost, "groups": []}
+    return Change(PruningPlan(), pruning.network, [], told)
 
 
 def _saved_ms(config: PruneConfig, pruning: Pruning, names: tuple[str, ...]) -> dict[str, float] | None:
     """Milliseconds that each block saves alone, where the target is in milliseconds."""
-    if pruning.latency is None or config.target_latency_ms is None:
+    if pruning.latency is None or config.target_latency_ms is None or config.blocks == 0 or not names:
         return None
     latency, limit_ms = pruning.latency, config.target_latency_ms
 

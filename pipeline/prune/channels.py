@@ -145,7 +145,7 @@ def _choose(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[li
             for item, end in zip(ranked, shares_of(ranked, shares), strict=True)
         ]
         return units_at(ranked, now, snapping), {"share_of_removal": gone}
-    budget = _budget(config, pruning, trace)
+    budget = budget_of(config, pruning, trace)
     limited = budget.at(limit_at(config, budget, pruning.step))
     told: dict[str, object] = {"limit": limited.limit, "unit": budget.unit, "latency_source": budget.source}
     damage = _damage_without(pruning, ranking) if config.scope == "sensitivity" else None
@@ -160,7 +160,7 @@ def _choose(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[li
 def _damage_without(pruning: Pruning, ranking: Ranking) -> Damaged:
     """The damage to the network without some units, each set of them tried once."""
     damage = Damage(pruning.network, pruning.batches, pruning.loss)
-    # Hardly any step is looked at more than twice on the way down.
+    # Few steps are looked at more than twice on the way down; how many nobody knows.
     most = 2 * sum(len(ranking.snapping.choices(item.group)) for item in ranking.ranked)
     known: dict[frozenset[int], float] = {}
 
@@ -176,7 +176,8 @@ def _damage_without(pruning: Pruning, ranking: Ranking) -> Damaged:
     return without
 
 
-def _budget(config: PruneConfig, pruning: Pruning, trace: Trace) -> Budget:
+def budget_of(config: PruneConfig, pruning: Pruning, trace: Trace) -> Budget:
+    """The recipe's target, counted on the network that this step begins with; `trace` is of it."""
     network, whole = pruning.network, pruning.whole
     match config.target:
         case "target_macs":

@@ -6,6 +6,7 @@ recovery measures them anew first of all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -43,8 +44,13 @@ class Damage:
         """
         with _named(blocks), self._norms_anew(network):
             if self._loss is not None:
-                return self._mean_loss(network, self._loss) - self._loss_before
-            return self._change(self._outputs(network))
+                found = self._mean_loss(network, self._loss) - self._loss_before
+            else:
+                found = self._change(self._outputs(network))
+        if not math.isfinite(found):
+            what = f"its loss or its answers are not finite{_without(blocks)}"
+            raise ModelError("model", what, "Look at the loss, and at the training images")
+        return found
 
     @contextmanager
     def _norms_anew(self, network: nn.Module) -> Iterator[None]:
@@ -82,6 +88,14 @@ class Damage:
         return total / count
 
 
+def price_of(rise: float, saved: float) -> float:
+    """What a step costs for what it saves: the lowest is the best. One that saves nothing has none."""
+    if saved <= 0:
+        return math.inf
+    # What gets better by going gets the better the more it saves.
+    return rise / saved if rise > 0 else rise * saved
+
+
 @contextmanager
 def _named(blocks: Sequence[str]) -> Iterator[None]:
     """Turn what a network raises without these blocks into a `ModelError` that names them."""
@@ -91,6 +105,11 @@ def _named(blocks: Sequence[str]) -> Iterator[None]:
         raise
     # A user's network and a user's loss may raise anything.
     except Exception as cause:
-        without = f" without {', '.join(blocks)}" if blocks else ""
         fix = "Use fewer blocks" if blocks else "Match model.args and the loss to the data"
-        raise ModelError("model", f"does not run on training images{without}: {first_line(cause)}", fix) from cause
+        raise ModelError(
+            "model", f"does not run on training images{_without(blocks)}: {first_line(cause)}", fix
+        ) from cause
+
+
+def _without(blocks: Sequence[str]) -> str:
+    return f" without {', '.join(blocks)}" if blocks else ""

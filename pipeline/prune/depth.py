@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch import nn
 from devices.errors import RecipeError
 from pipeline.prune.blocks import without_blocks
 from pipeline.prune.criteria.base import Loss
-from pipeline.prune.damage import Batches, Damage
+from pipeline.prune.damage import Batches, Damage, price_of
 from pipeline.prune.network import copy_network
 
 
@@ -93,7 +92,9 @@ class BlockRemoval:
         """
         scores = [self._score([*self._gone, block]) for block in self._left]
         rises = [score - self._before for score in scores]
-        prices = [_price(rise, saved[block]) for rise, block in zip(rises, self._left, strict=True)] if saved else rises
+        prices = (
+            [price_of(rise, saved[block]) for rise, block in zip(rises, self._left, strict=True)] if saved else rises
+        )
         index = prices.index(min(prices))
         self._gone.append(self._left.pop(index))
         self._before = scores[index]
@@ -102,10 +103,3 @@ class BlockRemoval:
     def _score(self, blocks: Sequence[str]) -> float:
         with without_blocks(self._network, blocks):
             return self._damage.of(self._network, blocks)
-
-
-def _price(rise: float, saved: float) -> float:
-    if saved <= 0:
-        return math.inf
-    # What gets better by going gets the better the more it saves.
-    return rise / saved if rise > 0 else rise * saved

@@ -45,6 +45,7 @@ def prune_network(
         "parameters_before": count_parameters(whole),
         "parameters_after": count_parameters(change.network),
         "channel_step": pruning.channel_step,
+        "skipped": list(plan.blocks),
         "layers": layer_widths(whole, change.network),
         "left_out": change.left_out,
     }

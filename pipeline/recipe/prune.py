@@ -120,6 +120,8 @@ class PruneConfig(Section):
         return self
 
     def _check_learned(self) -> None:
+        if self.scope == "sensitivity":
+            raise ValueError("prune.criterion 'learned' allocates in every step, too often to try each: another scope")
         if self.granularity not in ("channels", "weights"):
             raise ValueError("prune.criterion 'learned' scores channels or weights: set granularity to one of these")
         if self.schedule != "one_shot":

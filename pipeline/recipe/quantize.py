@@ -55,8 +55,8 @@ class QuantizeConfig(Section):
     smooth_strength: Annotated[float, Field(ge=0, le=1)] | None = None
     """Strength of SmoothQuant on what LayerNormalization feeds, such as 0.5; without it, nothing is smoothed."""
     keep: tuple[Literal["first", "last"], ...] = ()
-    """Layers of an INT8 or FP8 graph that stay in higher precision: the `first`, which reads the image (with three
-    channels, INT8 gains it little or nothing), and the `last`, which gives the answer."""
+    """Layers of an INT8 or FP8 graph that stay in higher precision: the `first`, which read the image (with three
+    channels, INT8 gains them little or nothing), and the `last`, which give the answers."""
     mixed: MixedConfig | None = None
 
     @model_validator(mode="after")

@@ -153,6 +153,7 @@ _PRUNING_KEYS = (
     "score_fallback",
     "zeros_share",
     "blocks",
+    "skipped",
     "unit",
     "limit",
     "reached",

@@ -40,7 +40,8 @@ def pruning_sentences(report: _Figures) -> str:
 def _how(pruning: _Figures, searched: bool) -> list[str]:
     # Reports of earlier versions do not say.
     granularity = pruning.get("granularity") or "channels"
-    names = ", ".join(block["name"] for block in pruning.get("blocks") or ())
+    # Those of all steps of a schedule; reports of earlier versions have the last one's.
+    names = ", ".join(pruning.get("skipped") or [block["name"] for block in pruning.get("blocks") or ()])
     blocks = [f"Whole residual blocks are skipped, those first that the loss misses least: {names}."] if names else []
     if granularity == "blocks":
         return blocks

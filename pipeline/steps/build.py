@@ -33,6 +33,8 @@ def build(inputs: StepInputs) -> Metrics:
     info = read_info(inputs.folder)
     size_bytes = (inputs.folder / engine_name(info)).stat().st_size
     metrics: dict[str, object] = {"size_bytes": size_bytes, "build": built.told, **built.origin}
+    if built.told.get("gpu_layers"):
+        metrics["lines"] = built.told["lines"]
     if images is None:
         require_described(info, onnx_path, work.profile, work.dataset.input_shape)
         return metrics

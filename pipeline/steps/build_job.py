@@ -19,6 +19,6 @@ def build_job(work: Work, precision: str, sparse: bool) -> dict[str, object]:
         return encode(BuildJob(precision=cast(Precision, precision)))
     most = max(work.profile.measure.batch_sizes)
     dla_core = work.recipe.engine.dla_core if precision == ON_DLA else None
-    # Latency is of one image, so that is what kernels are chosen for.
-    batches = (1, 1, most)
+    # Latency is of one image, so that is what kernels are chosen for; the DLA takes one size of batch alone.
+    batches = (1, 1, most if dla_core is None else 1)
     return encode(BuildJob(precision=cast(Precision, precision), batches=batches, sparse=sparse, dla_core=dla_core))

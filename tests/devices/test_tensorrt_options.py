@@ -121,7 +121,9 @@ def test_a_core_or_batch_that_the_dla_has_not_is_refused(source: Path) -> None:
     with pytest.raises(DeviceError, match=r"no core 1 .*has 0"):
         _build(V10, Scene(convolution("HALF"), dla_cores=0), ON_DLA, source)
     with pytest.raises(DeviceError, match="at most 32, not 64"):
-        _build(V10, Scene(convolution("HALF")), replace(ON_DLA, batches=(1, 1, 64)), source)
+        _build(V10, Scene(convolution("HALF")), replace(ON_DLA, batches=(64, 64, 64)), source)
+    with pytest.raises(DeviceError, match=r"one size of batch, and \(1, 1, 8\) is a range"):
+        replace(ON_DLA, batches=(1, 1, 8))
 
 
 def test_the_dla_takes_no_quantized_graph() -> None:
@@ -229,19 +231,25 @@ def test_version_8_names_layer_and_operator_from_its_log(source: Path) -> None:
     assert [(problem.layer, problem.operator) for problem in report.problems] == [("grid", "GridSample")]
 
 
-@given(
-    st.builds(
+def _options(dla_core: st.SearchStrategy[int | None], batches: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.builds(
         TensorRtOptions,
         module=st.just("tensorrt"),
         precision=st.just("fp16"),
         allowed=st.just(("fp16", "int8")),
         compute_capability=st.sampled_from(("", "8.7")),
-        batches=st.tuples(*[st.integers(1, 99)] * 3).map(lambda batches: tuple(sorted(batches))),
+        batches=batches,
         sparse=st.booleans(),
-        dla_core=st.none() | st.integers(0, 1),
+        dla_core=dla_core,
         workspace_mb=st.none() | st.integers(1, 4096),
     )
-)
+
+
+_RANGES = st.tuples(*[st.integers(1, 99)] * 3).map(lambda batches: tuple(sorted(batches)))
+_ONE_SIZE = st.integers(1, 99).map(lambda size: (size, size, size))
+
+
+@given(_options(st.none(), _RANGES) | _options(st.integers(0, 1), _ONE_SIZE))
 def test_options_come_back_from_their_dictionary(options: TensorRtOptions) -> None:
     assert TensorRtOptions.from_dict(options.as_dict()) == options
 

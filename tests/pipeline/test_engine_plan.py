@@ -125,11 +125,15 @@ def test_a_budget_against_an_engine_that_is_not_built_is_refused_first() -> None
 
 def test_the_dla_is_asked_for_by_core_and_takes_fp16_alone() -> None:
     orin = load_profile("jetson-orin-nx-8gb")
-    require_possible(work(orin, "engine.dla_core=0"))
-    jobs = {
-        name: build_job(work(orin, "engine.dla_core=0"), name, False)["dla_core"] for name in ("fp32", "fp16", "int8")
-    }
+    asked = work(orin, "engine.dla_core=0")
+    require_possible(asked)
+    jobs = {name: build_job(asked, name, sparse=False)["dla_core"] for name in ("fp32", "fp16", "int8")}
     assert jobs == {"fp32": None, "fp16": 0, "int8": None}
+    # The DLA takes no range of batches.
+    assert build_job(asked, "fp16", sparse=False)["batches"] == (1, 1, 1)
+    assert build_job(asked, "int8", sparse=False)["batches"] == (1, 1, max(orin.measure.batch_sizes)) != (1, 1, 1)
+    with pytest.raises(RecipeError, match=r"engine\.dla_core: .*milliseconds of pruning are of the GPU"):
+        require_possible(work(orin, "engine.dla_core=0", "prune={target_latency_ms=1.0}"))
     assert build_job(work(orin), "fp16", sparse=False)["dla_core"] is None
     refused = {
         "jetson-orin-nx-8gb": r"engine\.dla_core: is 1, and a .*Orin NX.* has 1 DLA core\. Set it below 1",

@@ -57,6 +57,11 @@ def test_every_recipe_that_ships_is_valid(path: Path) -> None:
             "prune",
             "take 'global' or 'local'",
         ),
+        (
+            "[prune]\ntarget_macs = 0.5\ncriterion = 'learned'\nscope = 'sensitivity'",
+            "prune",
+            "too often to try each",
+        ),
         ("[search]\ntrials = 32", "", "add [prune] with a target"),
         ("[distill]\nweight = 0.5", "", "add [finetune]"),
         ("[quantize]\nprecision = 'int4'", "quantize.precision", "'int8' or 'fp8'"),

@@ -19,7 +19,6 @@ _CHANNEL_STEP = 1
 ARMS: dict[str, dict[str, Any]] = {
     "global, one shot": {"scope": "global"},
     "local, one shot": {"scope": "local"},
-    "sensitivity, one shot": {"scope": "sensitivity"},
     "random, one shot": {"scope": "local", "criterion": "random"},
     "global, linear": {"scope": "global", "schedule": "linear", "steps": _STEPS},
     "global, polynomial": {"scope": "global", "schedule": "polynomial", "steps": _STEPS},
@@ -49,7 +48,6 @@ def run(plan: Plan, results: Results) -> None:
                 channel_step=_CHANNEL_STEP,
                 step=step,
                 seed=seed,
-                images=images if ARMS[arm]["scope"] == "sensitivity" else None,
             )
             ours.once(results, f"questions/pruned/{arm}/{seed}/{step}", request)
             epochs = epochs_of(plan.question_epochs, steps)[step - 1]

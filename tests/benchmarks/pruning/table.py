@@ -110,7 +110,6 @@ def _questions(results: Results) -> None:
         shares = [item["macs_after"] / item["macs_before"] for item in ends]
         print(f"  {name:44} {_percent(accuracy(found)):24} {np.mean(shares):.3f} of the MACs")
     pairs = [("local, one shot", "global, one shot"), ("random, one shot", "local, one shot")]
-    pairs.append(("global, one shot", "sensitivity, one shot"))
     pairs += [("global, one shot", "global, linear"), ("global, one shot", "global, polynomial")]
     for before, after in pairs:
         shown = difference(bits[before], bits[after])

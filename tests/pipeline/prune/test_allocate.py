@@ -305,6 +305,32 @@ def test_sensitivity_follows_the_damage_and_not_the_scores() -> None:
     assert found == {"allocated": [8, 2], "sensitivity": [2, 8]}
 
 
+def test_what_gets_better_by_going_goes_where_it_saves_most() -> None:
+    """A unit of either makes the network better alike, and one of the second saves ten times as much."""
+    ranked = chain([8, 8])
+    budget = priced(ranked, [1, 10], 80)
+    removed = allocate_to(ranked, "sensitivity", budget, Snapping(channel_step=1), lambda gone: -0.1 * len(list(gone)))
+    assert kept_widths(ranked, removed) == [8, 7]
+
+
+def test_steps_that_the_device_does_not_feel_come_last() -> None:
+    """From 16 to 8 channels saves MACs, and no time on a device that works on 16 at once."""
+    ranked = chain([16, 32])
+    ranked = [Ranked(item.group, np.ones(item.group.width)) for item in ranked]
+    macs = partial(chain_macs, ranked)
+
+    def on_device(orders: Sequence[Sequence[Unit]], step: int) -> Callable[..., float]:
+        return lambda gone: float(
+            sum(-(-(len(order) - int(count)) // step) * step for order, count in zip(orders, gone, strict=True))
+        )
+
+    budget = Budget(key="prune.target_macs", unit="MACs", dense=macs([]), limit=0.8 * macs([]), cost=macs, share=0.8)
+    snapping, damage = Snapping(channel_step=16), partial(lost_score, ranked)
+    felt = allocate_to(ranked, "sensitivity", replace(budget, on_device=on_device), snapping, damage)
+    assert kept_widths(ranked, felt) == [16, 16]
+    assert kept_widths(ranked, allocate_to(ranked, "sensitivity", budget, snapping, damage)) != [16, 16]
+
+
 def test_allocated_takes_where_a_score_costs_most() -> None:
     """Both groups matter alike, and a unit of the second costs three times as much."""
     ranked = chain([12, 12])
