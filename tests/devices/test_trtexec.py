@@ -75,12 +75,17 @@ RANGE = {"--minShapes=image:1x3x8x8", "--optShapes=image:4x3x8x8", "--maxShapes=
         ("8.2.1", replace(HALF, workspace_mb=256), {"--fp16", "--workspace=256", "--buildOnly"}),
         ("8.5.2", replace(HALF, workspace_mb=256), {"--fp16", "--memPoolSize=workspace:256", "--buildOnly"}),
         ("10.3.0", replace(HALF, sparse=True), {"--stronglyTyped", "--sparsity=enable", "--skipInference"}),
-        ("8.5.2", replace(HALF, dla_core=1), {"--fp16", "--useDLACore=1", "--allowGPUFallback", "--buildOnly"}),
-        ("10.3.0", replace(HALF, dla_core=0), {"--fp16", "--useDLACore=0", "--allowGPUFallback", "--skipInference"}),
     ],
 )
 def test_each_version_has_its_words(version: str, options: TensorRtOptions, words: set[str]) -> None:
     assert _words(version, options) == words | RANGE
+
+
+@pytest.mark.parametrize(("version", "more"), [("8.5.2", "--buildOnly"), ("10.3.0", "--skipInference")])
+def test_the_dla_has_its_core_and_one_size_of_batch(version: str, more: str) -> None:
+    shapes = {f"--{name}Shapes=image:4x3x8x8" for name in ("min", "opt", "max")}
+    words = {"--fp16", "--useDLACore=1", "--allowGPUFallback", more}
+    assert _words(version, replace(HALF, dla_core=1, batches=(4, 4, 4))) == words | shapes
 
 
 def test_what_a_graph_fixes_is_not_said() -> None:
@@ -93,7 +98,7 @@ def test_what_a_version_has_not_is_refused() -> None:
     with pytest.raises(DeviceError, match=r"TensorRT 8\.5\.2 builds no BF16 engine"):
         _words("8.5.2", replace(HALF, precision="bf16", allowed=("bf16",)))
     with pytest.raises(DeviceError, match=r"TensorRT 11\.0\.0 has no support"):
-        _words("11.0.0", replace(HALF, dla_core=0))
+        _words("11.0.0", replace(HALF, dla_core=0, batches=(1, 1, 1)))
 
 
 def test_a_good_run_is_read() -> None:
@@ -147,7 +152,7 @@ def test_a_measurement_is_read_from_its_file() -> None:
         ran.append(words)
         return (0, TIMES) if words[0] == "cat" else (0, PASSED)
 
-    info = describe(read_run(PASSED), replace(HALF, dla_core=1), PORTS, "aarch64-linux", "0" * 64)
+    info = describe(read_run(PASSED), replace(HALF, dla_core=1, batches=(2, 2, 2)), PORTS, "aarch64-linux", "0" * 64)
     plan, kept = PurePosixPath("/b/engine.plan"), PurePosixPath("/b/t.json")
     times, _ = measure("trtexec", plan, info, TrtexecConfig(batch=2, cuda_graph=True), kept, run)
     assert np.median(times.compute_ms) == pytest.approx(0.375)
@@ -161,12 +166,12 @@ def test_a_measurement_is_read_from_its_file() -> None:
         "--useCudaGraph",
         "--exportTimes=/b/t.json",
     ]
-    with pytest.raises(DataError, match="9 is not 1 to 8"):
+    with pytest.raises(DataError, match="9 is not 2 to 2"):
         measure("trtexec", plan, info, TrtexecConfig(batch=9), kept, run)
     with pytest.raises(DeviceError, match="does not say which core"):
-        measure("trtexec", plan, replace(info, settings=()), TrtexecConfig(), kept, run)
+        measure("trtexec", plan, replace(info, settings=()), TrtexecConfig(batch=2), kept, run)
     with pytest.raises(DeviceError, match="no such file"):
-        measure("trtexec", plan, info, TrtexecConfig(), kept, lambda w: (w[0] == "cat", PASSED + "no such file"))
+        measure("trtexec", plan, info, TrtexecConfig(batch=2), kept, lambda w: (w[0] == "cat", PASSED + "no such file"))
 
 
 def test_commands_run_here_with_all_that_they_print() -> None:
