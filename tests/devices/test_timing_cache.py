@@ -85,5 +85,5 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         attach(_Config(), tmp_path / "file" / "t.cache")
     link = tmp_path / "t.lock"
     os.symlink(tmp_path / "elsewhere", link)
-    with pytest.raises(OSError, match="symbolic"):
+    with pytest.raises(StorageError, match="symbolic"):
         attach(_Config(), tmp_path / "t.cache")
