@@ -16,7 +16,7 @@ from pipeline.prune.network import copy_network
 from pipeline.prune.plan import PruningPlan, compose_plans
 from pipeline.prune.pruning import Change, Pruning
 from pipeline.prune.schedule import limit_at
-from pipeline.prune.statistics_anew import measuring, norms_of
+from pipeline.prune.statistics_anew import measure_anew
 from pipeline.prune.trace import trace_network
 from pipeline.recipe import PruneConfig
 
@@ -113,9 +113,5 @@ def _without(pruning: Pruning, blocks: tuple[str, ...]) -> nn.Module:
     if not blocks:
         return smaller
     skip_blocks(smaller, blocks)
-    norms = norms_of(smaller)
-    if norms:
-        with measuring(smaller, norms):
-            for images, _ in pruning.batches:
-                smaller(images.clone())
+    measure_anew(smaller, pruning.batches)
     return smaller

@@ -17,7 +17,7 @@ from devices.errors import ModelError, RecipeError
 from pipeline.prune.blocks import tensors_of
 from pipeline.prune.criteria.base import Loss
 from pipeline.prune.network import first_line, inference
-from pipeline.prune.statistics_anew import copies_of, measuring, norms_of, put_back
+from pipeline.prune.statistics_anew import copies_of, measure_anew, norms_of, put_back
 
 Batches = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 _LEAST_POWER = 1e-30
@@ -57,10 +57,7 @@ class Damage:
         norms = norms_of(network)
         kept = copies_of(norms)
         try:
-            if norms:
-                with measuring(network, norms):
-                    for images, _ in self._batches:
-                        network(images.clone())
+            measure_anew(network, self._batches)
             yield
         finally:
             put_back(norms, kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -41,6 +41,16 @@ def measuring(network: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
                 norm.training = False
                 if not norm.num_batches_tracked:
                     put_back([norm], [buffers])
+
+
+def measure_anew(network: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """New statistics from the images (N, C, H, W) of these batches, in place."""
+    norms = norms_of(network)
+    if norms:
+        with measuring(network, norms):
+            for images, _ in batches:
+                # A copy, because a network may work on its input in place.
+                network(images.clone())
 
 
 def copies_of(norms: list[_BatchNorm]) -> list[dict[str, torch.Tensor]]:
