@@ -65,7 +65,7 @@ class PruneConfig(Section):
     """Of granularity `weights`: share of the weights that become zero."""
     keep_ratio: Share | None = None
     """Share of its width that every group keeps."""
-    keep: Annotated[dict[str, Unit], Field(default_factory=dict)]
+    keep: dict[str, Unit] = Field(default_factory=dict)
     """Share of its width that a group keeps, by globs on the groups' names; the others stay whole."""
     latency_source: LatencySource = "auto"
     """Where milliseconds come from: engines `measured` on this device, the profile's `table`, or `predicted` from the

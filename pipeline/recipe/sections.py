@@ -15,7 +15,7 @@ class ModelConfig(Section):
 
     factory: str
     """`package.module:callable` or `path/to/file.py:callable`; returns a torch module, logits out."""
-    args: Annotated[dict[str, Any], Field(default_factory=dict)]
+    args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the factory."""
     onnx: str | None = None
     """ONNX file with the trained network, instead of `factory` and `weights`."""
@@ -40,7 +40,7 @@ class DataConfig(Section):
 
     factory: str
     """`package.module:callable` or `path/to/file.py:callable`; returns a `pipeline.data.Dataset`."""
-    args: Annotated[dict[str, Any], Field(default_factory=dict)]
+    args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the factory. One named `path`, or ending in `_path`, is a file or folder."""
 
 
