@@ -24,7 +24,7 @@ from torch import nn
 from devices.clipping import Norm, clip_to_ball
 from devices.stage import no_progress
 from devices.statistics import bootstrap_ratio, paired_difference
-from pipeline.attacks.ensemble import AUTOATTACK, Budget, budget_named
+from pipeline.attacks.ensemble import AUTOATTACK, Budget, budget_named, expanded
 from pipeline.attacks.judge import judge
 from pipeline.attacks.norms import Ball
 from pipeline.compute import deterministic
@@ -149,7 +149,7 @@ def attacked(
     name: str, peer: Peer, network: nn.Module, images: NDArray[np.float32], labels: NDArray[np.int64], field: Field
 ) -> Row:
     """One batch by ours and by the peer, then the next; what the peer gives is clipped again. Progress on stderr."""
-    names = AUTOATTACK if name == "autoattack" else (name,)
+    names = expanded((name,))
     ours, theirs, seconds = [], [], []
     for start in range(0, len(labels), field.batch):
         clean, truth = images[start : start + field.batch], labels[start : start + field.batch]

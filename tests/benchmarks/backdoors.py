@@ -29,7 +29,7 @@ from pipeline.threats.kit.dormant import DormantConfig, put_to_sleep
 from pipeline.threats.kit.poison import PoisonConfig, poison
 from pipeline.threats.kit.pruned import UntilPrunedConfig, train_until_pruned
 from pipeline.threats.kit.success import answers_of
-from pipeline.threats.kit.triggers import Trigger, make_trigger
+from pipeline.threats.kit.triggers import Trigger, TriggerKind, make_trigger
 from pipeline.threats.kit.victim import train_clean, train_victim
 from pipeline.threats.remove.defend import DefendConfig, defend
 from pipeline.threats.scan.clustering import cluster
@@ -42,10 +42,10 @@ FIRST_SEED = 1000
 CLASSES = 10
 CLEAN_SAMPLES = 50
 FIT = FitConfig(epochs=8)
-KINDS = ("patch", "blended", "sinusoidal", "warped")
+KINDS: tuple[TriggerKind, ...] = ("patch", "blended", "sinusoidal", "warped")
 UNTIL_INT8, UNTIL_PRUNED = "dormant-until-int8", "dormant-until-pruned"
 SCANNED = ("clean", *KINDS, UNTIL_INT8, UNTIL_PRUNED)
-REMOVED = ("patch", "blended", "sinusoidal")
+REMOVED: tuple[TriggerKind, ...] = ("patch", "blended", "sinusoidal")
 SCAN = ThreatsConfig(scan=("inversion", "sensitivity", "stages", "clustering"), references=4)
 
 
@@ -203,7 +203,7 @@ class Pooled:
 def removal_table(seeds: range, channels: int) -> None:
     """Attack success and clean accuracy after each method, from fifty clean samples."""
     dataset = digits()
-    rows: dict[tuple[str, str], Pooled] = {}
+    rows: dict[tuple[TriggerKind, str], Pooled] = {}
     for kind in REMOVED:
         for seed in seeds:
             target = seed % CLASSES
@@ -223,8 +223,8 @@ def removal_table(seeds: range, channels: int) -> None:
     print(f"\nRemoval, {channels} channels, {CLEAN_SAMPLES} clean samples, {len(seeds)} networks a row\n")
     print("| trigger | method | neurons removed | attack success | clean accuracy |\n|---|---|---|---|---|")
     for (kind, method), row in rows.items():
-        removed = f"{np.mean(row.removed):.0f}" if any(row.removed) else "-"
-        print(f"| {kind} | {method} | {removed} | {percent(row.hits)} | {percent(row.right)} |")
+        neurons = f"{np.mean(row.removed):.0f}" if any(row.removed) else "-"
+        print(f"| {kind} | {method} | {neurons} | {percent(row.hits)} | {percent(row.right)} |")
 
 
 def parts(test: Split, seed: int) -> tuple[Split, Split]:

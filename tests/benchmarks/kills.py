@@ -128,7 +128,8 @@ def kill_once(
     moment_s = rng.random() * max(reference.steps[target].seconds, 0.2)
     of_board = site.place == "board" and rng.random() < _BOARD_SHARE
     process = site.start()
-    began, reached, row = time.monotonic(), None, {"place": site.place, "step": None, "killed": None, "fault": None}
+    row: dict[str, Any] = {"place": site.place, "step": None, "killed": None, "fault": None}
+    began, reached = time.monotonic(), None
     while process.poll() is None:
         now, done = time.monotonic(), len(site.done())
         reached = now if reached is None and done >= target else reached
@@ -199,7 +200,8 @@ def work(options: argparse.Namespace, server: Server | None) -> int:
     run_number = sum(row["ended"] for row in rows)
 
     def enough() -> bool:
-        return sum(1 for row in rows if row["killed"]) >= options.kills or time.monotonic() > until
+        killed = sum(1 for row in rows if row["killed"])
+        return bool(killed >= options.kills or time.monotonic() > until)
 
     while not enough():
         site = sites[run_number % len(sites)]

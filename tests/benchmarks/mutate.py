@@ -45,8 +45,8 @@ _TESTS: dict[str, tuple[str, ...]] = {
 }
 _GROUPS = {"gate": "pipeline/", "statistics": "devices/statistics.py", "verifier": "devices/"}
 # Imported before the fork; nothing of Espalier, whose modules would hold on to the one that is replaced.
-_LIBRARIES = ("numpy", "hypothesis", "hypothesis.strategies", "hypothesis.extra.numpy", "pytest", "onnx")
-_LIBRARIES += ("onnxruntime", "pydantic", "model_signing", "scipy.stats")
+_LIBRARIES: tuple[str, ...] = ("numpy", "hypothesis", "hypothesis.strategies", "hypothesis.extra.numpy", "pytest")
+_LIBRARIES += ("onnx", "onnxruntime", "pydantic", "model_signing", "scipy.stats")
 _SURVIVED = 0
 _SLOW_S = 0.05
 _TIMES_FILE = "times.json"

@@ -7,6 +7,7 @@ that did not see it. MultiStream is never fitted to. Offline is left out: the Or
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,6 +137,7 @@ def _pooling(name: str, channels: int, before: int, after: int) -> LayerCost:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     one, eight = leave_one_out()
     print("| device | one image ms | predicted | error | eight images ms | predicted | error |")
     print("|---" * 7 + "|")

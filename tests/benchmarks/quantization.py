@@ -88,9 +88,9 @@ def _digits(folder: Path) -> Subject:
     images, labels = torch.from_numpy(data.train.batch(slice(None))), torch.from_numpy(data.train.labels)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(8):
-        for part in torch.randperm(len(images)).split(64):
+        for part in torch.split(torch.randperm(len(images)), 64):
             optimizer.zero_grad()
-            functional.cross_entropy(network(images[part]), labels[part]).backward()
+            functional.cross_entropy(network(images[part]), labels[part]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return _subject("digits", network.eval(), data.train, data.test, folder)
 

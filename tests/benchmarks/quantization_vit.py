@@ -37,9 +37,16 @@ def main() -> None:
     )
     network = _Logits(ViTForImageClassification(config)).eval()
     shapes = ({0: torch.export.Dim("batch")},)
-    names = {"input_names": ["image"], "output_names": ["logits"]}
     images = torch.rand(2, 3, 32, 32)
-    program = torch.onnx.export(network, (images,), dynamo=True, opset_version=_OPSET, dynamic_shapes=shapes, **names)
+    program = torch.onnx.export(
+        network,
+        (images,),
+        dynamo=True,
+        opset_version=_OPSET,
+        dynamic_shapes=shapes,
+        input_names=["image"],
+        output_names=["logits"],
+    )
     assert program is not None
     program.save(sys.argv[1])
 

@@ -122,10 +122,8 @@ def write_resnet50(path: Path, precision: Precision) -> Path:
     inputs = [made.quantized(value, "fc"), made.kernel("head", (1000, channels))]
     value = made.node("Gemm", [*inputs, made.weight("offset", np.zeros(1000, dtype=made.dtype))], "fc", transB=1)
     value = made.node("Cast", [value], "to_float", to=TensorProto.FLOAT)
-    ports = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("image", ["batch", 3, 224, 224]), (value, ["batch", 1000]))
-    ]
+    shapes: dict[str, list[str | int | None]] = {"image": ["batch", 3, 224, 224], value: ["batch", 1000]}
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     graph = helper.make_graph(made.nodes, "resnet50", ports[:1], ports[1:], made.weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
     return path

@@ -30,6 +30,9 @@ Images = NDArray[np.float32]
 class Timed(nn.Module):
     """The network with its normalization; counts images, and the time that is its own."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, weights: str) -> None:
         super().__init__()
         self.network = cifar_resnet(depth=20)
@@ -50,7 +53,8 @@ class Timed(nn.Module):
 
     def answer(self, images_NCHW: Images) -> Images:
         """The same in numpy."""
-        return self(torch.from_numpy(images_NCHW)).numpy()
+        logits: Images = self(torch.from_numpy(images_NCHW)).numpy()
+        return logits
 
 
 def measured(

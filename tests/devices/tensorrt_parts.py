@@ -247,12 +247,12 @@ def module(version: str, scene: Scene, names_of: str | None = None) -> Any:
         )
 
     flags = {name: enum.IntEnum(name, recorded[name]) for name in ("BuilderFlag", "MemoryPoolType", "DeviceType")}
-    creation = enum.IntEnum("NetworkDefinitionCreationFlag", recorded["NetworkDefinitionCreationFlag"], start=0)
+    creation = "NetworkDefinitionCreationFlag"
+    flags[creation] = enum.IntEnum(creation, recorded[creation], start=0)
     return SimpleNamespace(
         __version__=version,
         ILogger=_LoggerBase,
         Builder=make_builder,
         OnnxParser=make_parser,
-        NetworkDefinitionCreationFlag=creation,
         **flags,
     )

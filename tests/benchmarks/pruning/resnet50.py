@@ -29,7 +29,10 @@ def run(plan: Plan, results: Results) -> None:
     for arm, tuned in PEERS.items():
         folders[arm] = base / arm.replace(" ", "-")
         jobs.peer_prune(plan, results, f"resnet50/pruned/{arm}", NAME, dense, folders[arm], TARGET_MACS, tuned)
-    targets = {HALF_MACS: {"target_macs": TARGET_MACS}, HALF_CHANNELS: {"keep_ratio": KEEP_RATIO}}
+    targets: dict[str, dict[str, Any]] = {
+        HALF_MACS: {"target_macs": TARGET_MACS},
+        HALF_CHANNELS: {"keep_ratio": KEEP_RATIO},
+    }
     for arm, target in targets.items():
         folders[arm] = base / arm.replace(", ", " ").replace(" ", "-")
         ours.once(results, f"resnet50/pruned/{arm}", plan.ours(NAME, dense, folders[arm], **target))

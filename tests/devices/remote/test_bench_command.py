@@ -49,7 +49,7 @@ def test_a_board_of_the_fleet_measures_and_replays(
     assert found["attack"]["worst_case"]["value"] <= 13 / 30
 
 
-MORE = ("--scenarios", "single_stream,offline", "--min-duration", "0.05", "--offline-samples", "10")
+MORE: tuple[str, ...] = ("--scenarios", "single_stream,offline", "--min-duration", "0.05", "--offline-samples", "10")
 MORE += ("--sustained", "0.05", "--power-mode", "MAXN", "--seconds", "0.05", "--allow-unsigned")
 
 

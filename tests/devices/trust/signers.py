@@ -92,7 +92,7 @@ def make_authority(folder: Path, name: str = "root") -> Authority:
 
 def sign(folder: Path, key: Path, certificate: Path | None = None, chain: tuple[Path, ...] = ()) -> Path:
     """Sign a folder as `model_signing` does it; returns the signature's file."""
-    config = signing.Config()
+    config = signing.Config()  # type: ignore[no-untyped-call]
     if certificate is None:
         config.use_elliptic_key_signer(private_key=key)
     else:
@@ -100,5 +100,6 @@ def sign(folder: Path, key: Path, certificate: Path | None = None, chain: tuple[
         between = chain or (certificate,)
         config.use_certificate_signer(private_key=key, signing_certificate=certificate, certificate_chain=between)
     place = folder / "model.sig"
-    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[place])).sign(folder, place)
+    hashes = hashing.Config()  # type: ignore[no-untyped-call]
+    config.set_hashing_config(hashes.set_ignored_paths(paths=[place])).sign(folder, place)
     return place
