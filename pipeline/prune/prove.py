@@ -87,7 +87,7 @@ class Prover:
         trial = copy_structure(self._network)
         stays = np.ones(self._labels, dtype=np.int64)
         stays[[unit.label for unit in units]] = 0
-        checker = _Checker(self._expected, stays, len(self._expected) if whole else self._last(stays))
+        checker = _Checker(self._expected, stays, None if whole else self._last(stays))
         answer = self._answer(trial, units, checker)
         if checker.enough:
             return None
@@ -139,10 +139,11 @@ class Prover:
 class _Checker(Recorder):  # type: ignore[no-untyped-call]
     """Compares operations with those of the whole network."""
 
-    def __init__(self, expected: Sequence[_Expected], stays: LabelArray, last: int) -> None:
-        super().__init__()
+    def __init__(self, expected: Sequence[_Expected], stays: LabelArray, last: int | None) -> None:
+        """`last`: after so many operations it has seen enough; only their shapes count then."""
+        super().__init__(products=last is None)
         self.enough = False
-        self._last = last
+        self._last = len(expected) if last is None else last
         self._expected = expected
         self._stays = stays
         self._seen = 0

@@ -69,6 +69,8 @@ _MOVES = frozenset(
     ]
 )
 
+_PRODUCTS = frozenset(["convolution", "mm", "addmm", "bmm", "baddbmm", "linear"])
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -136,19 +138,24 @@ def noise_like(image_NCHW: torch.Tensor) -> torch.Tensor:
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every operation's name and the shape of its first output."""
+    """Notes every operation's name and the shape of its first output.
 
-    def __init__(self, end: Deadline | None = None) -> None:
+    Without `products`, convolutions and matrix products, which take most of the time, give zeros of the right shape.
+    """
+
+    def __init__(self, end: Deadline | None = None, products: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[tuple[str, tuple[int, ...]]] = []
         self.end = end
+        self._products = products
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if self.end is not None:
             self.end.check()
-        output = func(*args, **(kwargs or {}))
+        shaped = not self._products and _name_of(func) in _PRODUCTS
+        output = _zeros_of(func, args, kwargs or {}) if shaped else func(*args, **(kwargs or {}))
         first = output if isinstance(output, torch.Tensor) else next(iter(_tensors(output)), None)
         self.note(_name_of(func), () if first is None else tuple(first.shape))
         return output
@@ -156,6 +163,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def note(self, operation: str, shape: tuple[int, ...]) -> None:
         """One more."""
         self.operations.append((operation, shape))
+
+
+def _zeros_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Zeros as the operation's result would be; where its shapes do not fit, what the operation itself raises."""
+    shapes = [torch.empty_like(item, device="meta") if isinstance(item, torch.Tensor) else item for item in args]
+    try:
+        result = func(*shapes, **kwargs)
+    # It may raise anything, and the operation itself says it best.
+    except Exception:  # noqa: BLE001
+        return func(*args, **kwargs)
+    given = next(item for item in args if isinstance(item, torch.Tensor))
+    return torch.zeros_like(result, device=given.device)
 
 
 def moves_only(operation: str) -> bool:

@@ -1,9 +1,11 @@
 """Which criterion protects a robust network best: `make bench-robust-pruning`.
 
 A parent trained against attacks is pruned to a half, a quarter and an eighth of its multiply-accumulates by each
-criterion, and recovered with the recipe's objective. Clean and robust accuracy are those of the torch network; attacks
-are PGD with restarts. Controls: chance, and the shape that l2 gives, trained against attacks from new weights with all
-the epochs of parent and recovery. A seed is another parent, another attack's start and another order of images.
+criterion, and recovered with the recipe's objective. Clean and robust accuracy are those of the torch network, attacked
+by the recipe's attacks, AutoAttack's four unless others are set. Controls: chance, and the shape that l2 gives, trained
+against attacks from new weights with all the epochs of parent and recovery. A seed is another parent, another attack's
+start and another order of images. Cells are stored as they are found, so two processes with a fold each can share
+the folder, and the same command over all folds then prints the table.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from devices.errors import StorageError
 from devices.files import digest_value, read_json, write_json
 from devices.stage import no_progress
 from devices.statistics import Interval
-from pipeline.attacks.gradient import pgd_restarts
+from pipeline.attacks.craft import budget_of
+from pipeline.attacks.ensemble import expanded
+from pipeline.attacks.judge import judge
+from pipeline.attacks.norms import Ball
 from pipeline.compute import derived_seed, deterministic
 from pipeline.data import Dataset, Split, load_dataset, seeded_choice
 from pipeline.model import build_network, load_checkpoint
@@ -132,25 +137,21 @@ def _forget(network: nn.Module, seed: int) -> None:
 
 
 def judged(setting: Setting, network: nn.Module, seed: int) -> dict[str, str]:
-    """Which test images are right, clean and under PGD with restarts, as texts of 0 and 1."""
+    """Which test images are right, clean and under the attacks, as texts of 0 and 1."""
     asked, split = setting.recipe.robustness, setting.test
-    letters = {"clean": "", "robust": ""}
-    with deterministic(derived_seed(seed, 1), setting.recipe.threads) as generator:
-        for start in range(0, len(split), _BATCH):
-            part = slice(start, start + _BATCH)
-            images, labels = torch.from_numpy(split.batch(part)), torch.from_numpy(split.labels[part])
-            size = (asked.epsilon, asked.pgd_steps, asked.pgd_step_size, asked.pgd_restarts)
-            found = pgd_restarts(network, images, labels, *size, generator)
-            with torch.no_grad():
-                clean = network(images).argmax(1) == labels
-                robust = clean & (network(found).argmax(1) == labels)
-            letters["clean"] += "".join("01"[int(item)] for item in clean)
-            letters["robust"] += "".join("01"[int(item)] for item in robust)
-    return letters
+    chance, ball = derived_seed(seed, 1), Ball(epsilon=asked.epsilon, norm=asked.norm)
+    images = split.batch(slice(0, len(split)))
+    with deterministic(chance, setting.recipe.threads):
+        found = judge(network, images, split.labels, expanded(asked.attacks), ball, budget_of(asked), chance, _BATCH)
+    return {"clean": _letters(found.right), "robust": _letters(found.survived)}
+
+
+def _letters(right: NDArray[np.bool_]) -> str:
+    return "".join("01"[int(item)] for item in right)
 
 
 def cells(setting: Setting, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every network of the table, parents first; what was judged before comes from its file."""
+    """Every network of a fold, parents first; what was judged before comes from its file."""
     image = torch.from_numpy(setting.dataset.train.batch(slice(0, 1)))
     for seed in range(options.seeds):
         held: list[nn.Module] = []
@@ -205,7 +206,11 @@ def table(found: list[dict[str, Any]]) -> list[str]:
 
 
 def _right(cells_: list[dict[str, Any]], kind: str) -> NDArray[np.float64]:
-    return np.array([[float(letter) for letter in cell[kind]] for cell in cells_])
+    """(seeds, images): those of all folds side by side."""
+    texts: dict[int, str] = {}
+    for cell in cells_:
+        texts[cell["seed"]] = texts.get(cell["seed"], "") + cell[kind]
+    return np.array([[float(letter) for letter in text] for text in texts.values()])
 
 
 def _percent(interval: Interval) -> str:
@@ -216,47 +221,54 @@ def _points(interval: Interval) -> str:
     return f"{100 * interval.value:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
 
 
+def _settings(options: argparse.Namespace) -> list[Setting]:
+    """One for each fold of the digits, or the one of CIFAR-10."""
+    overrides = ["robustness.attacks=['autoattack']", f"robustness.budget='{options.budget}'"]
+    if options.data:
+        options.recipe = ROOT / "recipes" / "cifar10-resnet20.toml"
+        overrides += [
+            f"data.args.path={json.dumps(options.data)}",
+            f"model.weights={json.dumps(options.weights)}",
+            *(f"{section}.epsilon={8 / 255}" for section in ("objective", "robustness")),
+            f"objective.step_size={4 / 255}",
+            "objective.kind='nfgsm'",
+            "finetune.epochs=3",
+        ]
+    folds = [None] if options.data else options.folds
+    found = []
+    for fold in folds:
+        own = [] if fold is None else [f"data.args.fold={fold}"]
+        recipe = read_recipe(options.recipe, [*overrides, *own, *options.set])
+        dataset = load_dataset(recipe.data, recipe.task)
+        samples = min(options.samples, len(dataset.test))
+        found.append(Setting(recipe=recipe, dataset=dataset, channel_step=options.channel_step, samples=samples))
+    return found
+
+
 def main() -> None:
     """Judge what is not judged yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "digits.toml")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="of the digits (all five)")
     parser.add_argument("--data", help="archive of CIFAR-10 images, for recipes/cifar10-resnet20.toml")
     parser.add_argument("--weights", help="weights of a robust ResNet-20")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.25, 0.125])
     parser.add_argument("--criteria", nargs="+", default=list(CRITERIA), choices=CRITERIA)
-    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--budget", choices=("fast", "standard"), default="fast", help="of the attacks (fast)")
+    parser.add_argument("--samples", type=int, default=1000, help="test images that judge, of each fold at most (1000)")
     parser.add_argument("--channel-step", type=int, default=4)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-robust-pruning")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    overrides = list(options.set)
-    if options.data:
-        options.recipe = ROOT / "recipes" / "cifar10-resnet20.toml"
-        overrides = [
-            f"data.args.path={json.dumps(options.data)}",
-            f"model.weights={json.dumps(options.weights)}",
-            *(f"{section}.epsilon={8 / 255}" for section in ("objective", "robustness")),
-            f"objective.step_size={4 / 255}",
-            f"robustness.pgd_step_size={2 / 255}",
-            "objective.kind='nfgsm'",
-            "finetune.epochs=3",
-            *overrides,
-        ]
-    recipe = read_recipe(options.recipe, overrides)
-    dataset = load_dataset(recipe.data, recipe.task)
-    setting = Setting(
-        recipe=recipe,
-        dataset=dataset,
-        channel_step=options.channel_step,
-        samples=min(options.samples, len(dataset.test)),
-    )
     options.out.mkdir(parents=True, exist_ok=True)
-    found = list(cells(setting, options))
-    asked = recipe.robustness
+    settings = _settings(options)
+    found = [cell for setting in settings for cell in cells(setting, options)]
+    asked = settings[0].recipe.robustness
     print(
-        f"\n{recipe.name}, {options.seeds} seeds, n = {setting.samples}, epsilon = {asked.epsilon:.4g}, "
-        f"PGD of {asked.pgd_steps} steps, best of {asked.pgd_restarts}; channels in steps of {options.channel_step}\n"
+        f"\n{settings[0].recipe.name}, {options.seeds} seeds, n = {sum(setting.samples for setting in settings)}, "
+        f"epsilon = {asked.epsilon:.4g}, {', '.join(expanded(asked.attacks))}, budget {asked.budget}; "
+        f"channels in steps of {options.channel_step}\n"
     )
     print("\n".join(table(found)))
 
