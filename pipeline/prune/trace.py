@@ -140,7 +140,7 @@ def noise_like(image_NCHW: torch.Tensor) -> torch.Tensor:
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation's name and the shape of its first output.
 
-    Without `products`, convolutions and matrix products, which take most of the time, give zeros of the right shape.
+    Without `products`, convolutions and matrix products, which take most of the time, give ones of the right shape.
     """
 
     def __init__(self, end: Deadline | None = None, products: bool = True) -> None:
@@ -155,7 +155,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.end is not None:
             self.end.check()
         shaped = not self._products and _name_of(func) in _PRODUCTS
-        output = _zeros_of(func, args, kwargs or {}) if shaped else func(*args, **(kwargs or {}))
+        output = _ones_of(func, args, kwargs or {}) if shaped else func(*args, **(kwargs or {}))
         first = output if isinstance(output, torch.Tensor) else next(iter(_tensors(output)), None)
         self.note(_name_of(func), () if first is None else tuple(first.shape))
         return output
@@ -165,8 +165,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operations.append((operation, shape))
 
 
-def _zeros_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Zeros as the operation's result would be; where its shapes do not fit, what the operation itself raises."""
+def _ones_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Ones in the shape of the operation's result; where shapes do not fit, what the operation itself raises."""
     shapes = [torch.empty_like(item, device="meta") if isinstance(item, torch.Tensor) else item for item in args]
     try:
         result = func(*shapes, **kwargs)
@@ -174,7 +174,8 @@ def _zeros_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     except Exception:  # noqa: BLE001
         return func(*args, **kwargs)
     given = next(item for item in args if isinstance(item, torch.Tensor))
-    return torch.zeros_like(result, device=given.device)
+    # Not zeros, which a network may divide by.
+    return torch.ones_like(result, device=given.device)
 
 
 def moves_only(operation: str) -> bool:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from pipeline.prune.groups import Grouping, find_groups
 from pipeline.prune.network import copy_structure
-from pipeline.prune.trace import trace_network
+from pipeline.prune.trace import Recorder, trace_network
 from tests.pipeline.prune.networks import build, images
 
 
@@ -30,6 +30,45 @@ def test_a_structural_copy_shares_tensors_and_no_module() -> None:
     assert all(one is other for one, other in zip(network.parameters(), same.parameters(), strict=True))
     assert all(one is other for one, other in zip(network.buffers(), same.buffers(), strict=True))
     assert not set(network.modules()) & set(same.modules())
+
+
+class Products(nn.Module):
+    """Convolutions, grouped and transposed too, a linear layer and products of matrices of two and three dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.grouped = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 8, 3, padding=1, groups=4)
+        self.back, self.linear = nn.ConvTranspose2d(8, 4, 2), nn.Linear(16, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Products of products, scaled by their own norm."""
+        tokens = self.linear(self.back(self.grouped(self.convolution(x))).flatten(2))
+        both = torch.bmm(tokens.transpose(1, 2), tokens)
+        y: torch.Tensor = both.mean(0) @ both[0] / both.norm()
+        return y
+
+
+def test_shapes_alone_are_those_of_the_run_itself() -> None:
+    network = Products()
+    with torch.no_grad(), Recorder() as run:
+        answer = network(images(2))
+    with torch.no_grad(), Recorder(products=False) as shapes:
+        ones = network(images(2))
+    assert shapes.operations == run.operations
+    assert {"convolution", "addmm", "bmm", "mm"} <= {name for name, _ in run.operations}
+    assert ones.shape == answer.shape
+    assert ones.isfinite().all()
+    assert not torch.equal(ones, answer)
+
+
+def test_a_product_that_does_not_fit_raises_what_it_always_does() -> None:
+    network = nn.Linear(4, 2)
+    said = []
+    for products in (True, False):
+        with pytest.raises(RuntimeError) as raised, torch.no_grad(), Recorder(products=products):
+            network(torch.ones(3, 5))
+        said.append(str(raised.value))
+    assert said[0] == said[1]
 
 
 class Folding(nn.Module):
