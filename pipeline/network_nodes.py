@@ -9,6 +9,7 @@ from pipeline.graph_nodes import quantize_section
 from pipeline.node import ORT, TORCH, Node, make_node
 from pipeline.prune.schedule import epochs_of
 from pipeline.recipe import FitConfig, section_of
+from pipeline.recipe.fit import short_fit
 from pipeline.work import Work
 
 
@@ -86,6 +87,9 @@ def _prune_node(work: Work, learning: dict[str, Any], name: str, before: str, st
         "keep_order": list(recipe.prune.keep),
     }
     libraries: tuple[str, ...] = TORCH
+    if recipe.prune.tune_samples:
+        tuning = short_fit(recipe.finetune)
+        config["tuning"] = {"fit": section_of(tuning), "placement": _placement(tuning, work.host.gpus)}
     if recipe.prune.target_size_bytes is not None or recipe.prune.target_latency_ms is not None:
         config["precision"] = recipe.quantize.precision
     if recipe.prune.target_latency_ms is not None:

@@ -7,7 +7,7 @@ recovery measures them anew first of all.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,49 +16,58 @@ from torch import nn
 from devices.errors import ModelError, RecipeError
 from pipeline.prune.blocks import tensors_of
 from pipeline.prune.criteria.base import Loss
-from pipeline.prune.network import first_line, inference
+from pipeline.prune.network import copy_network, first_line, inference
 from pipeline.prune.statistics_anew import copies_of, measure_anew, norms_of, put_back
 
 Batches = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+Tune = Callable[[nn.Module], None]
+"""Trains a network a little, in place."""
 _LEAST_POWER = 1e-30
 
 
 class Damage:
-    """Compares smaller networks with the whole one, on images (N, C, H, W) with targets, in inference."""
+    """Compares smaller networks with the whole one, on images (N, C, H, W) with targets, in inference.
 
-    def __init__(self, whole: nn.Module, batches: Batches, loss: Loss | None = None) -> None:
+    With `tune`, copies of both that were trained a little: what a network can recover says more than what it lost.
+    """
+
+    def __init__(self, whole: nn.Module, batches: Batches, loss: Loss | None = None, tune: Tune | None = None) -> None:
         """Raises `RecipeError` naming `prune.criterion_samples` without images, `ModelError` when the network fails."""
         if not any(len(images) for images, _ in batches):
             what = "smaller networks are compared on training images, and there are none"
             raise RecipeError("prune.criterion_samples", what, "Give the recipe training data")
-        self._batches, self._loss = batches, loss
-        with _named(()), self._norms_anew(whole):
+        self._batches, self._loss, self._tune = batches, loss, tune
+        with _named(()), self._judged(whole) as whole:
             self._whole = self._outputs(whole) if loss is None else []
             self._loss_before = 0.0 if loss is None else self._mean_loss(whole, loss)
 
     def of(self, network: nn.Module, blocks: Sequence[str] = ()) -> float:
         """Mean squared change of the output over its mean square; with a loss, the rise of the loss.
 
-        `blocks` are those that the network is without, for what is said when it fails. Its statistics are put back.
-        Raises `ModelError` when the network or the loss fails.
+        `blocks` are those that the network is without, for what is said when it fails. It is not changed. Raises
+        `ModelError` when the network or the loss fails, or its training diverges.
         """
-        with _named(blocks), self._norms_anew(network):
+        with _named(blocks), self._judged(network) as judged:
             if self._loss is not None:
-                found = self._mean_loss(network, self._loss) - self._loss_before
+                found = self._mean_loss(judged, self._loss) - self._loss_before
             else:
-                found = self._change(self._outputs(network))
+                found = self._change(self._outputs(judged))
         if not math.isfinite(found):
             what = f"its loss or its answers are not finite{_without(blocks)}"
             raise ModelError("model", what, "Look at the loss, and at the training images")
         return found
 
     @contextmanager
-    def _norms_anew(self, network: nn.Module) -> Iterator[None]:
+    def _judged(self, network: nn.Module) -> Iterator[nn.Module]:
+        """The network, or its trained copy, with new statistics; its own are put back."""
+        if self._tune is not None:
+            network = copy_network(network)
+            self._tune(network)
         norms = norms_of(network)
         kept = copies_of(norms)
         try:
             measure_anew(network, self._batches)
-            yield
+            yield network
         finally:
             put_back(norms, kept)
 

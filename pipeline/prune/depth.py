@@ -10,7 +10,7 @@ from torch import nn
 from devices.errors import RecipeError
 from pipeline.prune.blocks import without_blocks
 from pipeline.prune.criteria.base import Loss
-from pipeline.prune.damage import Batches, Damage, price_of
+from pipeline.prune.damage import Batches, Damage, Tune, price_of
 from pipeline.prune.network import copy_network
 
 
@@ -45,6 +45,7 @@ def choose_blocks(
     limit: float,
     target: str,
     loss: Loss | None = None,
+    tune: Tune | None = None,
 ) -> tuple[RankedBlock, ...]:
     """Blocks to remove until `cost` of those removed so far is at most `limit`, in the order in which they go.
 
@@ -64,7 +65,7 @@ def choose_blocks(
                 f"remains of {costs[0]:g}",
                 f"Set it to {min(costs):g} or more, or use granularity 'channels'",
             )
-        removal = removal or BlockRemoval(network, blocks, batches, loss)
+        removal = removal or BlockRemoval(network, blocks, batches, loss, tune)
         saved = saved or {block: costs[0] - cost((block,)) for block in blocks}
         gone.append(removal.next(saved))
         costs.append(cost(tuple(item.name for item in gone)))
@@ -74,11 +75,18 @@ def choose_blocks(
 class BlockRemoval:
     """Takes the cheapest block out of a copy of a network, again and again."""
 
-    def __init__(self, network: nn.Module, blocks: Sequence[str], batches: Batches, loss: Loss | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        blocks: Sequence[str],
+        batches: Batches,
+        loss: Loss | None,
+        tune: Tune | None = None,
+    ) -> None:
         """Raises `RecipeError` when there are no images, `ModelError` when the network or the loss fails."""
         self._network = copy_network(network)
         self._left, self._gone = list(blocks), list[str]()
-        self._damage = Damage(self._network, batches, loss)
+        self._damage = Damage(self._network, batches, loss, tune)
         self._before = 0.0
 
     def damage(self, smaller: nn.Module) -> float:

@@ -12,6 +12,7 @@ from torch import nn
 from devices.profile import Precision
 from devices.stage import Progress, no_progress
 from pipeline.prune.criteria.base import Loss
+from pipeline.prune.damage import Tune
 from pipeline.prune.plan import PruningPlan
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Pruning:
     """Share that each group keeps, by the group's name, where a search has chosen it."""
     learned: Mapping[str, torch.Tensor] | None = None
     """Scores by group or parameter, where a stage has learned them."""
+    tune: Tune | None = None
+    """What networks go through before they are compared, where blocks go."""
     progress: Progress = no_progress
     """Told of the networks that scope `sensitivity` tries."""
 

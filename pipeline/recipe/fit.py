@@ -53,6 +53,12 @@ class FitConfig(Section):
         return self
 
 
+def short_fit(recovery: FitConfig | None) -> FitConfig:
+    """One epoch in one process, and otherwise as the recovery trains: for networks that are only compared."""
+    once = {"epochs": 1, "devices": 1, "ema_decay": None, "patience": None, "keep_best": False, "watch": "objective"}
+    return (recovery or FitConfig(epochs=1)).model_copy(update=once)
+
+
 class DistillConfig(Section):
     """Recovery that also follows the dense network (Hinton et al. 2015)."""
 

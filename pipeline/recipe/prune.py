@@ -73,6 +73,9 @@ class PruneConfig(Section):
     criterion: Criterion = "l2"
     criterion_samples: Count = 512
     """Training images that a criterion which needs data looks at."""
+    tune_samples: Annotated[int, Field(ge=0)] = 0
+    """Of granularities `blocks` and `blocks_and_channels`: every network that they compare is first trained on so many
+    further images, once, as [finetune] trains (NetAdapt's short fine-tuning, Yang et al. 2018)."""
     learned: LearnedConfig = LearnedConfig()
     """Of criterion `learned`, which trains a score for each channel or weight, the weights being frozen."""
     scope: Scope = "global"
@@ -115,6 +118,8 @@ class PruneConfig(Section):
             raise ValueError(f"prune.scope '{self.scope}' is of channels: take 'global' or 'local' for single weights")
         if self.blocks is not None and (self.granularity, self.schedule) != ("blocks_and_channels", "one_shot"):
             raise ValueError("prune.blocks is of granularity 'blocks_and_channels' and schedule 'one_shot'")
+        if self.tune_samples and self.granularity not in ("blocks", "blocks_and_channels"):
+            raise ValueError("prune.tune_samples is of granularities 'blocks' and 'blocks_and_channels'")
         if (self.schedule == "one_shot") != (self.steps == 1):
             raise ValueError("prune.steps is above 1 for schedules 'linear' and 'polynomial', and 1 for 'one_shot'")
         return self

@@ -20,7 +20,7 @@ from pipeline.search.study import Trial
 from pipeline.steps.chosen import chosen_trial
 from pipeline.steps.condition import recalibrated, score_of
 from pipeline.steps.networks import network_of
-from pipeline.steps.pruning_inputs import criterion_batches, latency_setting, objective_loss
+from pipeline.steps.pruning_inputs import criterion_batches, latency_setting, objective_loss, tuning
 from pipeline.steps.size import first_image
 from pipeline.work import StepInputs
 
@@ -46,6 +46,7 @@ def prune(inputs: StepInputs) -> Metrics:
         step=inputs.options["step"],
         batches=criterion_batches(inputs),
         loss=objective_loss(recipe),
+        tune=tuning(inputs),
         seed=recipe.seed,
         precision=recipe.quantize.precision,
         latency=latency,

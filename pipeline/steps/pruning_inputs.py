@@ -8,12 +8,17 @@ import torch
 from torch import nn
 
 from devices.latency import LatencyConfig
-from pipeline.data import seeded_choice
+from devices.stage import no_progress
+from pipeline.data import Split, seeded_choice
 from pipeline.latency_source.setting import LatencySetting
 from pipeline.prune.criteria.base import Loss
 from pipeline.prune.criteria.select import needs_data
+from pipeline.prune.damage import Tune
 from pipeline.recipe import Recipe
+from pipeline.recipe.fit import short_fit
+from pipeline.recovery.fit import fit
 from pipeline.recovery.objective import training_loss
+from pipeline.recovery.training import Aim
 from pipeline.steps.conversion import conversion_config
 from pipeline.tasks.select import task_of
 from pipeline.work import StepInputs
@@ -47,6 +52,24 @@ def objective_loss(recipe: Recipe) -> Loss:
         return training_loss(network, images, targets, recipe.objective, task.loss, noise)[1]
 
     return loss
+
+
+def tuning(inputs: StepInputs) -> Tune | None:
+    """One pass over training images that judge nothing, where the recipe's pruning asks for it."""
+    recipe, train = inputs.work.recipe, inputs.work.dataset.train
+    assert recipe.prune is not None
+    if not recipe.prune.tune_samples:
+        return None
+    chosen = seeded_choice(len(train), recipe.prune.tune_samples, recipe.seed, after=recipe.prune.criterion_samples)
+    split, task = Split(train.images[chosen], train.labels[chosen]), task_of(recipe.task)
+    config = short_fit(recipe.finetune)
+    config = config.model_copy(update={"batch_size": min(config.batch_size, len(split))})
+    aim = Aim(loss=task.loss, metric=task.metric, ignore_label=recipe.task.ignore_label)
+
+    def tune(network: nn.Module) -> None:
+        fit(network, split, recipe.objective, config, recipe.seed, recipe.threads, no_progress, aim=aim)
+
+    return tune
 
 
 def latency_setting(inputs: StepInputs, folder: Path) -> LatencySetting:

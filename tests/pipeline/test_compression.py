@@ -86,6 +86,24 @@ def test_blocks_go_whole(store: Path) -> None:
     assert pruned["macs_after"] <= 0.8 * pruned["macs_before"]
 
 
+def test_blocks_are_compared_after_a_short_training(store: Path) -> None:
+    plain, tuned = (
+        run(
+            store,
+            f"blocks-tuned-{samples}",
+            "prune.granularity='blocks_and_channels'",
+            "prune.target_macs=0.8",
+            "prune.criterion_samples=64",
+            f"prune.tune_samples={samples}",
+        )[1]["pruned"]
+        for samples in (0, 256)
+    )
+    assert len(plain["tried"]) == len(tuned["tried"])
+    # A network that was trained on is judged otherwise, and nothing of that training stays in what is pruned.
+    assert [row["damage"] for row in plain["tried"]] != [row["damage"] for row in tuned["tried"]]
+    assert all(isinstance(row["damage"], float) for row in tuned["tried"])
+
+
 def test_blocks_and_channels_go_together(store: Path) -> None:
     _, metrics = run(
         store,

@@ -44,6 +44,16 @@ def test_milliseconds_are_of_one_opset_one_session_and_one_warmup(node: str, rec
     assert configs(cpu, *recipe, "gate.max_accuracy_drop=50.0")[node] == before
 
 
+def test_networks_that_are_trained_to_be_compared_depend_on_the_recovery() -> None:
+    cpu = load_profile("cpu")
+    blocks = "prune={granularity='blocks', target_macs=0.6, tune_samples=%d}"
+    for samples, alike in ((0, True), (64, False)):
+        before, after = (
+            configs(cpu, blocks % samples, f"finetune.learning_rate={rate}")["pruned"] for rate in (0.01, 0.02)
+        )
+        assert (before == after) is alike
+
+
 def test_rebuilds_are_of_one_workspace() -> None:
     rtx = load_profile("rtx-4090")
     recipe = "measure.rebuilds=2"

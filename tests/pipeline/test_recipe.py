@@ -51,6 +51,7 @@ def test_every_recipe_that_ships_is_valid(path: Path) -> None:
         ("[prune]\ntarget_macs = 0.5\nschedule = 'linear'", "prune", "above 1"),
         ("[prune]\ntarget_macs = 0.5\nscope = 'both'", "prune.scope", "'allocated' or 'sensitivity'"),
         ("[quantize]\nprecision = 'fp32'\nkeep = ['first']", "quantize", "keep is of int8 and fp8"),
+        ("[prune]\ntarget_macs = 0.5\ntune_samples = 64", "prune", "prune.tune_samples is of granularities"),
         ("[prune]\ngranularity = 'blocks'\ntarget_macs = 0.5\n[search]", "", "[search] looks for widths of channels"),
         (
             "[prune]\ngranularity = 'weights'\ntarget_sparsity = 0.5\nscope = 'sensitivity'",

@@ -69,6 +69,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         seeds=plan.seeds[:1],
         train_images=256,
         test_images=200,
+        tune_images=256,
         epochs=1,
         duration_s=1.0,
         probe_s=0.3,

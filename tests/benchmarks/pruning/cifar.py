@@ -99,7 +99,11 @@ def _ours(plan: Plan, results: Results, dense: Path, images: Path) -> dict[str, 
         latency = AsFastAs(
             network=NAME, other=other, scratch=folder.with_name(f"{folder.name}-probes"), duration_s=plan.probe_s
         )
-        ours.once(results, f"cifar/pruned/{arm}", plan.ours(NAME, dense, folder, images, latency, **_AS_FAST))
+        tuned = job(plan, images, dense, "tuned", 0)
+        request = plan.ours(
+            NAME, dense, folder, images, latency, tuned, **(_AS_FAST | {"tune_samples": plan.tune_images})
+        )
+        ours.once(results, f"cifar/pruned/{arm}", request)
     return folders
 
 

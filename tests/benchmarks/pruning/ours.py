@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn import functional
 import pipeline.prune
 from devices.files import digest_file, digest_value
 from pipeline.model import PLAN_FILE, WEIGHTS_FILE, NetworkArtifact, load_plan
+from pipeline.prune.damage import Tune
 from pipeline.prune.plan import PruningPlan
 from pipeline.prune.pruning import Pruning
 from pipeline.prune.size import count_macs
@@ -24,7 +25,7 @@ from pipeline.recipe import PruneConfig
 from tests.benchmarks.pruning import networks
 from tests.benchmarks.pruning.as_fast import AsFastAs
 from tests.benchmarks.pruning.rebuild import rebuild
-from tests.benchmarks.pruning.recover import read_images
+from tests.benchmarks.pruning.recover import Job, read_images, train
 from tests.benchmarks.pruning.results import Results
 
 _CODE = Path(pipeline.prune.__file__).parent
@@ -51,6 +52,8 @@ class Request:
     """Folder of training images, for what is ranked on them."""
     latency: AsFastAs | None = None
     """Of a target in latency."""
+    tuned: Job | None = None
+    """How networks are trained before they are compared, where `settings` have `tune_samples`."""
 
     def decides(self) -> dict[str, Any]:
         """All that decides the result, the code included."""
@@ -64,6 +67,7 @@ class Request:
             "seed": self.seed,
             **({"ranked_on": [_RANKED_ON, digest_file(self.images / "train_images.npy")]} if self.images else {}),
             **({"as_fast_as": self.latency.decides()} if self.latency else {}),
+            **({"tuned": asdict(replace(self.tuned, out=""))} if self.tuned else {}),
             "code": digest_value(code),
         }
 
@@ -82,6 +86,7 @@ def prune(request: Request) -> dict[str, Any]:
         batches=_batches(request.images),
         loss=_loss,
         latency=request.latency,
+        tune=_tune(request),
     )
     started = time.perf_counter()
     result = prune_network(PruneConfig(**request.settings), pruning, request.out)
@@ -95,6 +100,20 @@ def _batches(folder: Path | None) -> tuple[tuple[torch.Tensor, torch.Tensor], ..
     train = read_images(folder, "train", _RANKED_ON)
     parts = np.array_split(np.arange(len(train.labels)), 8)
     return tuple((train.batch(part), torch.from_numpy(train.labels[part])) for part in parts)
+
+
+def _tune(request: Request) -> Tune | None:
+    """One pass, as the recovery trains, over images that no network is ranked on."""
+    job, samples = request.tuned, request.settings.get("tune_samples", 0)
+    if job is None or not samples:
+        return None
+    assert request.images is not None
+    images = read_images(request.images, "train", samples, after=_RANKED_ON)
+
+    def tune(network: nn.Module) -> None:
+        train(network, None, images, replace(job, epochs=1))
+
+    return tune
 
 
 def _loss(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

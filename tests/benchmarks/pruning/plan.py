@@ -10,6 +10,7 @@ from devices.files import digest_file
 from pipeline.model import WEIGHTS_FILE
 from tests.benchmarks.pruning.as_fast import AsFastAs
 from tests.benchmarks.pruning.ours import Request
+from tests.benchmarks.pruning.recover import Job
 
 # Names of the peer's arms, and whether it is configured as its examples do.
 PEERS = {"peer as it comes": False, "peer configured": True}
@@ -38,6 +39,8 @@ class Plan:
     """Settings of `[prune]` for ours, beside the target; what is not set is as it comes."""
     train_images: int | None = None
     test_images: int | None = None
+    tune_images: int = 6_400
+    """Networks without some blocks are trained on so many, once, before they are compared."""
     epochs: int = 2
     duration_s: float = 20.0
     """Time of an interleaved measurement that is reported."""
@@ -73,6 +76,7 @@ class Plan:
         out: Path,
         images: Path | None = None,
         latency: AsFastAs | None = None,
+        tuned: Job | None = None,
         **target: Any,
     ) -> Request:
         """Our pruning of a dense network in one shot to this target; what is ranked on images is on these."""
@@ -85,4 +89,5 @@ class Plan:
             channel_step=self.channel_step,
             images=images,
             latency=latency,
+            tuned=tuned,
         )

@@ -64,13 +64,13 @@ class Images:
         return batch.contiguous(memory_format=torch.channels_last)
 
 
-def read_images(folder: Path, part: str, limit: int | None) -> Images:
-    """All images of `train` or `test`, or the first so many of a fixed shuffle."""
+def read_images(folder: Path, part: str, limit: int | None, after: int = 0) -> Images:
+    """All images of `train` or `test`, or so many of a fixed shuffle, those that come first or `after` so many."""
     images = np.load(folder / f"{part}_images.npy", mmap_mode="r")
     labels = np.load(folder / f"{part}_labels.npy")
     if limit is None or limit >= len(labels):
         return Images(images, labels)
-    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:limit])
+    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[after : after + limit])
     return Images(images[chosen], labels[chosen])
 
 

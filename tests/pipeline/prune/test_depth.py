@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from devices.errors import ModelError, RecipeError
 from pipeline.prune.blocks import find_blocks, skip_blocks
-from pipeline.prune.depth import choose_blocks, rank_blocks
+from pipeline.prune.depth import BlockRemoval, choose_blocks, rank_blocks
 from pipeline.zoo import residual_cnn
 from tests.pipeline.prune.networks import Headed, build, images
 from tests.pipeline.prune.test_blocks import BATCHES, Side, made, transformer
@@ -52,6 +52,29 @@ def test_blocks_that_add_least_go_first() -> None:
     assert [item.name for item in ranked[:2]] == ["blocks.1", "blocks.3"]
     assert {item.name for item in ranked[2:]} == {"blocks.0", "blocks.2"}
     assert 0 < ranked[0].score < 1e-3 < 10 * ranked[1].score < ranked[2].score
+
+
+def test_what_is_compared_is_trained_first_and_the_network_given_stays() -> None:
+    network = scaled((1.0, 0.01, 3.0, 0.1))
+    before = copy.deepcopy(network.state_dict())
+    trained: list[nn.Module] = []
+
+    def tune(smaller: nn.Module) -> None:
+        """Learns to do without the first block, which answers most."""
+        trained.append(smaller)
+        with torch.no_grad():
+            if "blocks.0.bn2.weight" in dict(smaller.named_parameters()):
+                smaller.get_parameter("blocks.0.bn2.weight").zero_()
+
+    names = tuple(f"blocks.{index}" for index in range(4))
+    removal = BlockRemoval(network, names, BATCHES, None, tune)
+    first = removal.next()
+    assert (first.name, first.score) == ("blocks.0", 0.0)
+    assert removal.next().name == "blocks.1"
+    # The whole one, then all that were tried; each a copy of its own.
+    assert len(trained) == 1 + 4 + 3
+    assert len(set(map(id, [network, *trained]))) == 1 + len(trained)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_the_score_is_the_change_of_the_output_over_its_power() -> None:
