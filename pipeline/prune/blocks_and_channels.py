@@ -61,7 +61,7 @@ def _candidates(
     config: PruneConfig, pruning: Pruning, names: tuple[str, ...], refusals: list[EspalierError]
 ) -> Iterator[_Candidate]:
     """A network for each count of blocks that is wanted and can meet the target; what is refused is put down."""
-    removal = BlockRemoval(pruning.network, names, pruning.batches, pruning.loss, pruning.tune)
+    removal = BlockRemoval(pruning.network, names, pruning.batches, pruning.loss, pruning.tune, pruning.progress)
     saved = _saved_ms(config, pruning, names)
     gone: list[RankedBlock] = []
     for count in range(len(names) + 1 if config.blocks is None else config.blocks + 1):

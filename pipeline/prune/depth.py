@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from devices.errors import RecipeError
+from devices.stage import Progress, no_progress
 from pipeline.prune.blocks import without_blocks
 from pipeline.prune.criteria.base import Loss
 from pipeline.prune.damage import Batches, Damage, Tune, price_of
@@ -46,6 +47,7 @@ def choose_blocks(
     target: str,
     loss: Loss | None = None,
     tune: Tune | None = None,
+    progress: Progress = no_progress,
 ) -> tuple[RankedBlock, ...]:
     """Blocks to remove until `cost` of those removed so far is at most `limit`, in the order in which they go.
 
@@ -65,7 +67,7 @@ def choose_blocks(
                 f"remains of {costs[0]:g}",
                 f"Set it to {min(costs):g} or more, or use granularity 'channels'",
             )
-        removal = removal or BlockRemoval(network, blocks, batches, loss, tune)
+        removal = removal or BlockRemoval(network, blocks, batches, loss, tune, progress)
         saved = saved or {block: costs[0] - cost((block,)) for block in blocks}
         gone.append(removal.next(saved))
         costs.append(cost(tuple(item.name for item in gone)))
@@ -82,10 +84,11 @@ class BlockRemoval:
         batches: Batches,
         loss: Loss | None,
         tune: Tune | None = None,
+        progress: Progress = no_progress,
     ) -> None:
         """Raises `RecipeError` when there are no images, `ModelError` when the network or the loss fails."""
         self._network = copy_network(network)
-        self._left, self._gone = list(blocks), list[str]()
+        self._left, self._gone, self._progress = list(blocks), list[str](), progress
         self._damage = Damage(self._network, batches, loss, tune)
         self._before = 0.0
 
@@ -98,7 +101,10 @@ class BlockRemoval:
 
         One that saves nothing goes last.
         """
-        scores = [self._score([*self._gone, block]) for block in self._left]
+        scores = []
+        for number, block in enumerate(self._left, 1):
+            scores.append(self._score([*self._gone, block]))
+            self._progress(number, len(self._left), f"tried for block {len(self._gone) + 1} to go")
         rises = [score - self._before for score in scores]
         prices = (
             [price_of(rise, saved[block]) for rise, block in zip(rises, self._left, strict=True)] if saved else rises

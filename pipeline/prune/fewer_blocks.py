@@ -39,7 +39,9 @@ def prune_blocks(config: PruneConfig, pruning: Pruning) -> Change:
             return _budget(config, pruning, trial).cost([])
 
     limit = limit_at(config, budget, pruning.step)
-    chosen = choose_blocks(network, names, pruning.batches, cost, limit, budget.key, pruning.loss, pruning.tune)
+    chosen = choose_blocks(
+        network, names, pruning.batches, cost, limit, budget.key, pruning.loss, pruning.tune, pruning.progress
+    )
     gone = tuple(item.name for item in chosen)
     smaller = copy_network(network)
     skip_blocks(smaller, gone)

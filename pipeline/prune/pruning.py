@@ -60,7 +60,7 @@ class Pruning:
     tune: Tune | None = None
     """What networks go through before they are compared, where blocks go."""
     progress: Progress = no_progress
-    """Told of the networks that scope `sensitivity` tries."""
+    """Told of the networks that are tried."""
 
     @property
     def whole(self) -> nn.Module:

@@ -67,8 +67,10 @@ def test_what_is_compared_is_trained_first_and_the_network_given_stays() -> None
                 smaller.get_parameter("blocks.0.bn2.weight").zero_()
 
     names = tuple(f"blocks.{index}" for index in range(4))
-    removal = BlockRemoval(network, names, BATCHES, None, tune)
+    told: list[tuple[int, int]] = []
+    removal = BlockRemoval(network, names, BATCHES, None, tune, lambda done, total, _: told.append((done, total)))
     first = removal.next()
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert (first.name, first.score) == ("blocks.0", 0.0)
     assert removal.next().name == "blocks.1"
     # The whole one, then all that were tried; each a copy of its own.
