@@ -34,6 +34,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--step", type=int, help="channel step, of ours and of the peer; the cpu profile's without it")
     parser.add_argument("--train-images", type=int, help="of questions: train on so many images (10,000)")
     parser.add_argument("--arm", action="append", default=[], help="of cifar: recover this arm, not all of them")
+    parser.add_argument(
+        "--tune", type=int, default=0, metavar="IMAGES", help="tune_samples of ours as fast as a peer (0)"
+    )
     parser.add_argument("--prune", action="append", default=[], metavar="KEY=VALUE", help="setting of [prune] for ours")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few images, one epoch, short timings")
     options = parser.parse_args()
@@ -57,6 +60,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         workers=options.workers,
         channel_step=options.step or load_profile("cpu").pruning.channel_step,
         recovered=tuple(options.arm),
+        tune_images=options.tune,
         prune={key: parse_toml_value(value) for key, value in settings.items()},
     )
     if options.train_images:
@@ -69,7 +73,6 @@ def _plan(options: argparse.Namespace) -> Plan:
         seeds=plan.seeds[:1],
         train_images=256,
         test_images=200,
-        tune_images=256,
         epochs=1,
         duration_s=1.0,
         probe_s=0.3,

@@ -100,9 +100,8 @@ def _ours(plan: Plan, results: Results, dense: Path, images: Path) -> dict[str, 
             network=NAME, other=other, scratch=folder.with_name(f"{folder.name}-probes"), duration_s=plan.probe_s
         )
         tuned = job(plan, images, dense, "tuned", 0)
-        request = plan.ours(
-            NAME, dense, folder, images, latency, tuned, **(_AS_FAST | {"tune_samples": plan.tune_images})
-        )
+        settings = _AS_FAST | ({"tune_samples": plan.tune_images} if plan.tune_images else {})
+        request = plan.ours(NAME, dense, folder, images, latency, tuned if plan.tune_images else None, **settings)
         ours.once(results, f"cifar/pruned/{arm}", request)
     return folders
 
