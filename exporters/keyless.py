@@ -6,9 +6,10 @@ from pathlib import Path
 
 from devices.bundle import MANIFEST, Bundle, open_whole
 from devices.errors import BundleError
+from devices.extras import install
 from devices.trust.envelope import SIGNATURE_FILE, read_envelope, resources_of
 
-_INSTALL = "Install it: pip install 'espalier[sign]' from a copy of this project"
+_INSTALL = install("sign")
 
 
 def verify_keyless(folder: Path, identity: str | None, issuer: str | None) -> Bundle:

@@ -7,10 +7,11 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 
 from devices.errors import BundleError
+from devices.extras import install
 from devices.files import make_folder, storage_errors, write_atomic
 from devices.trust.store import TrustedKey
 
-_INSTALL = "Install it: pip install 'espalier[sign]' from a copy of this project"
+_INSTALL = install("sign")
 
 
 def make_key(folder: Path, name: str, password: str | None, not_after: date) -> TrustedKey:

@@ -28,6 +28,7 @@ OUTPUT_NAME = "logits"
 _OLDEST_DYNAMO_OPSET = 18
 _ODD_BATCH = 3
 _FREE_BATCH = "Write its forward() for any batch size, one row of every output an image"
+_WHERE = "It computes by what is in the image: replace the branch by torch.where"
 _REWRITE = "See the whole error with --debug; plain tensor operations without branches on values can be exported"
 
 
@@ -122,7 +123,9 @@ def _trace(
             return _trace_old(network, images, arguments)
     # The exporter raises whatever the network's code and the converter raise.
     except Exception as cause:
-        raise ModelError("export", f"the network cannot be exported to ONNX: {first_line(cause)}", _REWRITE) from cause
+        said = first_line(cause)
+        fix = _WHERE if "data-dependent" in said else _REWRITE
+        raise ModelError("export", f"the network cannot be exported to ONNX: {said}", fix) from cause
 
 
 def _trace_old(network: torch.nn.Module, images: torch.Tensor, arguments: dict[str, Any]) -> onnx.ModelProto:

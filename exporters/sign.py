@@ -11,10 +11,11 @@ from typing import Any
 
 from devices.bundle import MANIFEST, open_whole
 from devices.errors import BundleError
+from devices.extras import install
 from devices.files import write_atomic
 from devices.trust.envelope import SIGNATURE_FILE, read_envelope, resources_of
 
-_INSTALL = "Install it: pip install 'espalier[sign]' from a copy of this project"
+_INSTALL = install("sign")
 
 
 @dataclass(frozen=True, kw_only=True)

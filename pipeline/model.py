@@ -119,7 +119,7 @@ def check_network(
     detection, and tensors (2, ...) in a custom task.
     """
     channels = input_shape[0]
-    if isinstance(network, NormalizedNetwork) and network.channels not in (1, channels):
+    if isinstance(network, NormalizedNetwork) and network.channels != channels:
         raise ModelError(
             "model.mean", f"has {network.channels} values, and images have {channels} channels", "Give one per channel"
         )

@@ -53,7 +53,17 @@ def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict
     if recipe.threats.edge:
         networks = {"dense": "dense"} | ({"compressed": trained[-1]} if recipe.prune else {})
         nodes += edge_nodes(work, networks, model, data, engines)
-    return (*nodes, *_judge_nodes(work, nodes, data))
+    return (*_exported_first(nodes), *_judge_nodes(work, nodes, data))
+
+
+def _exported_first(nodes: list[Node]) -> list[Node]:
+    """The dense network is exported before anything is pruned: one that cannot be says so before hours of recovery."""
+    early = [node for node in nodes if node.stage in ("export", "simplify") and node.name.endswith(" dense")]
+    if "dense" not in [node.name for node in nodes] or not early:
+        return nodes
+    rest = [node for node in nodes if node not in early]
+    after = 1 + [node.name for node in rest].index("dense")
+    return [*rest[:after], *early, *rest[after:]]
 
 
 def _craft_node(work: Work, networks: tuple[str, ...], model: dict[str, Any], data: dict[str, Any]) -> Node:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import StorageError
+from devices.extras import install
 
-_INSTALL = "Install it: pip install 'espalier[tracking]' from a copy of this project"
+_INSTALL = install("tracking")
 _ARTIFACTS = ("report.html", "report.json", "run.json")
 _MAX_PARAM = 500
 

@@ -106,13 +106,13 @@ def allocate_to(
 def unreachable(budget: Budget, reached: float, snapping: Snapping, groups: int) -> RecipeError:
     """What is said when even the smallest widths cost more than the limit; `reached` is what they cost."""
     nearest = budget.nearest(reached)
-    less = "Lower min_channels or ignore less"
     possible = nearest < (1 if budget.share is not None else budget.dense)
+    fix = f"Set it to {nearest:.10g} or more" if possible else "Take another granularity, or leave [prune] out"
     return RecipeError(
         budget.key,
         f"{budget.asked} cannot be met: with every group at its smallest, {budget.in_words(reached)} remain "
         f"(channel step {snapping.channel_step}, min_channels {snapping.min_channels}, {groups} groups can be pruned)",
-        f"Set it to {nearest:.10g} or more, lower min_channels or ignore less" if possible else less,
+        f"{fix}, or lower min_channels" if snapping.min_channels > 1 else fix,
     )
 
 

@@ -70,7 +70,7 @@ def prune_channels(config: PruneConfig, pruning: Pruning) -> Change:
     except RecipeError as error:
         left = "; ".join(f"{item.tensor}: {item.reason}" for item in left_out[:_SAID])
         what = f"{error.what}. Not pruned are {left}" if left else error.what
-        raise RecipeError(error.where, what, error.fix) from error
+        raise RecipeError(error.where, what, f"{error.fix}, or ignore less" if config.ignore else error.fix) from error
     plan = plan_for(pruning.network, removed)
     smaller = copy_network(pruning.network)
     apply_plan(smaller, plan)
@@ -114,22 +114,20 @@ def _dense_widths(pruning: Pruning, groups: Sequence[Group]) -> dict[str, int]:
 def choose_units(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[list[Unit], dict[str, object]]:
     """Units that go in this step, and what is told about the budget.
 
-    At the device's channel step, or the next finer one at which the target can be met. Raises `RecipeError`, the
-    device's, when there is none.
+    At the device's channel step, or the next finer one at which the target can be met. Raises `RecipeError`, of the
+    finest, when there is none.
     """
-    refused: RecipeError | None = None
     step = pruning.channel_step
     while True:
         try:
             finer = replace(ranking, snapping=replace(ranking.snapping, channel_step=step))
             removed, told = _choose(config, pruning, finer)
             return removed, told | {"channel_step": step, "device_step": pruning.channel_step}
-        except RecipeError as error:
-            refused = refused or error
+        except RecipeError:
             # Milliseconds that are measured take an engine for each try.
             measured = pruning.latency is not None
             if measured or step // 2 < _FINEST_STEP:
-                raise refused from error
+                raise
             step //= 2
 
 

@@ -107,7 +107,8 @@ class PruneConfig(Section):
         if wrong:
             raise ValueError(f"prune.{wrong[0]} is not a target of granularity '{self.granularity}'")
         if allowed and len(given) != 1:
-            raise ValueError(f"[prune] needs one target, not {len(given)}: {', '.join(allowed)}")
+            them = f"{len(given)} ({', '.join(given)})" if given else "0"
+            raise ValueError(f"[prune] needs one target, not {them}; there are {', '.join(allowed)}")
         if self.criterion == "lamp" and (self.granularity != "weights" or self.scope != "global"):
             raise ValueError(
                 "prune.criterion 'lamp' ranks single weights globally: granularity 'weights', scope 'global'"

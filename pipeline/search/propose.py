@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from devices.errors import RecipeError
+from devices.extras import install
 from pipeline.search.front import Costs
 from pipeline.search.space import Indices, Space, unseen_point
 
@@ -111,5 +112,5 @@ def _optuna() -> ModuleType:
     try:
         import optuna
     except ModuleNotFoundError as cause:
-        raise RecipeError("search", "needs Optuna, which is not installed", "pip install 'espalier[search]'") from cause
+        raise RecipeError("search", "needs Optuna, which is not installed", install("search")) from cause
     return optuna

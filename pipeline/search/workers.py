@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from devices.errors import DeviceError, RecipeError
+from devices.extras import install
 from pipeline.search.crew import Figures, HostOrder, LostError, Task
 from pipeline.search.ray_host import Reply, kill_session, serve
 from pipeline.search.trial import TrialSetup, load_dense, run_trial
@@ -56,7 +57,7 @@ def _here(setup: TrialSetup) -> Iterator[Evaluate]:
 def _by_ray(setup: TrialSetup, workers: int, address: str | None) -> Iterator[Evaluate]:
     if importlib.util.find_spec("ray") is None:
         key = "search.workers" if address is None else "search.address"
-        raise RecipeError(key, "needs Ray, which is not installed", "pip install 'espalier[search]', or use one worker")
+        raise RecipeError(key, "needs Ray, which is not installed", f"{install('search')}, or use one worker")
     host: _Host | None = None
 
     def evaluate(tasks: Sequence[Task]) -> Iterator[tuple[int, Figures]]:

@@ -80,6 +80,15 @@ def test_the_root_of_the_newer_exporter_s_error_is_what_is_said(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_that_computes_by_what_is_in_the_image_is_told_what_to_do(tmp_path: Path) -> None:
+    def branch(x: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
+        y: torch.Tensor = layer(x.flatten(1))
+        return y if bool(x.mean() > 0.1) else -y
+
+    with pytest.raises(ModelError, match=r"replace the branch by torch\.where"):
+        export(branch, tmp_path / "model.onnx", opset=18)
+
+
 def test_an_opset_that_the_exporter_does_not_write_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"^export.opset: is 99, and the exporter cannot write it: it gave (\d+). Set it"

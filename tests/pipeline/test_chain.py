@@ -12,10 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import devices
 from devices.bundle import open_bundle
 from devices.trust.store import UNSIGNED
+from pipeline.model import NetworkArtifact, load_network
+from pipeline.prune.size import count_macs
+from pipeline.recipe import read_recipe
 from pipeline.store import Store
 from tests import drill
 
@@ -31,6 +35,16 @@ def test_a_run_ends_in_a_bundle_that_answers(drilled: tuple[Path, Path]) -> None
     evidence = open_bundle(out / "evidence", "evidence", UNSIGNED)
     assert {"report.html", "report.json", "sets/sets.json", "results/replay.json"} <= set(evidence.digests)
     assert evidence.manifest["verdict"]["passed"] is True
+
+
+def test_the_recovered_network_comes_back_in_torch_as_the_docs_say(drilled: tuple[Path, Path]) -> None:
+    store, out = drilled
+    recipe = read_recipe(drill.DRILL)
+    stored = json.loads((out / "run.json").read_text())["results"]["recovered"]
+    network = load_network(recipe.model, NetworkArtifact(Path(store, stored["stage"], stored["key"])), seed=recipe.seed)
+    report = json.loads((out / "report.json").read_text())
+    (shipped,) = (engine for engine in report["engines"] if engine["name"] == report["shipped"])
+    assert count_macs(network, torch.zeros(1, 1, 8, 8)) == shipped["macs"]
 
 
 def test_every_border_was_proved(drilled: tuple[Path, Path]) -> None:

@@ -170,6 +170,9 @@ def test_normalization_is_part_of_the_network() -> None:
     check_network(network, (3, 8, 8), 10)
     with pytest.raises(ModelError, match=r"^model.mean: has 3 values, and images have 1 channels"):
         check_network(network, (1, 8, 8), 10)
+    one = build_network(plain.model_copy(update={"mean": (0.5,), "std": (0.2,)}), seed=4)
+    with pytest.raises(ModelError, match=r"^model.mean: has 1 values, and images have 3 channels"):
+        check_network(one, (3, 8, 8), 10)
 
 
 ANSWER = """

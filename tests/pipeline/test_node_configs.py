@@ -54,6 +54,11 @@ def test_networks_that_are_trained_to_be_compared_depend_on_the_recovery() -> No
         assert (before == after) is alike
 
 
+def test_the_dense_network_is_exported_before_anything_is_pruned() -> None:
+    order = list(configs(load_profile("cpu"), "prune.steps=2", "prune.schedule='linear'", "finetune.epochs=2"))
+    assert order[:4] == ["dense", "exported dense", "simplified dense", "pruned 1/2"]
+
+
 def test_rebuilds_are_of_one_workspace() -> None:
     rtx = load_profile("rtx-4090")
     recipe = "measure.rebuilds=2"

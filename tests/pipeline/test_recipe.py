@@ -44,7 +44,11 @@ def test_every_recipe_that_ships_is_valid(path: Path) -> None:
         ("[prune]\ntarget_macs = 1.5", "prune.target_macs", "less than 1"),
         ("[prune]\ntarget_macs = 'half'", "prune.target_macs", "not 'half'"),
         ("[prune]\nscope = 'global'", "prune", "needs one target, not 0"),
-        ("[prune]\ntarget_macs = 0.5\nkeep_ratio = 0.5", "prune", "needs one target, not 2"),
+        (
+            "[prune]\ntarget_macs = 0.5\nkeep_ratio = 0.5",
+            "prune",
+            "not 2 (target_macs, keep_ratio); there are",
+        ),
         ("[prune]\ntarget_sparsity = 0.5", "prune", "prune.target_sparsity is not a target of granularity 'channels'"),
         ("[prune]\ntarget_macs = 0.5\ncriterion = 'lamp'", "prune", "granularity 'weights', scope 'global'"),
         ("[prune]\ntarget_macs = 0.5\nsteps = 3", "prune", "1 for 'one_shot'"),

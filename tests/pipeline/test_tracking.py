@@ -55,5 +55,5 @@ def test_a_place_that_cannot_be_used_is_one_message(
 
 def test_mlflow_that_is_not_installed_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.tracking.find_spec", lambda name: None)
-    with pytest.raises(StorageError, match=r"MLflow is not installed.*espalier\[tracking\]"):
+    with pytest.raises(StorageError, match=r"MLflow is not installed.*\.\[tracking\]"):
         require_mlflow()

@@ -166,7 +166,7 @@ def test_an_unreachable_target_names_the_nearest_that_is_not(
         allocate(ranked, scope, 1e-9, step, fewest, macs)
     nearest = re.search(r"Set it to ([0-9.e-]+) or more", str(refused.value))
     if nearest is None:
-        assert "Lower min_channels or ignore less" in str(refused.value)
+        assert "Take another granularity, or leave [prune] out" in str(refused.value)
         with pytest.raises(RecipeError):
             allocate(ranked, scope, 0.999, step, fewest, macs)
     else:
@@ -370,7 +370,7 @@ def test_a_limit_that_is_no_share_is_refused_in_its_unit() -> None:
     assert str(refused.value) == (
         "prune.target_size_bytes: 150 cannot be met: with every group at its smallest, 800 bytes remain "
         "(channel step 4, min_channels 1, 2 groups can be pruned). "
-        "Set it to 800 or more, lower min_channels or ignore less."
+        "Set it to 800 or more."
     )
     in_ms = replace(budget, key="prune.target_latency_ms", unit="ms", source="measured", limit=0.1)
     thousandth = replace(in_ms, cost=lambda removed: budget.cost(removed) / 3e5, dense=3200 / 3e5, limit=1e-4)

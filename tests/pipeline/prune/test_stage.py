@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,17 @@ def test_a_target_beyond_the_device_s_step_is_met_at_a_finer_one_and_said(tmp_pa
         groups: Any = metrics["groups"]
         assert all(group["width_after"] % step == 0 for group in groups)
         assert step == 32 or any(group["width_after"] % 32 for group in groups)
-    with pytest.raises(RecipeError, match=r"0\.001 cannot be met: .* \(channel step 32"):
+    with pytest.raises(RecipeError, match=r"0\.001 cannot be met: .* \(channel step 8") as refused:
         prune(PruneConfig(target_macs=0.001), network, images(1), 32, tmp_path)
+    # What it names can be met, and hardly less.
+    nearest = re.search(r"Set it to ([0-9.]+) or more", refused.value.fix)
+    assert nearest is not None
+    prune(PruneConfig(target_macs=float(nearest[1])), network, images(1), 32, tmp_path / "nearest")
+    with pytest.raises(RecipeError, match="cannot be met"):
+        prune(PruneConfig(target_macs=float(nearest[1]) * 0.99), network, images(1), 32, tmp_path)
+    assert "ignore less" not in refused.value.fix
+    with pytest.raises(RecipeError, match="or ignore less"):
+        prune(PruneConfig(target_macs=0.001, ignore=("blocks.0.*",)), network, images(1), 32, tmp_path)
 
 
 def test_equal_inputs_give_equal_files(tmp_path: Path) -> None:

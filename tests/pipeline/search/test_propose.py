@@ -87,5 +87,5 @@ def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     from devices.errors import RecipeError
 
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(RecipeError, match=r"Optuna, which is not installed.*espalier\[search\]"):
+    with pytest.raises(RecipeError, match=r"Optuna, which is not installed.*\.\[search\]"):
         _run(_space(4, 4), 8, 0)

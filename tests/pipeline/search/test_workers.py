@@ -141,6 +141,6 @@ def test_the_process_that_talks_to_ray_needs_no_torch() -> None:
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"search\.workers: needs Ray.*espalier\[search\]"):
+    with pytest.raises(RecipeError, match=r"search\.workers: needs Ray.*\.\[search\]"):
         run_search(tmp_path, TWO)
     run_search(tmp_path)
