@@ -42,12 +42,13 @@ def image_folder(
     reader: _Reader = _FolderReader(root) if root.is_dir() else _TarReader(root, train)
     listed = reader.listed()
     classes = sorted({parts[1] for parts in listed if parts[0] == train})
-    if not classes:
-        raise DataError(
-            str(root),
-            f"has no folder {train}/<class>",
-            f"Lay images out as {train}/<class>/*.png and {test}/<class>/*.png",
-        )
+    for part in (train, test):
+        if not any(parts[0] == part for parts in listed):
+            raise DataError(
+                str(root),
+                f"has no folder {part}/<class>",
+                f"Lay images out as {train}/<class>/*.png and {test}/<class>/*.png",
+            )
     for parts in listed:
         if parts[0] == test and parts[1] not in classes:
             raise DataError(f"{root}: {test}/{parts[1]}", f"is no class of {train}", "Add it there or remove it here")

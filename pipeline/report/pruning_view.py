@@ -22,6 +22,15 @@ class StepRow:
     recovered: str
 
 
+_ZEROS = {
+    "2:4": (
+        "Two of every four weights along the inputs",
+        "Only TensorRT's sparse kernels are faster by that; other engines multiply zeros like any number.",
+    ),
+    "weights": ("Single weights", "No engine is faster by that: zeros are multiplied like any number."),
+}
+
+
 def pruning_sentences(report: _Figures) -> str:
     """What pruning took away, and how it was chosen."""
     pruning = report["pruning"]
@@ -46,8 +55,8 @@ def _how(pruning: _Figures, searched: bool) -> list[str]:
     if granularity == "blocks":
         return blocks
     if granularity in ("weights", "2:4"):
-        what = "Two of every four weights along the inputs" if granularity == "2:4" else "Single weights"
-        return [f"{what} are zero, {100 * pruning['zeros_share']:.1f} % of those of the layers concerned."]
+        what, faster = _ZEROS[granularity]
+        return [f"{what} are zero, {100 * pruning['zeros_share']:.1f} % of those of the layers concerned.", faster]
     step, device_step = pruning["channel_step"], pruning.get("device_step")
     why = "the step of this device"
     if device_step not in (None, step):

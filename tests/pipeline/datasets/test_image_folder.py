@@ -114,7 +114,7 @@ def test_formats_are_read_by_content_and_other_files_passed_over(folder: Path) -
         ({"train_per_class": 0}, "data.args.train_per_class: is 0"),
         ({"test_per_class": -3}, "data.args.test_per_class: is -3"),
         ({"train": "training"}, "has no folder training/<class>"),
-        ({"test": "valid"}, "valid/cat: holds no image"),
+        ({"test": "valid"}, "has no folder valid/<class>"),
     ],
 )
 def test_wrong_arguments(folder: Path, arguments: dict[str, Any], says: str) -> None:
