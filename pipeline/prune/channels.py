@@ -68,6 +68,9 @@ def prune_channels(config: PruneConfig, pruning: Pruning) -> Change:
     try:
         removed, told = choose_units(config, pruning, ranking)
     except RecipeError as error:
+        # Widths of the recipe's own are no target that what is left out could be in the way of.
+        if config.target in ("keep", "keep_ratio"):
+            raise
         left = "; ".join(f"{item.tensor}: {item.reason}" for item in left_out[:_SAID])
         what = f"{error.what}. Not pruned are {left}" if left else error.what
         raise RecipeError(error.where, what, f"{error.fix}, or ignore less" if config.ignore else error.fix) from error
