@@ -58,8 +58,9 @@ def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict
 
 def _exported_first(nodes: list[Node]) -> list[Node]:
     """The dense network is exported before anything is pruned: one that cannot be says so before hours of recovery."""
-    early = [node for node in nodes if node.stage in ("export", "simplify") and node.name.endswith(" dense")]
-    if "dense" not in [node.name for node in nodes] or not early:
+    early = [node for node in nodes if node.name in ("exported dense", "simplified dense")]
+    # A network that came as a graph is not exported.
+    if not any(node.stage == "export" for node in early):
         return nodes
     rest = [node for node in nodes if node not in early]
     after = 1 + [node.name for node in rest].index("dense")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +59,19 @@ def test_networks_that_are_trained_to_be_compared_depend_on_the_recovery() -> No
 def test_the_dense_network_is_exported_before_anything_is_pruned() -> None:
     order = list(configs(load_profile("cpu"), "prune.steps=2", "prune.schedule='linear'", "finetune.epochs=2"))
     assert order[:4] == ["dense", "exported dense", "simplified dense", "pruned 1/2"]
+
+
+@pytest.mark.parametrize("imported", ["", "model={onnx='net.onnx'}", "model={onnx='net.onnx', mean=[0.5], std=[0.2]}"])
+def test_every_step_comes_after_what_it_needs(imported: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    text = DRILL.read_text()
+    # A graph has weights.
+    recipe.write_text(re.sub(r"\[train\][^\[]*", "", text) if imported else text)
+    work = Work(read_recipe(recipe, [imported] if imported else []), load_profile("cpu"), detect_host(), "espalier run")
+    seen: set[str] = set()
+    for node in chain_of(work, {}, {}, {}):
+        assert set(node.needs) <= seen, node.name
+        seen.add(node.name)
 
 
 def test_rebuilds_are_of_one_workspace() -> None:
