@@ -154,10 +154,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if self.end is not None:
             self.end.check()
-        shaped = not self._products and _name_of(func) in _PRODUCTS
+        name = _name_of(func)
+        shaped = not self._products and name in _PRODUCTS
         output = _ones_of(func, args, kwargs or {}) if shaped else func(*args, **(kwargs or {}))
         first = output if isinstance(output, torch.Tensor) else next(iter(_tensors(output)), None)
-        self.note(_name_of(func), () if first is None else tuple(first.shape))
+        self.note(name, () if first is None else tuple(first.shape))
         return output
 
     def note(self, operation: str, shape: tuple[int, ...]) -> None:
@@ -170,6 +171,9 @@ def _ones_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     shapes = [torch.empty_like(item, device="meta") if isinstance(item, torch.Tensor) else item for item in args]
     try:
         result = func(*shapes, **kwargs)
+    # The alarm may ring here too.
+    except OutOfTimeError:
+        raise
     # It may raise anything, and the operation itself says it best.
     except Exception:  # noqa: BLE001
         return func(*args, **kwargs)

@@ -70,6 +70,12 @@ def read_job(path: Path) -> FitJob:
         raise RecipeError(str(path), f"is malformed: {cause}", "Write it with FitJob.write") from cause
 
 
+def aim_of(recipe: Recipe) -> Aim:
+    """What the recipe's task minimizes and watches."""
+    task = task_of(recipe.task)
+    return Aim(loss=task.loss, metric=task.metric, ignore_label=recipe.task.ignore_label)
+
+
 def run_job(job: FitJob, progress: Progress, train: Split | None = None) -> FitReport:
     """Load, fit and save; of several processes, each does it and the first one saves.
 
@@ -77,7 +83,6 @@ def run_job(job: FitJob, progress: Progress, train: Split | None = None) -> FitR
     """
     recipe = job.recipe
     student = NetworkArtifact(job.student)
-    task = task_of(recipe.task)
     network, plan = _load(recipe, job.student), load_plan(student)
     report = fit(
         network,
@@ -89,7 +94,7 @@ def run_job(job: FitJob, progress: Progress, train: Split | None = None) -> FitR
         progress,
         teaching=_teaching(recipe, job),
         masked=plan.masked if plan else (),
-        aim=Aim(loss=task.loss, metric=task.metric, ignore_label=recipe.task.ignore_label),
+        aim=aim_of(recipe),
         checkpoints=job.checkpoints,
     )
     if is_first():

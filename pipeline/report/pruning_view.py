@@ -54,7 +54,7 @@ def _how(pruning: _Figures, searched: bool) -> list[str]:
     blocks = [f"Whole residual blocks are skipped, those first that the loss misses least: {names}."] if names else []
     if granularity == "blocks":
         return blocks
-    if granularity in ("weights", "2:4"):
+    if granularity in _ZEROS:
         what, faster = _ZEROS[granularity]
         return [f"{what} are zero, {100 * pruning['zeros_share']:.1f} % of those of the layers concerned.", faster]
     step, device_step = pruning["channel_step"], pruning.get("device_step")

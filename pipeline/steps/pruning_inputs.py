@@ -17,8 +17,8 @@ from pipeline.prune.damage import Tune
 from pipeline.recipe import Recipe
 from pipeline.recipe.fit import short_fit
 from pipeline.recovery.fit import fit
+from pipeline.recovery.job import aim_of
 from pipeline.recovery.objective import training_loss
-from pipeline.recovery.training import Aim
 from pipeline.steps.conversion import conversion_config
 from pipeline.tasks.select import task_of
 from pipeline.work import StepInputs
@@ -61,10 +61,9 @@ def tuning(inputs: StepInputs) -> Tune | None:
     if not recipe.prune.tune_samples:
         return None
     chosen = seeded_choice(len(train), recipe.prune.tune_samples, recipe.seed, after=recipe.prune.criterion_samples)
-    split, task = Split(train.images[chosen], train.labels[chosen]), task_of(recipe.task)
+    split, aim = Split(train.images[chosen], train.labels[chosen]), aim_of(recipe)
     config = short_fit(recipe.finetune)
     config = config.model_copy(update={"batch_size": min(config.batch_size, len(split))})
-    aim = Aim(loss=task.loss, metric=task.metric, ignore_label=recipe.task.ignore_label)
 
     def tune(network: nn.Module) -> None:
         fit(network, split, recipe.objective, config, recipe.seed, recipe.threads, no_progress, aim=aim)

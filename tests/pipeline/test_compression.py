@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from exporters.onnx_export import INPUT_NAME
 from exporters.sparsity import read_sparsity
@@ -95,13 +97,17 @@ def test_blocks_are_compared_after_a_short_training(store: Path) -> None:
             "prune.target_macs=0.8",
             "prune.criterion_samples=64",
             f"prune.tune_samples={samples}",
-        )[1]["pruned"]
+        )[1]
         for samples in (0, 256)
     )
-    assert len(plain["tried"]) == len(tuned["tried"])
+    assert len(plain["pruned"]["tried"]) == len(tuned["pruned"]["tried"])
     # A network that was trained on is judged otherwise, and nothing of that training stays in what is pruned.
-    assert [row["damage"] for row in plain["tried"]] != [row["damage"] for row in tuned["tried"]]
-    assert all(isinstance(row["damage"], float) for row in tuned["tried"])
+    damages = [[row["damage"] for row in found["pruned"]["tried"]] for found in (plain, tuned)]
+    assert damages[0] != damages[1]
+    before, after = (load_file(Path(tuned[node]["folder"]) / "weights.safetensors") for node in ("dense", "pruned"))
+    whole = [name for name in after if name.endswith("weight") and after[name].shape == before[name].shape]
+    assert any("conv" in name for name in whole)
+    assert all(torch.equal(after[name], before[name]) for name in whole)
 
 
 def test_blocks_and_channels_go_together(store: Path) -> None:
