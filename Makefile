@@ -33,6 +33,8 @@ RECIPES ?= $(RECIPE)
 VERSION ?=
 KEY ?=
 BASELINE ?=
+# Of test: processes side by side, one thread each.
+WORKERS ?= $(shell nproc)
 # More arguments for the command of the target, such as ARGS="--set seed=1".
 ARGS ?=
 
@@ -64,7 +66,7 @@ release: $(VENV)/.sign $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## signed ar
 		$(if $(BASELINE),--baseline $(BASELINE)) $(if $(TRUST),--trust $(TRUST)) $(ARGS)
 
 test: lint $(OPENVINO_STAMP) ## lint, check types and run all tests
-	$(if $(OPENVINO_STAMP),ESPALIER_OPENVINO_PYTHON=$(abspath $(OPENVINO))/bin/python )$(BIN)/python -m pytest $(ARGS)
+	$(if $(OPENVINO_STAMP),ESPALIER_OPENVINO_PYTHON=$(abspath $(OPENVINO))/bin/python )OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.test ## check style and types
 	$(BIN)/ruff check .

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ def load_factory(reference: str, field: str) -> Callable[..., Any]:
         raise RecipeError(field, f"'{source}' cannot be imported: {cause}", _advice(source, cause)) from cause
     # A user's module may raise anything while it is imported, or ask to exit, which would end the run as if it passed.
     except (Exception, SystemExit) as cause:
-        raise RecipeError(field, f"importing '{source}' raised {type(cause).__name__}: {cause}", "Mend it") from cause
+        said = f"importing '{source}' raised {said_of(cause)}"
+        raise RecipeError(field, said, "Mend it") from cause
     found = getattr(module, name, None)
     if not callable(found):
         raise RecipeError(field, f"'{source}' has no callable '{name}'", _advice(source, None) or "Check the name")
@@ -38,7 +41,20 @@ def call_factory(factory: Callable[..., Any], arguments: dict[str, Any], field: 
         raise
     # A user's factory may raise anything.
     except (Exception, SystemExit) as cause:
-        raise error(field, f"the factory raised {type(cause).__name__}: {cause}", "Mend it or its args") from cause
+        raise error(field, f"the factory raised {said_of(cause)}", "Mend it or its args") from cause
+
+
+def said_of(cause: BaseException) -> str:
+    """What a user's code raised, and in which of its lines: the last that is neither ours nor a library's."""
+    frames = traceback.extract_tb(cause.__traceback__)
+    theirs = [frame for frame in frames if _is_theirs(Path(frame.filename))]
+    place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    return f"{type(cause).__name__}: {' '.join(str(cause).split()):.300}{place}"
+
+
+def _is_theirs(path: Path) -> bool:
+    others = (*(ROOT / package for package in OURS), Path(sysconfig.get_path("stdlib")))
+    return path.is_file() and not is_installed(path) and not any(path.is_relative_to(folder) for folder in others)
 
 
 def factory_digest(reference: str, field: str) -> str:

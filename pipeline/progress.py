@@ -1,4 +1,4 @@
-"""What a run prints: one line a step, and on a terminal how far it is and how long it will take."""
+"""What a run prints: one line a step, how far it is and how long it will take; on a terminal, all the time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pipeline.node import Node
 from pipeline.store import Stored
 
 _REFRESH_S = 0.2
+# Elsewhere than on a terminal, such as in the log of a build: often enough that nobody takes it for hung.
+_SPOKEN_S = 30.0
 _WIDTH = 78
 
 
@@ -25,19 +27,21 @@ class ProgressPrinter:
     def started(self, number: int, total: int, node: Node) -> Progress:
         """A step begins."""
         begun = time.monotonic()
-        last = 0.0
+        last, interval = (0.0, _REFRESH_S) if self._terminal else (begun, _SPOKEN_S)
         head = self._head(number, total, node)
-        self._draw(f"{head} ...")
+        if self._terminal:
+            self._draw(f"{head} ...")
 
         def progress(done: int, units: int, text: str) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last < _REFRESH_S:
+            if now - last < interval:
                 return
             last = now
             spent = now - begun
             left = f", about {spent / done * (units - done):.0f} s left" if done and spent > 1 else ""
-            self._draw(f"{head} {text} ({100 * done // max(units, 1)} %{left})")
+            show = self._draw if self._terminal else self._line
+            show(f"{head} {text} ({100 * done // max(units, 1)} %{left})")
 
         return progress
 
@@ -60,10 +64,9 @@ class ProgressPrinter:
         return f"[{number:2}/{total}] {node.stage:9} {node.name:22}"
 
     def _draw(self, text: str) -> None:
-        if self._terminal:
-            self._stream.write(f"\r{text[:_WIDTH]:{_WIDTH}}")
-            self._stream.flush()
-            self._drawn = True
+        self._stream.write(f"\r{text[:_WIDTH]:{_WIDTH}}")
+        self._stream.flush()
+        self._drawn = True
 
     def _line(self, text: str) -> None:
         if self._drawn:

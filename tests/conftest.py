@@ -18,6 +18,21 @@ settings.register_profile(
 )
 settings.load_profile("espalier")
 
+# Folders whose tests share what takes long to make, or one ssh server; they come first, being the longest.
+_TOGETHER = ("docs", "pipeline/threats", "devices/remote")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the work (`make test`), a file goes to one of them, and a folder of `_TOGETHER`."""
+    here = Path(__file__).parent
+    groups = {}
+    for item in items:
+        file = item.path.relative_to(here)
+        folder = next((folder for folder in _TOGETHER if file.is_relative_to(folder)), None)
+        groups[item] = (_TOGETHER.index(folder) if folder else len(_TOGETHER), folder or str(file))
+        item.add_marker(pytest.mark.xdist_group(groups[item][1]))
+    items.sort(key=lambda item: groups[item][0])
+
 
 @pytest.fixture(scope="session")
 def drilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

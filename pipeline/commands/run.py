@@ -6,9 +6,11 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from devices.errors import EXIT_OK, EXIT_REFUSED
+from devices.errors import EXIT_OK, EXIT_REFUSED, EspalierError
 from pipeline.commands.needs import require_compress
 
 
@@ -36,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
     with opened_work(options, to_build=True) as work:
         out = options.out or Path("runs", work.run_name)
         check_out(out)
-        outcome = run_chain(work, Store(options.store), standard_progress())
+        with _last_run_said(out):
+            outcome = run_chain(work, Store(options.store), standard_progress())
     publish(work, outcome, out)
     report = read_json(outcome.results["report"].folder / "report.json", BundleError)
     print("\n".join(summary_lines(report, out)))
@@ -44,6 +47,19 @@ def run(options: argparse.Namespace) -> int:
         print(f"mlflow:   run {log_run(options.mlflow, out, report)}")
     print(f"{outcome.wall_s:.1f} s, of which {outcome.step_s:.1f} s in steps that had to run")
     return EXIT_OK if outcome.passed else EXIT_REFUSED
+
+
+@contextmanager
+def _last_run_said(out: Path) -> Iterator[None]:
+    """When a run fails, say that what stands in its folder is of the run before it."""
+    from pipeline.run_folder import RUN_FILE
+
+    try:
+        yield
+    except EspalierError:
+        if (out / RUN_FILE).is_file():
+            print(f"espalier: {out} still holds the run before this one, its bundle too", file=sys.stderr)
+        raise
 
 
 def stages(options: argparse.Namespace) -> int:

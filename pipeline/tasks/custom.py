@@ -13,7 +13,7 @@ from devices.engines.base import FloatArray, Outputs
 from devices.errors import EspalierError, RecipeError
 from devices.scoring import Scores, Scoring
 from exporters.parity import Agreement
-from pipeline.factory import load_factory
+from pipeline.factory import load_factory, said_of
 from pipeline.recipe import TaskConfig
 from pipeline.recipe.task import CALLABLES
 from pipeline.tasks.base import Task
@@ -86,9 +86,7 @@ class Custom(Task):
             raise
         # A user's function may raise anything.
         except Exception as cause:
-            said = (
-                f"'{reference.rpartition(':')[2]}' raised {type(cause).__name__}: {' '.join(str(cause).split()):.200}"
-            )
+            said = f"'{reference.rpartition(':')[2]}' raised {said_of(cause)}"
             raise RecipeError(field, said, "Mend it") from cause
 
 

@@ -73,9 +73,16 @@ def test_a_package_named_like_ours_is_explained(here: Path) -> None:
     assert load_factory("pipeline/networks.py:build", "model.factory")() == 1
 
 
-def test_a_factory_that_raises_is_said() -> None:
-    with pytest.raises(ModelError, match=r"model\.factory: the factory raised TypeError"):
+def test_a_factory_that_raises_is_said(here: Path) -> None:
+    """With the user's own line, not that of a library it called; of a wrong call there is none."""
+    with pytest.raises(ModelError, match=r"model\.factory: the factory raised TypeError: [^,]*argument 'unknown'\. "):
         call_factory(lambda: 1, {"unknown": 2}, "model.factory", ModelError)
+    (here / "deep.py").write_text("import json\n\ndef build():\n    return json.loads('{')\n")
+    with pytest.raises(ModelError, match=r"raised JSONDecodeError: .*deep\.py, line 4\)"):
+        call_factory(load_factory(f"{here}/deep.py:build", "model.factory"), {}, "model.factory", ModelError)
+    (here / "early.py").write_text("import torch\nSEEN = torch.zeros(2).reshape(3)\n")
+    with pytest.raises(RecipeError, match=r"importing .* raised RuntimeError: .*early\.py, line 2\)"):
+        load_factory(f"{here}/early.py:build", "model.factory")
 
 
 def test_digest_follows_what_the_file_imports(here: Path) -> None:

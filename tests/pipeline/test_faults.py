@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devices.errors import EXIT_CODES
+from devices.errors import EXIT_CODES, ModelError
 from devices.profile import profile_names
 from tests import drill
 
@@ -265,3 +265,13 @@ def test_recipes_that_ship_plan_on_every_device_they_can(tmp_path: Path) -> None
         )
         assert done.returncode == 0, done.stderr
         assert "would run" in done.stdout
+
+
+def test_a_failed_run_says_that_the_folder_is_of_the_one_before(tmp_path: Path, drilled: tuple[Path, Path]) -> None:
+    """What was there stays whole, and nobody takes it for the outcome of this run."""
+    out = Path(shutil.copytree(drilled[1], tmp_path / "run"))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    done = drill.run(tmp_path / "store", out, "--set", "train.learning_rate=1e30")
+    assert done.returncode == ModelError.exit_code
+    assert f"{out} still holds the run before this one" in done.stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
