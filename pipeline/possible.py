@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devices.errors import RecipeError
+from pipeline.latency_source.choose import choose_source, what_lacks
 from pipeline.report.figures import plural
 from pipeline.steps.build_job import ON_DLA
 from pipeline.work import Work
@@ -24,6 +25,7 @@ def require_possible(work: Work) -> None:
         raise RecipeError("measure.rebuilds", what, "Leave it out")
     if work.recipe.engine.dla_core is not None:
         _require_dla(work, work.recipe.engine.dla_core)
+    _require_milliseconds(work)
 
 
 def _require_dla(work: Work, core: int) -> None:
@@ -38,6 +40,19 @@ def _require_dla(work: Work, core: int) -> None:
     if work.recipe.prune is not None and work.recipe.prune.target_latency_ms is not None:
         what = "is set, and the milliseconds of pruning are of the GPU"
         raise RecipeError("engine.dla_core", what, "Prune to target_macs, or leave it out")
+
+
+def _require_milliseconds(work: Work) -> None:
+    """A source for the milliseconds of pruning: without one, only the step after training would say so."""
+    recipe, board = work.recipe, work.board.name if work.board else None
+    device = (work.profile, work.host, recipe.quantize.precision, board)
+    if recipe.search is not None:
+        lacks = what_lacks("measured", *device) if "latency_ms" in recipe.search.objectives else None
+        if lacks is not None:
+            what = f"is measured on real engines, and for {work.profile.name} {lacks}"
+            raise RecipeError("search.objectives: latency_ms", what, "Search by macs, or on the device itself")
+    elif recipe.prune is not None and recipe.prune.target_latency_ms is not None:
+        choose_source(recipe.prune.latency_source, *device)
 
 
 def _require_possible_on_board(work: Work, board: str) -> None:

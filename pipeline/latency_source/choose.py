@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from devices.detect import Host
 from devices.engines.select import require_measurable
 from devices.errors import DeviceError, RecipeError
 from devices.profile import Profile
 from devices.roofline import missing_rates
-from pipeline.prune.budget import Source
 from pipeline.recipe.prune import LatencySource
+
+if TYPE_CHECKING:
+    # It imports torch, and this is asked before any of a run's steps.
+    from pipeline.prune.budget import Source
 
 _SOURCES: tuple[Source, ...] = ("measured", "table", "predicted")
 
@@ -22,13 +27,13 @@ def choose_source(
     before its engines are built. Raises `RecipeError` that says what is missing of each.
     """
     if asked != "auto":
-        lacks = _lacks(asked, profile, host, precision, board)
+        lacks = what_lacks(asked, profile, host, precision, board)
         if lacks is not None:
             raise RecipeError(
                 "prune.latency_source", f"is '{asked}', and {lacks}", "Choose another, or 'auto' for what there is"
             )
         return asked
-    reasons = {source: _lacks(source, profile, host, precision, board) for source in _SOURCES}
+    reasons = {source: what_lacks(source, profile, host, precision, board) for source in _SOURCES}
     for source, lacks in reasons.items():
         if lacks is None:
             return source
@@ -41,7 +46,7 @@ def choose_source(
     )
 
 
-def _lacks(source: Source, profile: Profile, host: Host, precision: str, board: str | None) -> str | None:
+def what_lacks(source: Source, profile: Profile, host: Host, precision: str, board: str | None = None) -> str | None:
     """What this source has not got; None when it has everything."""
     if source == "measured" and board is not None:
         return f"pruned networks are not measured on board '{board}'"
