@@ -120,33 +120,45 @@ def choose_units(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tup
     At the device's channel step, or the next finer one at which the target can be met. Raises `RecipeError`, of the
     finest, when there is none.
     """
+    shares = pruning.widths or config.keep or config.keep_ratio
+    budget = budget_of(config, pruning, ranking.grouping.trace) if shares is None else None
+    # An engine is built for each try of milliseconds that are measured.
+    measured = budget is not None and budget.source == "measured"
     step = pruning.channel_step
     while True:
+        finer = replace(ranking, snapping=replace(ranking.snapping, channel_step=step))
         try:
-            finer = replace(ranking, snapping=replace(ranking.snapping, channel_step=step))
-            removed, told = _choose(config, pruning, finer)
+            if shares is not None:
+                removed, told = _to_shares(config, pruning, finer, shares)
+            else:
+                assert budget is not None
+                removed, told = _to_budget(config, pruning, finer, budget)
             return removed, told | {"channel_step": step, "device_step": pruning.channel_step}
         except RecipeError:
-            # Milliseconds that are measured take an engine for each try.
-            measured = pruning.latency is not None
             if measured or step // 2 < _FINEST_STEP:
                 raise
             step //= 2
 
 
-def _choose(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[list[Unit], dict[str, object]]:
-    """Units that go in this step, and what is told about the budget."""
+def _to_shares(
+    config: PruneConfig, pruning: Pruning, ranking: Ranking, shares: float | Mapping[str, float]
+) -> tuple[list[Unit], dict[str, object]]:
+    """Units that go in this step where widths are asked for, each group on its way from its dense width to the share
+    of it that it is to keep."""
+    ranked, snapping = ranking.ranked, ranking.snapping
+    gone = share_at(config, pruning.step)
+    now = [
+        (1 - gone * (1 - end)) * snapping.dense_widths[item.group.name] / item.group.width
+        for item, end in zip(ranked, shares_of(ranked, shares), strict=True)
+    ]
+    return units_at(ranked, now, snapping), {"share_of_removal": gone}
+
+
+def _to_budget(
+    config: PruneConfig, pruning: Pruning, ranking: Ranking, budget: Budget
+) -> tuple[list[Unit], dict[str, object]]:
+    """Units that go in this step until its share of the budget is met, and what is told about it."""
     ranked, snapping, trace = ranking.ranked, ranking.snapping, ranking.grouping.trace
-    shares: float | Mapping[str, float] | None = pruning.widths or config.keep or config.keep_ratio
-    if shares is not None:
-        gone = share_at(config, pruning.step)
-        # Each group on the way from its dense width to the share of it that it is to keep.
-        now = [
-            (1 - gone * (1 - end)) * snapping.dense_widths[item.group.name] / item.group.width
-            for item, end in zip(ranked, shares_of(ranked, shares), strict=True)
-        ]
-        return units_at(ranked, now, snapping), {"share_of_removal": gone}
-    budget = budget_of(config, pruning, trace)
     limited = budget.at(limit_at(config, budget, pruning.step))
     told: dict[str, object] = {"limit": limited.limit, "unit": budget.unit, "latency_source": budget.source}
     damage = _damage_without(pruning, ranking) if config.scope == "sensitivity" else None

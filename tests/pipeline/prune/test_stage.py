@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import torch
 from torch import nn
 
 from devices.errors import ModelError, RecipeError
+from devices.profile import LatencyTableProfile, load_profile
+from pipeline.latency_source.estimate import estimated_budget
 from pipeline.model import NetworkArtifact, build_network, load_network
+from pipeline.prune.budget import Budget, Source
 from pipeline.prune.size import count_macs, count_parameters
+from pipeline.prune.trace import Trace
 from pipeline.recipe import ModelConfig, PruneConfig
 from tests.pipeline.prune.networks import build, images
 from tests.pipeline.prune.parts import prune
@@ -68,6 +73,38 @@ def test_a_target_beyond_the_device_s_step_is_met_at_a_finer_one_and_said(tmp_pa
     assert "ignore less" not in refused.value.fix
     with pytest.raises(RecipeError, match="or ignore less"):
         prune(PruneConfig(target_macs=0.001, ignore=("blocks.0.*",)), network, images(1), 32, tmp_path)
+
+
+class Milliseconds:
+    """A source of milliseconds from a table, which may pass for another."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.asked = source, 0
+
+    def budget(
+        self, limit_ms: float, network: nn.Module, dense: nn.Module, image_NCHW: torch.Tensor, trace: Trace
+    ) -> Budget:
+        del dense
+        self.asked += 1
+        table = LatencyTableProfile(precision="int8", channels=(1, 64), ms_per_gmac=(1, 1), overhead_ms_per_layer=0.0)
+        profile = replace(load_profile("jetson-orin-nano-8gb"), latency_table=table)
+        found = estimated_budget(limit_ms, "table", network, image_NCHW, trace, profile, "int8")
+        return replace(found, source=self.source)
+
+
+def test_milliseconds_of_a_table_are_met_at_a_finer_step_too_and_those_of_engines_are_not(tmp_path: Path) -> None:
+    """A try by a table costs nothing; one that is measured costs an engine."""
+    network = build_network(ModelConfig(factory=MODEL.factory, args={**MODEL.args, "channels": 64}), seed=7)
+    config = PruneConfig(target_latency_ms=0.2 * count_macs(network, images(1)) / 1e9)
+    latency = Milliseconds("table")
+    metrics = prune(config, network, images(1), 32, tmp_path / "table", latency=latency).metrics
+    assert (metrics["channel_step"], metrics["device_step"], metrics["latency_source"]) == (16, 32, "table")
+    assert latency.asked == 1
+    assert config.target_latency_ms is not None
+    reached: Any = metrics["reached"]
+    assert reached <= config.target_latency_ms
+    with pytest.raises(RecipeError, match=r"prune\.target_latency_ms: .* cannot be met: .* \(channel step 32"):
+        prune(config, network, images(1), 32, tmp_path / "measured", latency=Milliseconds("measured"))
 
 
 def test_equal_inputs_give_equal_files(tmp_path: Path) -> None:
