@@ -10,6 +10,7 @@ from pipeline.node import ORT, TORCH, Node, make_node
 from pipeline.prune.schedule import epochs_of
 from pipeline.recipe import FitConfig, section_of
 from pipeline.recipe.fit import short_fit
+from pipeline.recipe.prune import TARGETS
 from pipeline.work import Work
 
 
@@ -156,11 +157,13 @@ def _search_node(work: Work, learning: dict[str, Any]) -> Node:
     # How many look, where, and which point is taken: none of it changes what is found.
     for key in ("workers", "address", "choose"):
         del search[key]
+    # Nor does the target of pruning: it decides which point is taken.
     config = learning | {
         "search": search,
-        "prune": section_of(recipe.prune),
+        "prune": {key: value for key, value in section_of(recipe.prune).items() if key not in TARGETS},
         "recalibrate": section_of(recipe.recalibrate),
         "channel_step": work.profile.pruning.channel_step,
+        "precision": recipe.quantize.precision,
     }
     libraries: tuple[str, ...] = (*TORCH, "optuna")
     if "latency_ms" in recipe.search.objectives:

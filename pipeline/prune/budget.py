@@ -126,18 +126,22 @@ def size_budget(network: nn.Module, limit_bytes: int, precision: Precision) -> B
     FP32: 4 bytes each; FP16 and BF16: 2. INT8 and FP8: 1 byte for each weight of a convolution or linear layer, 4 for
     the rest (biases, norms, tables); scales are not counted. An engine's file adds its graph.
     """
-    shapes = _shapes(network)
-    quantized = _quantized(network) if precision in ("int8", "fp8") else frozenset()
-    whole = _HALF_BYTES if precision in ("fp16", "bf16") else _FP32_BYTES
-    factors = {name: _INT8_BYTES if name in quantized else whole for name in shapes}
+    shapes, factors = _shapes(network), _bytes_each(network, precision)
+    count = size_counter(network, precision)
     return Budget(
         key="prune.target_size_bytes",
         unit="bytes",
-        dense=sum(factors[name] * math.prod(shape) for name, shape in shapes.items()),
+        dense=count([]),
         limit=limit_bytes,
-        cost=lambda removed: _element_sum(shapes, factors, [removed]).at(_all_of(removed)),
+        cost=count,
         by_width=lambda orders: _element_sum(shapes, factors, orders).at,
     )
+
+
+def size_counter(network: nn.Module, precision: Precision) -> Callable[[Sequence[Unit]], int]:
+    """Bytes of the parameters without some units, counted as `size_budget` says."""
+    shapes, factors = _shapes(network), _bytes_each(network, precision)
+    return lambda removed: _element_sum(shapes, factors, [removed]).at(_all_of(removed))
 
 
 def latency_budget(
@@ -167,6 +171,13 @@ def _floor(value: float) -> int:
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     # A shared parameter is listed once.
     return {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+
+
+def _bytes_each(network: nn.Module, precision: Precision) -> dict[str, int]:
+    """Bytes of one element, by parameter."""
+    quantized = _quantized(network) if precision in ("int8", "fp8") else frozenset()
+    whole = _HALF_BYTES if precision in ("fp16", "bf16") else _FP32_BYTES
+    return {name: _INT8_BYTES if name in quantized else whole for name in _shapes(network)}
 
 
 def _quantized(network: nn.Module) -> frozenset[str]:

@@ -113,6 +113,18 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _names_a_point(self) -> Recipe:
+        if self.search is None or self.prune is None or self.search.choose != "nearest":
+            return self
+        if self.prune.target in ("keep", "keep_ratio"):
+            what = f"and prune.{self.prune.target} is none: set prune.target_macs, or name a trial such as 'trial-0'"
+            raise ValueError(f"search.choose 'nearest' needs a budget that trials are within, {what}")
+        if self.prune.target == "target_latency_ms" and "latency_ms" not in self.search.objectives:
+            what = "add it to search.objectives, or set prune.target_macs"
+            raise ValueError(f"search.choose 'nearest' to prune.target_latency_ms needs trials' latency_ms: {what}")
+        return self
+
+    @model_validator(mode="after")
     def _fits_the_task(self) -> Recipe:
         if self.threats.scan and self.task.kind != "classification":
             raise ValueError("threats.scan looks for triggers of classes: it needs task.kind = 'classification'")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.recipe.base import Count, Section, Share
 
+Figure = Literal["accuracy", "loss", "robust_accuracy", "macs", "parameters", "size_bytes", "latency_ms"]
 _POINT = re.compile(r"nearest|trial-(0|[1-9][0-9]*)")
 
 
@@ -19,10 +20,12 @@ class SearchConfig(Section):
     """Points that are tried, each another one. Up to half of the first population keep one share in every group."""
     population: Annotated[int, Field(ge=2)] = 8
     """Trials of one generation: they run at once, and the next is bred from the best so far."""
-    objectives: Annotated[tuple[str, ...], Field(min_length=2)] = ("accuracy", "macs")
+    objectives: Annotated[tuple[Figure, ...], Field(min_length=2)] = ("accuracy", "macs")
     """`accuracy` or `loss` on a validation split after BatchNorm recalibration; `robust_accuracy`, the same under the
-    attack of [objective]; `macs`; `parameters`; `latency_ms` of the engine on this device; or another figure that a
-    step reports of a trial. One whose name ends in `accuracy` is to be high, every other is to be low."""
+    attack of [objective]; `macs`; `parameters`; `size_bytes` of the weights in the precision that ships;
+    `latency_ms` of the engine on this device. Accuracy is the mean over images of the task's
+    score: right or wrong; the share of pixels that are right; average precision within the image; or that of a custom
+    task. One whose name ends in `accuracy` is to be high, every other is to be low."""
     validation_samples: Count = 1000
     """Training images set aside to judge trials by, half of them at most; the test split is not touched."""
     min_keep: Share = 0.125

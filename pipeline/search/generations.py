@@ -19,6 +19,8 @@ from pipeline.search.propose import Proposal, Proposer
 from pipeline.search.space import Space, units_for
 from pipeline.search.workers import Evaluate
 
+Count = Callable[[Sequence[Unit]], int]
+"""A figure that is counted on the network without these units."""
 Measure = Callable[[Sequence[Unit]], float]
 """A figure of the network without these units, measured on the device. It takes care itself that nothing else is
 measured on this machine meanwhile."""
@@ -43,19 +45,20 @@ class Search:
         total: int,
         network: nn.Module,
         ranked: Sequence[Ranked],
-        macs_without: Callable[[Sequence[Unit]], int],
+        counts: Mapping[str, Count],
         measures: Mapping[str, Measure],
         journal: Journal,
         evaluate: Evaluate,
         progress: Progress,
     ) -> None:
-        """`measures` are those of the objectives; `total` is not above the size of the space."""
+        """`counts` are figures of every trial, `measures` those of the objectives that are measured; `total` is not
+        above the size of the space."""
         self._space, self._objectives, self._total = space, objectives, total
-        self._network, self._ranked, self._macs_without = network, ranked, macs_without
+        self._network, self._ranked, self._counts = network, ranked, counts
         self._measures, self._journal = measures, journal
         self._evaluate, self._progress = evaluate, progress
         self._figures: dict[int, Figures] = {}
-        self._judged = {"macs", *(item.name for item in objectives if item.name in EVALUATED)} - set(measures)
+        self._judged = {*counts, *(item.name for item in objectives if item.name in EVALUATED)}
         self.ran = 0
         """Trials that were judged now, and not found in the journal."""
 
@@ -84,7 +87,8 @@ class Search:
         new = [number for number in proposals if not self._figures[number].keys() >= self._judged]
         tasks = [(number, plan_for(self._network, removed[number])) for number in new]
         for number, found in self._evaluate(tasks) if tasks else ():
-            self._keep(number, proposals[number], found | {"macs": self._macs_without(removed[number])})
+            counted = {name: count(removed[number]) for name, count in self._counts.items()}
+            self._keep(number, proposals[number], found | counted)
             self.ran += 1
         for number, item in proposals.items():
             for name, measure in self._measures.items():

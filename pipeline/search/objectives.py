@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from devices.errors import RecipeError
 from pipeline.search.front import Costs, hypervolume
 
-EVALUATED = ("accuracy", "loss", "macs", "parameters", "robust_accuracy")
+EVALUATED = ("accuracy", "loss", "macs", "parameters", "robust_accuracy", "size_bytes")
 """Figures that every trial can report, besides those that are measured on the device."""
-_COSTS = ("latency_ms", "macs", "parameters")
+_COSTS = ("latency_ms", "macs", "parameters", "size_bytes")
 
 
 @dataclass(frozen=True)

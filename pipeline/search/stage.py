@@ -12,10 +12,12 @@ from torch import nn
 
 from devices.errors import DeviceError
 from devices.files import digest_bytes, digest_value, write_json
+from devices.profile import Precision
 from devices.stage import Progress, StageResult
 from pipeline.data import Split
 from pipeline.model import NetworkArtifact
 from pipeline.prune.allocate import Ranked, Snapping
+from pipeline.prune.budget import size_counter
 from pipeline.prune.groups import Unit
 from pipeline.recipe import ModelConfig, ObjectiveConfig, RecalibrateConfig, SearchConfig, TaskConfig, section_of
 from pipeline.search.crew import LostError
@@ -49,6 +51,8 @@ class SearchInputs:
     objective: ObjectiveConfig
     recalibrate: RecalibrateConfig
     seed: int
+    precision: Precision
+    """Of the engine that ships: `size_bytes` is counted in it."""
     measures: Mapping[str, Measure] = field(default_factory=dict)
     """Figures that are measured here and one at a time, by name, such as `latency_ms`."""
 
@@ -85,7 +89,7 @@ def search_widths(
             total=total,
             network=inputs.network,
             ranked=inputs.ranked,
-            macs_without=inputs.macs_without,
+            counts={"macs": inputs.macs_without, "size_bytes": size_counter(inputs.network, inputs.precision)},
             measures={name: inputs.measures[name] for name in config.objectives if name in inputs.measures},
             journal=kept,
             evaluate=evaluate,
@@ -184,6 +188,7 @@ def _identity(config: SearchConfig, inputs: SearchInputs, space: Space, setup: T
                 section_of(part) for part in (inputs.model, inputs.task, inputs.objective, inputs.recalibrate)
             ],
             "seed": inputs.seed,
+            "precision": inputs.precision,
         }
     )
 

@@ -79,7 +79,7 @@ def choose_point(study: Study, choose: str, limit: Limit | None = None) -> Trial
             raise RecipeError("search.choose", what, "Name one of them")
         return found
     if limit is None:
-        what = "'nearest' needs a budget in [prune]: MACs, parameters or milliseconds"
+        what = "'nearest' needs a budget in [prune]: MACs, parameters, bytes or milliseconds"
         raise RecipeError("search.choose", what, "Set prune.target_macs, or name a trial such as 'trial-0'")
     if limit.metric not in study.dense.metrics:
         what = f"'nearest' needs '{limit.metric}' of every trial, which this search did not look at"

@@ -13,6 +13,7 @@ def chosen_trial(config: PruneConfig, choose: str, folder: Path, dense_macs: int
     limits = {
         "target_macs": ("macs", config.target_macs, dense_macs),
         "target_parameters": ("parameters", config.target_parameters, dense_parameters),
+        "target_size_bytes": ("size_bytes", config.target_size_bytes, 1),
         "target_latency_ms": ("latency_ms", config.target_latency_ms, 1),
     }
     limit = None

@@ -53,6 +53,7 @@ def search(inputs: StepInputs) -> Metrics:
         recalibrate=recipe.recalibrate,
         task=recipe.task,
         seed=recipe.seed,
+        precision=recipe.quantize.precision,
         measures=measures,
     )
     inputs.partial.mkdir(parents=True, exist_ok=True)

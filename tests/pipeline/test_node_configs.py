@@ -46,6 +46,26 @@ def test_milliseconds_are_of_one_opset_one_session_and_one_warmup(node: str, rec
     assert configs(cpu, *recipe, "gate.max_accuracy_drop=50.0")[node] == before
 
 
+def test_another_target_searches_nothing_anew() -> None:
+    """The study holds every trial, and the target picks one of them; bytes are of one precision."""
+    cpu = load_profile("cpu")
+    recipe = "search={trials=4, population=2}"
+
+    def prune(keys: str, *more: str) -> dict[str, dict[str, Any]]:
+        return configs(cpu, recipe, f"prune={{{keys}}}", *more)
+
+    before = prune("target_macs=0.6")
+    for keys in ("target_macs=0.4", "target_parameters=0.6", "target_size_bytes=5000"):
+        after = prune(keys)
+        assert after["search"] == before["search"]
+        assert after["pruned"] != before["pruned"]
+    named = prune("keep_ratio=0.5", "search.choose='trial-1'")
+    assert named["search"] == before["search"]
+    for keys in ("ignore=['stem.*']", "min_channels=2", "criterion='l1'", "kinds=['channels']"):
+        assert prune(f"target_macs=0.6, {keys}")["search"] != before["search"]
+    assert prune("target_macs=0.6", "quantize.precision='fp32'")["search"] != before["search"]
+
+
 def test_networks_that_are_trained_to_be_compared_depend_on_the_recovery() -> None:
     cpu = load_profile("cpu")
     blocks = "prune={granularity='blocks', target_macs=0.6, tune_samples=%d}"

@@ -66,6 +66,7 @@ def search_inputs(
         objective=ObjectiveConfig(),
         recalibrate=RecalibrateConfig(samples=40),
         seed=seed,
+        precision="int8",
         measures=measures or {},
     )
 

@@ -16,9 +16,15 @@ import pytest
 
 from devices.errors import DeviceError, ModelError, RecipeError, StorageError
 from pipeline.prune.allocate import Snapping
-from pipeline.prune.groups import Unit
+from pipeline.prune.budget import size_budget
+from pipeline.prune.groups import Unit, plan_for
+from pipeline.prune.network import copy_network
+from pipeline.prune.replay import apply_plan
+from pipeline.recipe import PruneConfig
 from pipeline.search.front import dominates
+from pipeline.search.space import units_for
 from pipeline.search.study import choose_point, read_study
+from pipeline.steps.chosen import chosen_trial
 from tests.pipeline.search.parts import CONFIG, STUDY, run_search, search_inputs
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -44,6 +50,7 @@ def test_it_writes_every_trial_and_its_front(undisturbed: Path) -> None:
     assert set(trials[0]["keep"].values()) == {1.0}
     inputs = search_inputs(undisturbed)
     assert trials[0]["metrics"]["macs"] == inputs.macs_without([])
+    assert trials[0]["metrics"]["size_bytes"] == size_budget(inputs.network, 1, "int8").dense
     widths = {item.group.name: item.group.width for item in inputs.ranked}
     costs = [(-trial["metrics"]["accuracy"], trial["metrics"]["macs"]) for trial in trials]
     for trial, own in zip(trials, costs, strict=True):
@@ -146,12 +153,32 @@ def test_a_measurement_that_is_no_number_is_an_error(tmp_path: Path) -> None:
 
 
 def test_three_objectives_and_any_figure(tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"objectives": ("accuracy", "parameters", "size_bytes"), "trials": 8})
-    inputs = search_inputs(tmp_path, measures={"size_bytes": lambda removed: 1000.0 - len(removed)})
+    config = CONFIG.model_copy(update={"objectives": ("accuracy", "parameters", "energy_mj"), "trials": 8})
+    inputs = search_inputs(tmp_path, measures={"energy_mj": lambda removed: 1000.0 - len(removed)})
     run_search(tmp_path, config, inputs)
     study = _study(tmp_path)
     assert study["hypervolume"] is None
-    assert study["trials"][0]["metrics"]["size_bytes"] == 1000.0
+    assert study["trials"][0]["metrics"]["energy_mj"] == 1000.0
+
+
+def test_bytes_are_counted_in_the_precision_that_ships_as_pruning_counts_them(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"objectives": ("accuracy", "size_bytes"), "trials": 6})
+    inputs = search_inputs(tmp_path)
+    run_search(tmp_path, config, inputs)
+    study = read_study(tmp_path)
+    for trial in study.trials:
+        smaller = copy_network(inputs.network)
+        apply_plan(smaller, plan_for(inputs.network, units_for(trial.widths, inputs.ranked)))
+        assert trial.metrics["size_bytes"] == size_budget(smaller, 1, "int8").dense
+    assert _study(tmp_path)["hypervolume"] > 0
+    most = sorted(trial.metrics["size_bytes"] for trial in study.trials)[2]
+    taken = chosen_trial(PruneConfig(target_size_bytes=int(most)), "nearest", tmp_path, 0, 0)
+    within = [trial for trial in study.trials if trial.metrics["size_bytes"] <= most]
+    assert taken.metrics["accuracy"] == max(trial.metrics["accuracy"] for trial in within)
+    assert taken in within
+    # Of the same trials in another precision there is no use.
+    with pytest.raises(StorageError, match="journal of another search"):
+        run_search(tmp_path, config, replace(inputs, precision="fp32"))
 
 
 def test_a_small_space_is_searched_whole_and_then_it_ends(tmp_path: Path) -> None:
