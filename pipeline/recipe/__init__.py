@@ -147,6 +147,8 @@ class Recipe(Section):
             raise ValueError(f"{what}: use fgsm, pgd, apgd_ce or square")
         if self.robustness.queries and self.task.kind != "classification":
             raise ValueError("robustness.queries are guided by classes: they need task.kind = 'classification'")
+        if self.distill is not None and (self.task.kind == "detection" or len(self.task.outputs) > 1):
+            raise ValueError("[distill] follows one tensor of logits, and this task has several outputs: remove it")
         if self.objective.kind == "trades" and self.task.kind not in ("classification", "segmentation"):
             raise ValueError("objective.kind 'trades' compares logits of classes: use 'adversarial' for this task")
         moved = any(fit is not None and fit.augment == "crop_flip" for fit in (self.train, self.finetune))

@@ -14,6 +14,11 @@ Criterion = Literal["l1", "l2", "bn_scale", "taylor", "hessian", "fpgm", "lamp",
 Scope = Literal["global", "local", "allocated", "sensitivity"]
 LatencySource = Literal["auto", "measured", "table", "predicted"]
 
+_DEFAULT_CRITERION: Criterion = "l2"
+_UNSCORED = {"2:4": "magnitude", "blocks": "the loss"}
+"""Granularities that no criterion decides, and what does."""
+_OF_CHANNELS: tuple[Criterion, ...] = ("fpgm", "bn_scale", "activation")
+
 TARGETS = (
     "target_macs",
     "target_parameters",
@@ -70,7 +75,11 @@ class PruneConfig(Section):
     latency_source: LatencySource = "auto"
     """Where milliseconds come from: engines `measured` on this device, the profile's `table`, or `predicted` from the
     device's rates. `auto`: the first of these that there is."""
-    criterion: Criterion = "l2"
+    criterion: Criterion = _DEFAULT_CRITERION
+    """What scores a channel or weight; those of least score go first. Granularities `channels` and
+    `blocks_and_channels` take all but `lamp`, and of these `blocks_and_channels` not `learned`; `weights` takes `l1`
+    and `l2` (both the magnitude), `lamp`, `taylor`, `hessian`, `learned` and `random`. `blocks` goes by the loss, `2:4`
+    by magnitude."""
     criterion_samples: Count = 512
     """Training images that a criterion which needs data looks at."""
     tune_samples: Annotated[int, Field(ge=0)] = 0
@@ -109,21 +118,33 @@ class PruneConfig(Section):
         if allowed and len(given) != 1:
             them = f"{len(given)} ({', '.join(given)})" if given else "0"
             raise ValueError(f"[prune] needs one target, not {them}; there are {', '.join(allowed)}")
-        if self.criterion == "lamp" and (self.granularity != "weights" or self.scope != "global"):
-            raise ValueError(
-                "prune.criterion 'lamp' ranks single weights globally: granularity 'weights', scope 'global'"
-            )
-        if self.criterion == "learned":
-            self._check_learned()
+        self._check_criterion()
         if self.granularity == "weights" and self.scope not in ("global", "local"):
             raise ValueError(f"prune.scope '{self.scope}' is of channels: take 'global' or 'local' for single weights")
         if self.blocks is not None and (self.granularity, self.schedule) != ("blocks_and_channels", "one_shot"):
             raise ValueError("prune.blocks is of granularity 'blocks_and_channels' and schedule 'one_shot'")
         if self.tune_samples and self.granularity not in ("blocks", "blocks_and_channels"):
             raise ValueError("prune.tune_samples is of granularities 'blocks' and 'blocks_and_channels'")
+        if self.granularity == "2:4" and self.schedule != "one_shot":
+            raise ValueError("prune.granularity '2:4' has no share to grow over steps: schedule 'one_shot'")
         if (self.schedule == "one_shot") != (self.steps == 1):
             raise ValueError("prune.steps is above 1 for schedules 'linear' and 'polynomial', and 1 for 'one_shot'")
         return self
+
+    def _check_criterion(self) -> None:
+        if self.criterion == "lamp" and (self.granularity != "weights" or self.scope != "global"):
+            raise ValueError(
+                "prune.criterion 'lamp' ranks single weights globally: granularity 'weights', scope 'global'"
+            )
+        if self.criterion == "learned":
+            self._check_learned()
+        # A recorded recipe has every key: what says nothing is the default.
+        if self.granularity in _UNSCORED and self.criterion != _DEFAULT_CRITERION:
+            what = f"granularity '{self.granularity}' goes by {_UNSCORED[self.granularity]}"
+            raise ValueError(f"prune.criterion '{self.criterion}' scores channels or weights, and {what}: leave it out")
+        if self.granularity == "weights" and self.criterion in _OF_CHANNELS:
+            what = "take 'l1', 'lamp', 'taylor', 'hessian', 'learned' or 'random'"
+            raise ValueError(f"prune.criterion '{self.criterion}' does not rank single weights: {what}")
 
     def _check_learned(self) -> None:
         if self.scope == "sensitivity":

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.errors import RecipeError
-from pipeline.recipe import read_recipe
+from pipeline.recipe import read_recipe, recipe_of, section_of
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 GOOD = """
@@ -67,6 +67,45 @@ def test_every_recipe_that_ships_is_valid(path: Path) -> None:
             "prune",
             "too often to try each",
         ),
+        (
+            "[prune]\ngranularity = '2:4'\nschedule = 'linear'\nsteps = 2",
+            "prune",
+            "has no share to grow over steps",
+        ),
+        ("[prune]\ngranularity = '2:4'\ncriterion = 'l1'", "prune", "'2:4' goes by magnitude: leave it out"),
+        (
+            "[prune]\ngranularity = 'blocks'\ntarget_macs = 0.5\ncriterion = 'taylor'",
+            "prune",
+            "'blocks' goes by the loss: leave it out",
+        ),
+        (
+            "[prune]\ngranularity = 'weights'\ntarget_sparsity = 0.5\ncriterion = 'fpgm'",
+            "prune",
+            "'fpgm' does not rank single weights: take 'l1', 'lamp'",
+        ),
+        ("[prune]\nkeep_ratio = 0.5\n[search]", "", "'nearest' needs a budget that trials are within"),
+        (
+            "[prune]\ntarget_latency_ms = 1.0\n[search]",
+            "",
+            "needs trials' latency_ms: add it to search.objectives",
+        ),
+        (
+            "[prune]\ntarget_macs = 0.5\n[search]\nobjectives = ['accuracy', 'energy_mj']",
+            "search.objectives.1",
+            "'size_bytes' or 'latency_ms'",
+        ),
+        (
+            "[prune]\ntarget_macs = 0.5\n[finetune]\nepochs = 1\n[distill]\n[task]\nkind = 'detection'\n"
+            "[robustness]\nattacks = ['pgd']",
+            "",
+            "[distill] follows one tensor of logits",
+        ),
+        (
+            "[prune]\ntarget_macs = 0.5\n[finetune]\nepochs = 1\n[distill]\n[task]\nkind = 'custom'\n"
+            "loss = 'm:loss'\nscore = 'm:score'\noutputs = ['a', 'b']\n[robustness]\nattacks = ['pgd']",
+            "",
+            "[distill] follows one tensor of logits",
+        ),
         ("[search]\ntrials = 32", "", "add [prune] with a target"),
         ("[distill]\nweight = 0.5", "", "add [finetune]"),
         ("[quantize]\nprecision = 'int4'", "quantize.precision", "'int8' or 'fp8'"),
@@ -106,6 +145,26 @@ def test_a_wrong_recipe_names_the_field(tmp_path: Path, change: str, field: str,
 def test_a_broken_file_is_said(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         read_recipe(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "prune",
+    [
+        "target_macs = 0.5",
+        "granularity = '2:4'",
+        "granularity = 'blocks'\ntarget_macs = 0.5",
+        "granularity = 'blocks_and_channels'\ntarget_macs = 0.5\ncriterion = 'taylor'",
+        "granularity = 'weights'\ntarget_sparsity = 0.5\ncriterion = 'hessian'",
+        "target_latency_ms = 1.0\n[search]\nobjectives = ['accuracy', 'latency_ms']",
+        "keep_ratio = 0.5\n[search]\nchoose = 'trial-3'",
+        "target_size_bytes = 5000\n[search]",
+    ],
+)
+def test_a_recipe_that_was_recorded_reads_back_as_itself(tmp_path: Path, prune: str) -> None:
+    """A record has every key, those with defaults too."""
+    recipe = read_recipe(written(tmp_path, f"{GOOD}[prune]\n{prune}\n"))
+    recorded = {key: value for key, value in section_of(recipe).items() if value is not None}
+    assert recipe_of(recorded, tmp_path / "evidence.json", tmp_path) == recipe
 
 
 def test_missing_file_is_said(tmp_path: Path) -> None:
