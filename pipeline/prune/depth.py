@@ -10,6 +10,7 @@ from torch import nn
 from devices.errors import RecipeError
 from devices.stage import Progress, no_progress
 from pipeline.prune.blocks import without_blocks
+from pipeline.prune.budget import Budget
 from pipeline.prune.criteria.base import Loss
 from pipeline.prune.damage import Batches, Damage, Tune, price_of
 from pipeline.prune.network import copy_network
@@ -43,29 +44,27 @@ def choose_blocks(
     blocks: Sequence[str],
     batches: Batches,
     cost: Callable[[tuple[str, ...]], float],
-    limit: float,
-    target: str,
+    budget: Budget,
     loss: Loss | None = None,
     tune: Tune | None = None,
     progress: Progress = no_progress,
 ) -> tuple[RankedBlock, ...]:
-    """Blocks to remove until `cost` of those removed so far is at most `limit`, in the order in which they go.
+    """Blocks to remove until `cost` of those removed is at most the budget's limit, in the order in which they go.
 
-    `cost` is what the network costs without these blocks, in whatever `target`, the recipe's field, counts; a block is
-    priced by what it saves of that when it goes alone. Raises
-    `RecipeError` naming that field, with the nearest that can be reached, when all blocks together do not suffice;
-    otherwise as `rank_blocks` does.
+    `cost` is what the network costs without these blocks, in what the budget counts; a block is priced by what it saves
+    of that when it goes alone. Raises `RecipeError` naming the budget's field, with the nearest that can be reached,
+    when all blocks together do not suffice; otherwise as `rank_blocks` does.
     """
     gone: list[RankedBlock] = []
     costs = [cost(())]
     removal = saved = None
-    while costs[-1] > limit:
+    while costs[-1] > budget.limit:
         if len(gone) == len(blocks):
             raise RecipeError(
-                target,
-                f"{limit:g} cannot be met by removing blocks: without all {len(blocks)} that can go, {min(costs):g} "
-                f"remains of {costs[0]:g}",
-                f"Set it to {min(costs):g} or more, or use granularity 'channels'",
+                budget.key,
+                f"{budget.asked} cannot be met by removing blocks: without all {len(blocks)} that can go, "
+                f"{budget.in_words(min(costs))} remain",
+                f"Set it to {budget.nearest(min(costs)):.10g} or more, or use granularity 'channels'",
             )
         removal = removal or BlockRemoval(network, blocks, batches, loss, tune, progress)
         saved = saved or {block: costs[0] - cost((block,)) for block in blocks}

@@ -35,18 +35,21 @@ def prune_blocks(config: PruneConfig, pruning: Pruning) -> Change:
     trial = copy_network(network)
 
     def cost(gone: tuple[str, ...]) -> float:
+        if not gone:
+            # Itself, not a copy: the dense network's milliseconds are known.
+            return _budget(config, pruning, network).cost([])
         with without_blocks(trial, gone):
             return _budget(config, pruning, trial).cost([])
 
     limit = limit_at(config, budget, pruning.step)
-    chosen = choose_blocks(
-        network, names, pruning.batches, cost, limit, budget.key, pruning.loss, pruning.tune, pruning.progress
-    )
+    limited = budget.at(limit)
+    chosen = choose_blocks(network, names, pruning.batches, cost, limited, pruning.loss, pruning.tune, pruning.progress)
     gone = tuple(item.name for item in chosen)
     smaller = copy_network(network)
     skip_blocks(smaller, gone)
     blocks = [{"name": item.name, "score": item.score} for item in chosen]
-    told = {"limit": limit, "unit": budget.unit, "reached": cost(gone), "blocks": blocks, "blocks_found": len(names)}
+    told = {"limit": limit, "unit": budget.unit, "latency_source": budget.source, "reached": cost(gone)}
+    told |= {"blocks": blocks, "blocks_found": len(names)}
     return Change(PruningPlan(blocks=gone), smaller, left_out, told)
 
 
@@ -69,9 +72,15 @@ def _budget(config: PruneConfig, pruning: Pruning, network: nn.Module) -> Budget
         case "target_parameters":
             assert config.target_parameters is not None
             return parameters_budget(network, config.target_parameters)
-        case _:
+        case "target_size_bytes":
             assert config.target_size_bytes is not None
             return size_budget(network, config.target_size_bytes, pruning.precision)
+        case _:
+            assert config.target_latency_ms is not None
+            assert pruning.latency is not None
+            image = pruning.image_NCHW
+            trace = trace_network(network, image)
+            return pruning.latency.budget(config.target_latency_ms, network, pruning.whole, image, trace)
 
 
 def _ignored(network: nn.Module, blocks: tuple[str, ...], ignore: tuple[str, ...]) -> dict[str, str]:

@@ -30,7 +30,7 @@ TARGETS = (
 )
 _TARGETS_OF: dict[str, tuple[str, ...]] = {
     "channels": ("target_macs", "target_parameters", "target_size_bytes", "target_latency_ms", "keep_ratio", "keep"),
-    "blocks": ("target_macs", "target_parameters", "target_size_bytes"),
+    "blocks": ("target_macs", "target_parameters", "target_size_bytes", "target_latency_ms"),
     "blocks_and_channels": ("target_macs", "target_parameters", "target_size_bytes", "target_latency_ms"),
     "weights": ("target_sparsity",),
     "2:4": (),

@@ -53,7 +53,7 @@ def _how(pruning: _Figures, searched: bool) -> list[str]:
     names = ", ".join(pruning.get("skipped") or [block["name"] for block in pruning.get("blocks") or ()])
     blocks = [f"Whole residual blocks are skipped, those first that the loss misses least: {names}."] if names else []
     if granularity == "blocks":
-        return blocks
+        return [*blocks, *_milliseconds(pruning)]
     if granularity in _ZEROS:
         what, faster = _ZEROS[granularity]
         return [f"{what} are zero, {100 * pruning['zeros_share']:.1f} % of those of the layers concerned.", faster]
@@ -67,12 +67,14 @@ def _how(pruning: _Figures, searched: bool) -> list[str]:
         said.append(f"Criterion {pruning['criterion']}, {scope}.")
     if pruning.get("score_fallback"):
         said.append(f"Ranked by l2 instead, as the criterion does not apply: {', '.join(pruning['score_fallback'])}.")
-    if pruning.get("latency_source"):
-        said.append(
-            f"Asked for {significant(pruning['limit'])} ms, {pruning['latency_source']}: "
-            f"{significant(pruning['reached'])} ms reached."
-        )
-    return said
+    return [*said, *_milliseconds(pruning)]
+
+
+def _milliseconds(pruning: _Figures) -> list[str]:
+    if not pruning.get("latency_source"):
+        return []
+    asked = f"Asked for {significant(pruning['limit'])} ms, {pruning['latency_source']}"
+    return [f"{asked}: {significant(pruning['reached'])} ms reached."]
 
 
 def step_rows(report: _Figures) -> list[StepRow]:

@@ -85,12 +85,14 @@ class Milliseconds:
         return latency_budget(limit_ms, cost([], dense), cost, "measured")
 
 
-def test_of_milliseconds_the_block_goes_that_saves_them(tmp_path: Path) -> None:
-    config = PruneConfig(granularity="blocks_and_channels", target_latency_ms=2.0)
+@pytest.mark.parametrize("granularity", ["blocks", "blocks_and_channels"])
+def test_of_milliseconds_the_block_goes_that_saves_them(tmp_path: Path, granularity: Any) -> None:
+    config = PruneConfig(granularity=granularity, target_latency_ms=2.0)
     more: dict[str, Any] = {"batches": BATCHES, "latency": Milliseconds()}
     metrics: Any = prune(config, build_network(MODEL, seed=7), images(1), 4, tmp_path, **more).metrics
     assert [row["name"] for row in metrics["blocks"]] == ["blocks.0"]
     assert metrics["reached"] == pytest.approx(1.2)
+    assert (metrics["unit"], metrics["latency_source"]) == ("ms", "measured")
     assert json.loads((tmp_path / "plan.json").read_text())["cuts"] == []
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from devices.errors import ModelError, RecipeError
 from pipeline.prune.blocks import find_blocks, skip_blocks
+from pipeline.prune.budget import Budget, latency_budget
 from pipeline.prune.depth import BlockRemoval, choose_blocks, rank_blocks
 from pipeline.zoo import residual_cnn
 from tests.pipeline.prune.networks import Headed, build, images
@@ -157,6 +158,11 @@ def test_scores_are_taken_anew_after_each_removal() -> None:
     assert last.score < 0.5 * alone[last.name]
 
 
+def in_ms(limit: float, dense: float) -> Budget:
+    """What a network may cost; what it costs is told beside it."""
+    return latency_budget(limit, dense, lambda _: dense, "measured")
+
+
 def test_blocks_go_until_the_cost_is_met_and_no_further() -> None:
     network = scaled((1.0, 0.01, 3.0, 0.1))
     names = tuple(f"blocks.{index}" for index in range(4))
@@ -166,11 +172,11 @@ def test_blocks_go_until_the_cost_is_met_and_no_further() -> None:
         asked.append(gone)
         return 10.0 - 2 * len(gone)
 
-    chosen = choose_blocks(network, names, BATCHES, cost, 6.0, "prune.target_latency_ms")
+    chosen = choose_blocks(network, names, BATCHES, cost, in_ms(6.0, 10.0))
     assert [item.name for item in chosen] == ["blocks.1", "blocks.3"]
     # The whole, what each saves alone, and what is left after each choice.
     assert asked == [(), *((name,) for name in names), ("blocks.1",), ("blocks.1", "blocks.3")]
-    assert choose_blocks(network, names, (), cost, 10.0, "prune.target_latency_ms") == ()
+    assert choose_blocks(network, names, (), cost, in_ms(10.0, 10.0)) == ()
 
 
 def test_a_block_is_priced_by_what_it_saves() -> None:
@@ -185,18 +191,22 @@ def test_a_block_is_priced_by_what_it_saves() -> None:
     by_score = [item.name for item in rank_blocks(network, names, BATCHES)]
     assert by_score == ["blocks.2", "blocks.1", "blocks.3", "blocks.0"]
     for limit, wanted in ((6.0, ["blocks.3"]), (4.95, ["blocks.3", "blocks.1"])):
-        chosen = choose_blocks(network, names, BATCHES, cost, limit, "prune.target_macs")
+        chosen = choose_blocks(network, names, BATCHES, cost, in_ms(limit, 10.0))
         assert [item.name for item in chosen] == wanted
 
 
 def test_a_cost_that_cannot_be_met_names_the_nearest() -> None:
-    network = scaled((1.0, 0.5))
+    """As the recipe states it: of a share the nearest share."""
+    network, names = scaled((1.0, 0.5)), ("blocks.0", "blocks.1")
     with pytest.raises(RecipeError) as said:
-        choose_blocks(
-            network, ("blocks.0", "blocks.1"), BATCHES, lambda gone: 9.0 - len(gone), 6.5, "prune.target_macs"
-        )
-    assert said.value.where == "prune.target_macs"
-    assert "6.5 cannot be met by removing blocks: without all 2 that can go, 7 remains of 9" in str(said.value)
+        choose_blocks(network, names, BATCHES, lambda gone: 9.0 - len(gone), in_ms(6.5, 9.0))
+    assert said.value.where == "prune.target_latency_ms"
+    without = "cannot be met by removing blocks: without all 2 that can go"
+    assert f"6.5 {without}, 7 ms (measured) remain. Set it to 7 or more" in str(said.value)
+    share = Budget(key="prune.target_macs", unit="MACs", dense=9.0, limit=6.0, cost=lambda _: 9.0, share=0.7)
+    with pytest.raises(RecipeError) as said:
+        choose_blocks(network, names, BATCHES, lambda gone: 9.0 - len(gone), share)
+    assert f"prune.target_macs: 0.7 {without}, 0.778 of the MACs remain. Set it to 0.778 or more" in str(said.value)
 
 
 def test_ranking_without_images_is_refused() -> None:
