@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from tests import drill
+from tests.benchmarks.peak import activation_bytes, growing, network_bytes
 
 ROOT = Path(__file__).parent.parent
 # The interpreter's variables, then the module or script.
@@ -36,3 +39,16 @@ def test_a_benchmark_prints_its_help(command: str) -> None:
     assert done.returncode == 0, done.stderr
     # One without a parser would run instead.
     assert done.stdout.startswith("usage: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_that_of_the_work_and_of_nothing_before_it() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten())
+    # Two tensors of the convolution, four of BatchNorm and its counter; three outputs of 4 x 8 x 8.
+    assert network_bytes(network) == 4 * (12 + 4 + 16) + 8
+    assert activation_bytes(network.eval(), torch.zeros(1, 3, 8, 8)) == 3 * 4 * 256
+    megabytes = 2**20
+    torch.ones(300 * megabytes, dtype=torch.uint8)
+    with growing() as grown:
+        torch.ones(100 * megabytes, dtype=torch.uint8)
+    assert 90 * megabytes < grown.bytes < 200 * megabytes
