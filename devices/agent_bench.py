@@ -128,13 +128,18 @@ def _answers(found: Outcome, bundle: Bundle, evidence: Bundle, plan: QueryPlan |
     from devices.outcome import query_rows
     from devices.robustness import accuracy
 
+    masking = masking_on_board(found, evidence, str(bundle.manifest.get("engine")), plan)
+    if not found.is_steady:
+        unknown = {"alike": found.alike, "clean": None, "worst_case": None, "sets": [], "queries": []}
+        return {**unknown, "masking": masking}
     return {
+        "alike": found.alike,
         "clean": accuracy(found.replay.scores["clean"]).as_dict(),
         "worst_case": accuracy(found.worst_case).as_dict() if found.has_attacks else None,
         **of_the_whole_set(found.replay, "clean"),
         "sets": set_rows(found.replay),
         "queries": query_rows(found, found, plan),
-        "masking": masking_on_board(found, evidence, str(bundle.manifest.get("engine")), plan),
+        "masking": masking,
     }
 
 

@@ -16,6 +16,9 @@ def attack_text(result: dict[str, Any]) -> str:
     # Here, because it loads numpy, and `detect` has no use for that.
     from devices.scoring import Scoring, kind_of
 
+    if result["clean"] is None:
+        unknown = result["masking"]["words"]
+        return "\n".join([title_of(result), f"  {result['samples']} samples; the engine {unknown}"])
     noun = Scoring(kind=kind_of(result.get("task"))).noun
     rows = [("clean", result["clean"], "")]
     rows += [(row["name"], row, _origin_of(row)) for row in result["sets"] if row["kind"] != "clean"]

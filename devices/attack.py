@@ -105,7 +105,7 @@ def replay_answers(
         answering = load()
         require_fit(sets, answering.info)
         outcomes[name] = Outcome(replay(answering.run_all, sets, scorer))
-        if queries:
+        if queries and outcomes[name].is_steady:
             progress(done, len(loaders), f"{name}, by queries")
             asked = query_engine(answering.run, sets.images["clean"], sets.labels, queries)
             outcomes[name] = replace(outcomes[name], queried=asked)
@@ -132,10 +132,12 @@ def require_classes(sets: EvaluationSets, queries: QueryPlan | None) -> None:
 def _by_sample(outcomes: Mapping[str, Outcome], kept: str) -> dict[str, object]:
     scores = {
         name: {info.name: _outcomes(found.replay.scores[info.name]) for info in found.replay.infos}
+        if found.is_steady
+        else {}
         for name, found in outcomes.items()
     }
     withstood = {
-        name: {attack.method: _outcomes(attack.right) for attack in found.queried.attacks}
+        name: {attack.method: _outcomes(attack.right) for attack in found.queried.attacks} if found.is_steady else {}
         for name, found in outcomes.items()
         if found.queried
     }
@@ -152,26 +154,32 @@ def summarize(
 ) -> dict[str, object]:
     """Accuracy by set, clean and worst case, each with its interval; no robust accuracy when nothing was attacked.
 
-    Of segmentation mean intersection over union, of detection mean average precision, of the clean images too.
+    Of segmentation mean intersection over union, of detection mean average precision, of the clean images too. An
+    engine that answers at random has no figure, and no difference is told to a baseline that does.
     """
     found, before = outcomes[name], outcomes[baseline]
+    if not found.is_steady:
+        unknown = dict.fromkeys(("clean", "robust", "worst_class", "corruption"))
+        told = {"alike": found.alike, "sets": [], "queries": [], "masking": masking_of(name, outcomes)}
+        return {**unknown, **told}
     robust: dict[str, object] | None = None
     hit: dict[str, object] | None = None
     if found.has_attacks:
         worst = found.worst_case
-        robust = accuracy(worst).as_dict() | {"difference": difference(before.worst_case, worst).as_dict()}
+        gained = difference(before.worst_case, worst).as_dict() if before.is_steady else None
+        robust = accuracy(worst).as_dict() | {"difference": gained}
         if sets.scoring.kind == "classification":
             hardest = worst_class(worst, sets.labels[: len(worst)])
             hit = hardest.as_dict() if hardest else None
-    clean = accuracy(found.replay.scores["clean"]).as_dict() | {
-        "difference": difference(before.replay.scores["clean"], found.replay.scores["clean"]).as_dict()
-    }
+    scores, scores_before = found.replay.scores["clean"], before.replay.scores["clean"]
+    gained = difference(scores_before, scores).as_dict() if before.is_steady else None
     return {
-        "clean": clean,
+        "alike": found.alike,
+        "clean": accuracy(scores).as_dict() | {"difference": gained},
         "robust": robust,
         "worst_class": hit,
         **of_the_whole_set(found.replay, "clean"),
-        "corruption": corruption_summary(found.replay, before.replay),
+        "corruption": corruption_summary(found.replay, before.replay) if before.is_steady else None,
         "sets": set_rows(found.replay),
         "queries": query_rows(found, before, queries),
         "masking": masking_of(name, outcomes),

@@ -38,10 +38,10 @@ def plan_of(evidence: Any, sets: EvaluationSets, queries: int) -> QueryPlan:
 
 def masking_on_board(found: Outcome, evidence: Any, engine: str, plan: QueryPlan | None) -> dict[str, object] | None:
     """The verdict on an engine; its FP32 twin's answers are those of the run, where that asked by the same plan."""
+    if not found.is_steady:
+        return unsteady(found.alike)
     if found.queried is None:
         return None
-    if not found.queried.attacks:
-        return unsteady(found.queried.steady)
     twins: dict[str, tuple[str, NDArray[np.bool_]]] = {}
     if plan is not None and plan == _planned(evidence):
         withstood = _results(evidence).get(WITHSTOOD, {})

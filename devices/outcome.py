@@ -13,11 +13,7 @@ from devices.masking import Masking, fp32_twin, judge_masking
 from devices.queries.evaluate import Queried, QueryResult
 from devices.queries.plan import QueryAttack, QueryPlan
 from devices.robustness import Replay, accuracy, difference
-
-_UNSTEADY = (
-    "not tried by queries: the engine answers only {share:.1%} of the images alike when it is asked twice, "
-    "so its answers say nothing"
-)
+from devices.steadiness import STEADY, unsteady_words
 
 
 @dataclass(frozen=True)
@@ -26,6 +22,16 @@ class Outcome:
 
     replay: Replay
     queried: QueryResult | None = None
+
+    @property
+    def alike(self) -> float:
+        """Share of the clean images that were answered alike twice, the least that was seen."""
+        return min(self.replay.alike, self.queried.steady) if self.queried else self.replay.alike
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether its answers mean anything; of an engine that answers at random nothing is scored."""
+        return self.alike >= STEADY
 
     @property
     def has_attacks(self) -> bool:
@@ -49,9 +55,9 @@ class Outcome:
 
 def query_rows(found: Outcome, baseline: Outcome, plan: QueryPlan | None) -> list[dict[str, object]]:
     """What each attack by queries left, with its interval, and the difference to the baseline under the same seeds."""
-    if found.queried is None or plan is None:
+    if found.queried is None or plan is None or not found.is_steady:
         return []
-    before = _by_method(baseline)
+    before = _by_method(baseline) if baseline.is_steady else {}
     return [
         {
             "method": attack.method,
@@ -70,12 +76,15 @@ def query_rows(found: Outcome, baseline: Outcome, plan: QueryPlan | None) -> lis
 
 
 def masking_of(name: str, outcomes: Mapping[str, Outcome]) -> dict[str, object] | None:
-    """The verdict on an engine, by the attack that speaks most against it; None where no queries were asked."""
+    """The verdict on an engine, by the attack that speaks most against it; None where no queries were asked.
+
+    One that answers at random is told as unknown in any case.
+    """
     found = outcomes[name]
+    if not found.is_steady:
+        return unsteady(found.alike)
     if found.queried is None:
         return None
-    if not found.queried.attacks:
-        return unsteady(found.queried.steady)
     twin = fp32_twin(name, outcomes)
     twin_attacks = _by_method(outcomes[twin]) if twin else {}
     return masking_verdict(
@@ -85,7 +94,7 @@ def masking_of(name: str, outcomes: Mapping[str, Outcome]) -> dict[str, object] 
 
 def unsteady(steady: float) -> dict[str, object]:
     """The verdict on an engine that answers the same images differently."""
-    return {"finding": "unknown", "words": _UNSTEADY.format(share=steady)}
+    return {"finding": "unknown", "words": unsteady_words(steady)}
 
 
 def masking_verdict(found: Outcome, twins: Mapping[str, tuple[str, NDArray[np.bool_]]]) -> Masking:

@@ -18,6 +18,7 @@ from devices.errors import BundleError, DataError
 from devices.scoring import CLASSIFICATION, Scorer, Scores, Scoring, as_tuple, predicted_classes, scorer_of
 from devices.sets_check import check_images, check_labels
 from devices.statistics import Interval, mean_iou, mean_score, paired_difference, paired_score_difference, wilson
+from devices.steadiness import STEADY, share_alike
 
 SetKind = Literal["clean", "adversarial", "corruption"]
 INDEX_FILE = "sets.json"
@@ -88,6 +89,13 @@ class Replay:
     """Of segmentation: pixels by sample and class, (N, 2, classes), as `devices.scoring.Scores` has them."""
     boxes: dict[str, tuple[tuple[NDArray[np.float64], ...], NDArray[np.int64]]] = field(default_factory=dict)
     """Of detection: what was found, image by image, and true boxes by class, likewise."""
+    alike: float = 1.0
+    """Share of the clean images that were answered alike twice."""
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether its scores mean anything: an engine that answers at random has none."""
+        return self.alike >= STEADY
 
     @property
     def worst_case(self) -> NDArray[Any]:
@@ -149,7 +157,8 @@ def replay(run: Callable[[FloatArray], Outputs], sets: EvaluationSets, scorer: S
         found[info.name] = _scored(run, images, sets.labels, score, batch)
     overlap = {name: scores.overlap for name, scores in found.items() if scores.overlap is not None}
     boxes = {name: (scores.detections, scores.truths) for name, scores in found.items() if scores.truths is not None}
-    return Replay({name: scores.values for name, scores in found.items()}, sets.infos, overlap, boxes)
+    alike = share_alike(run, clean, sets.scoring.kind, batch)
+    return Replay({name: scores.values for name, scores in found.items()}, sets.infos, overlap, boxes, alike)
 
 
 def _batch_of(images_NCHW: FloatArray) -> int:

@@ -61,7 +61,7 @@ def judge(
     """Judge the shipped engine. `measurements`, `replays`, `scans` and `threats` are metrics of the stages of that.
 
     What was not measured is not met: without attacks, robustness is not proven and a budget on it refuses. Neither is
-    what the graph of an engine answers of the engine itself.
+    what the graph of an engine answers of the engine itself, nor anything that one answers at random.
     """
     engine = measurements["engines"][shipped]
     of_engines = replays is not None and replays.get("of") != "graph"
@@ -85,7 +85,7 @@ def judge(
             _error_ratio(accuracy.get("corruption"), shipped, baseline),
         ),
         ("max_backdoor_signs", "signs of a backdoor", "in all scans", _signs(scans)),
-        *threat_figures(threats, shipped),
+        *threat_figures(() if of_engines and clean is None else threats, shipped),
         ("max_p99_ms", "99th percentile of latency", "ms", _p99(engine["latency"])),
         ("max_size_bytes", "size of the engine", "bytes", (size, size, size)),
         ("min_speedup_dense", f"times faster than {against}", "x", _speedup(measurements, shipped, baseline)),
@@ -135,6 +135,8 @@ def _drop(accuracy: Mapping[str, Any] | None, shipped: str, baseline: str) -> _F
     if shipped == baseline:
         return 0.0, 0.0, 0.0
     gained = accuracy["difference"]
+    if gained is None:
+        return None
     # `0.0 -` and not `-`: nothing lost is 0, not -0.
     return 0.0 - 100 * gained["value"], 0.0 - 100 * gained["high"], 0.0 - 100 * gained["low"]
 

@@ -20,6 +20,7 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
         f"ε = {report['epsilon']:.4g}{' (L2)' if report['recipe']['robustness'].get('norm') == 'l2' else ''}",
         *(_measured_lines(report) if is_measured(report) else _ahead_lines(report)),
         *_lost_lines(report),
+        *_random_lines(report),
         *query_lines(report),
         *(line for found in report.get("notes", {}).values() for line in found),
         "",
@@ -48,6 +49,11 @@ def _lost_lines(report: Mapping[str, Any]) -> list[str]:
     lost = f"{-100 * gained['value']:.1f} points ({-100 * gained['high']:.1f} to {-100 * gained['low']:.1f})"
     advice = "Prune less, or recover with more epochs or another finetune.learning_rate"
     return [f"! {shipped['title']} is right {lost} less often than the dense baseline on clean images. {advice}"]
+
+
+def _random_lines(report: Mapping[str, Any]) -> list[str]:
+    """Every engine that answers at random, and that is therefore not scored."""
+    return [f"! {engine['title']} {engine['masking']['words']}" for engine in report["engines"] if not engine["clean"]]
 
 
 def is_measured(report: Mapping[str, Any]) -> bool:
@@ -112,6 +118,8 @@ def prediction_notes(report: Mapping[str, Any]) -> list[str]:
 
 def _accuracies(engine: Mapping[str, Any]) -> str:
     robust = f"{100 * engine['robust']['value']:6.1f}%" if engine["robust"] else "not proven"
+    if not engine["clean"]:
+        return f"{'unknown':>7} {'unknown':>7}"
     return f"{100 * engine['clean']['value']:6.1f}% {robust:>7}"
 
 

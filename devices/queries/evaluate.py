@@ -15,9 +15,7 @@ from devices.queries.hopskipjump import HopSkipJumpConfig, hopskipjump
 from devices.queries.plan import QueryAttack, QueryPlan
 from devices.queries.square import SquareConfig, square
 from devices.scoring import predicted_classes
-
-# Share of the images that an engine has to answer alike when it is asked twice.
-_STEADY = 0.99
+from devices.steadiness import STEADY, same_classes
 
 
 @dataclass(frozen=True)
@@ -46,10 +44,10 @@ class QueryResult:
 def query_engine(run: Run, images_NCHW: FloatArray, labels: NDArray[Any], plan: QueryPlan) -> QueryResult:
     """Attack the first samples of a plan with everything in it. Images (N, C, H, W), 0 to 1, labels (N,)."""
     images, labels = np.ascontiguousarray(images_NCHW[: plan.samples]), labels[: plan.samples]
-    first, again = ask(run, images), ask(run, images)
+    first = ask(run, images)
     classes = predicted_classes(first)
-    steady = float(np.mean(classes == predicted_classes(again)))
-    if steady < _STEADY:
+    steady = float(np.mean(same_classes(first, ask(run, images))))
+    if steady < STEADY:
         return QueryResult((), len(labels), steady)
     probabilities = are_probabilities(first)
     found = []

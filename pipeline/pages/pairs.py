@@ -71,6 +71,8 @@ def clean_pair(before: Evidence, after: Evidence) -> Pair:
     """Accuracy on the clean images, where they are the same."""
     if not _same(before, after, "clean.npy") or not _same(before, after, LABELS_FILE):
         return Pair(what="clean", difference=None, why="the runs were judged on different images")
+    if not before.scores or not after.scores:
+        return Pair(what="clean", difference=None, why="one of them answers at random")
     images = len(before.scores["clean"])
     found = difference(before.scores["clean"], after.scores["clean"])
     return Pair(what="clean", difference=found, why=f"on the same {images:,} images")

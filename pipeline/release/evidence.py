@@ -114,7 +114,7 @@ def _read(evidence: Bundle) -> RunFigures:
         samples={name: evidence.digests[f"sets/{name}"] for name in ("clean.npy", LABELS_FILE)},
         attacks=tuple(sorted(attacks)),
         clean=scores.get("clean"),
-        robust=_worst_case(replay, engine, scores) if replay and attacks else None,
+        robust=_worst_case(replay, engine, scores) if scores and attacks else None,
         size_bytes=_size(manifest["metrics"]["size_bytes"]),
         speedup=_speedup(report["speedups"], engine, baseline) if report["measured"] else None,
     )
@@ -138,6 +138,9 @@ def _queries(replay: Any) -> set[str]:
 def _scores(replay: Any, engine: str, names: list[str]) -> dict[str, NDArray[Any]]:
     """Score of every sample, by set."""
     rows = replay["correct"] if "correct" in replay else replay["scores"]
+    if rows[engine] == {}:
+        # It answers at random, and has no scores.
+        return {}
     found = {name: _by_sample(rows[engine][name]) for name in names}
     if len({row.shape for row in found.values()}) != 1:
         raise ValueError("sets of different lengths")

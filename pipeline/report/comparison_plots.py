@@ -70,7 +70,8 @@ def _accuracy_plot(report: _Figures) -> Plot:
     ]
     axis = accuracy_axis([engine[key] for _, key in kinds for engine in engines if engine[key]])
     words = words_of(report)
-    note = "" if len(groups) > 1 else f"Robust {words.noun} is {NOT_PROVEN}: no attack was run."
+    why = "no attack was run" if groups else "the engines answer at random"
+    note = "" if len(groups) > 1 else f"Robust {words.noun} is {NOT_PROVEN}: {why}."
     of = "" if report.get("measured", True) else " of the graph"
     title = f"{words.title}{of} with 95 % intervals"
     return plot_rows("points", title, groups, axis, f"{words.axis}, %{from_what(axis)}", note)

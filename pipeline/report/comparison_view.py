@@ -76,7 +76,7 @@ def tiles(report: _Figures) -> list[Tile]:
     def accuracy(what: str, key: str) -> Tile:
         label = f"{what}{of_graph}"
         if not shipped[key]:
-            return Tile(label, NOT_PROVEN, "no attack was run")
+            return Tile(label, NOT_PROVEN, "no attack was run" if shipped["clean"] else "it answers at random")
         found = accuracy_cell(shipped[key], samples)
         return Tile(
             label,
@@ -280,6 +280,8 @@ def _change(engine: _Figures, key: str, baseline: str) -> Cell:
     if engine["name"] == baseline:
         return Cell("reference")
     gained = engine[key]["difference"]
+    if gained is None:
+        return Cell(NOT_PROVEN, f"{baseline} answers at random")
     return Cell(f"{points(gained['value'])} points", span(gained, points))
 
 

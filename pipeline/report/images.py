@@ -27,7 +27,8 @@ def image_pairs(
     scores.
     """
     adversarial = [info for info in sets.infos if info.kind == "adversarial"]
-    if not adversarial:
+    # An engine that answers at random has no outcomes.
+    if not adversarial or not outcomes[shipped]:
         return []
     scores = {name: np.array([float(value) for value in found]) for name, found in outcomes[shipped].items()}
     info = min(adversarial, key=lambda item: float(scores[item.name].sum()))

@@ -110,6 +110,7 @@ def _robustness(report: dict[str, Any]) -> dict[str, Any]:
     """Attacks, threats, corruptions, and images to look at."""
     return {
         "attacks": robustness_view.attacks(report),
+        "at_random": robustness_view.at_random(report),
         "ball": attack_words.ball_sentence(report["recipe"]),
         "not_tried": robustness_view.not_tried(report),
         "sanity_rows": attack_words.sanity_rows(report),

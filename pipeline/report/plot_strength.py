@@ -59,7 +59,7 @@ def corrupted_samples(report: Mapping[str, Any]) -> int:
 def plot_strengths(report: Mapping[str, Any]) -> list[Plot]:
     """One plot for each corruption, all with the same axis upwards; none of more corruptions than a table shows
     better."""
-    engines = report["engines"]
+    engines = [engine for engine in report["engines"] if engine["clean"]]
     curves = {engine["name"]: corruptions_of(engine) for engine in engines}
     methods = list(dict.fromkeys(method for found in curves.values() for method in found))
     if len(methods) > _PLOTTED:
@@ -85,10 +85,11 @@ def _plot(
     )
     said = []
     samples = corrupted_samples(report)
-    for index, engine in enumerate(report["engines"]):
+    engines = [engine for engine in report["engines"] if engine["clean"]]
+    for index, engine in enumerate(engines):
         points = [(0, engine["clean"]), *((row["strength"] or 0, row) for row in curves[engine["name"]])]
         # Side by side, because equal figures would hide each other.
-        apart = (index - (len(report["engines"]) - 1) / 2) * _APART
+        apart = (index - (len(engines) - 1) / 2) * _APART
         curve = _curve(points, engine_class(engine["name"]), across, upwards, samples)
         parts.append(element("g", *curve, transform=f"translate({apart:g} 0)"))
         figures = [f"{strength}: {share(row['value'], samples)}" for strength, row in points]

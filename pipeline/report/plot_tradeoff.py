@@ -30,8 +30,8 @@ class Candidate:
     """Median of one image; None where it is not known."""
     predicted: bool
     """Nobody measured the latency."""
-    clean: _Figures
-    """Accuracy with its interval."""
+    clean: _Figures | None
+    """Accuracy with its interval; None of an engine that answers at random."""
     robust: _Figures | None
     """The same of the worst case; None where it is not proven."""
     samples: int
@@ -75,8 +75,9 @@ def on_front(candidates: Sequence[Candidate]) -> list[bool]:
 
 
 def tradeoff_plots(candidates: Sequence[Candidate], report: _Figures) -> list[Plot]:
-    """Accuracy over latency and over size; `report` names the task. Nothing where one engine stands alone."""
-    if len(candidates) < 2:
+    """Accuracy over latency and over size; `report` names the task. Nothing where one engine stands alone, or one's
+    accuracy is not known."""
+    if len(candidates) < 2 or not all(candidate.clean for candidate in candidates):
         return []
     kind = "robust" if all(candidate.robust for candidate in candidates) else "clean"
     front = on_front(candidates)
@@ -117,11 +118,14 @@ def _plot(
 
 
 def _point(candidate: Candidate, front: bool, x: float, accuracy: _Figures) -> Point:
-    robust = f"{share(candidate.robust['value'], candidate.samples)} %" if candidate.robust else NOT_PROVEN
+    clean, robust = (
+        f"{share(found['value'], candidate.samples)} %" if found else NOT_PROVEN
+        for found in (candidate.clean, candidate.robust)
+    )
     told = [
         size(candidate.size_bytes),
         f"p50 {milliseconds(candidate.latency_ms)}{' predicted' if candidate.predicted else ''}",
-        f"clean {share(candidate.clean['value'], candidate.samples)} %",
+        f"clean {clean}",
         f"robust {robust}",
         *(["on the Pareto front"] if front else []),
     ]
@@ -141,8 +145,8 @@ def _point(candidate: Candidate, front: bool, x: float, accuracy: _Figures) -> P
 def _goods(candidate: Candidate) -> tuple[float, ...]:
     """The four figures, more is better."""
     latency = float("inf") if candidate.latency_ms is None else candidate.latency_ms
-    robust = -1.0 if candidate.robust is None else float(candidate.robust["value"])
-    return -candidate.size_bytes, -latency, float(candidate.clean["value"]), robust
+    clean, robust = (-1.0 if found is None else float(found["value"]) for found in (candidate.clean, candidate.robust))
+    return -candidate.size_bytes, -latency, clean, robust
 
 
 def _dominates(other: tuple[float, ...], own: tuple[float, ...]) -> bool:

@@ -77,9 +77,9 @@ def twin_sentence(report: _Figures) -> str:
 
 
 def query_lines(report: _Figures) -> list[str]:
-    """The same of the engine that ships in a line, for the terminal."""
+    """The same of the engine that ships in a line, for the terminal; one that answers at random is told elsewhere."""
     shipped = next((engine for engine in report["engines"] if engine["name"] == report["shipped"]), None)
-    return [f"queries: {shipped['masking']['words']}"] if shipped and _masking(shipped) else []
+    return [f"queries: {shipped['masking']['words']}"] if shipped and shipped["clean"] and _masking(shipped) else []
 
 
 def _masking(engine: _Figures) -> _Figures:

@@ -52,6 +52,11 @@ def not_tried(report: _Figures) -> str:
     return attack_words.not_tried(report, {row["method"] for row in _rows(report, "adversarial")})
 
 
+def at_random(report: _Figures) -> list[str]:
+    """A sentence of each engine that answers at random, which has no accuracy."""
+    return [f"{engine['title']} {engine['masking']['words']}." for engine in report["engines"] if not engine["clean"]]
+
+
 def title_of_set(report: _Figures, name: str) -> str:
     """What the evaluation set of this name is, in words."""
     return next((set_title(row) for row in _rows(report, "adversarial") if row["name"] == name), name)
@@ -72,7 +77,7 @@ def corruption_table(report: _Figures) -> list[TableRow]:
 
 def _set_rows(report: _Figures, kind: str) -> list[TableRow]:
     found = [{row["name"]: row for row in engine["sets"]} for engine in table_engines(report)]
-    missing = Cell("not replayed")
+    missing = Cell("not scored")
     samples = corrupted_samples(report) if kind == "corruption" else report["samples"]
     return [
         TableRow(
@@ -111,7 +116,7 @@ def set_title(row: _Figures) -> str:
 def _rows(report: _Figures, kind: str) -> list[_Figures]:
     """Sets of one kind, each once, as the first engine that met it tells."""
     found = {row["name"]: row for engine in reversed(report["engines"]) for row in engine["sets"]}
-    order = [row["name"] for row in report["engines"][0]["sets"]] if report["engines"] else []
+    order = dict.fromkeys(row["name"] for engine in report["engines"] for row in engine["sets"])
     return [found[name] for name in order if found[name]["kind"] == kind]
 
 

@@ -122,7 +122,9 @@ def _backdoors(scans: Sequence[_Json]) -> dict[str, Any]:
 
 
 def _engines(attacked: _Json) -> list[tuple[str, _Json]]:
-    return [(name, attacked["engines"][name]) for name in in_order(attacked["engines"])]
+    """Those that are scored: one that answers at random is not."""
+    engines = attacked["engines"]
+    return [(name, engines[name]) for name in in_order(engines) if engines[name].get("clean", True)]
 
 
 def _harm(accuracy: _Json) -> Interval:

@@ -7,6 +7,7 @@ and the corruption on all: clean 29, worst case 13 of 30.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from devices.detect import Host
 from devices.engine_files import ENGINE_FILE, write_info
 from devices.engines import onnxruntime
-from devices.engines.base import EngineInfo
+from devices.engines.base import EngineInfo, FloatArray
 from devices.files import write_json
 from devices.robustness import INDEX_FILE, LABELS_FILE, EvaluationSets, SetInfo, sets_index
 
@@ -104,6 +105,12 @@ def build_sets() -> EvaluationSets:
         "invert_1": wrong,
     }
     return EvaluationSets(infos, images, labels)
+
+
+def random_answers() -> Callable[[FloatArray], FloatArray]:
+    """An engine whose logits (N, 3) have nothing to do with the images."""
+    rng = np.random.default_rng(0)
+    return lambda images_NCHW: rng.random((len(images_NCHW), 3), dtype=np.float32)
 
 
 def write_sets(folder: Path, sets: EvaluationSets) -> None:

@@ -5,16 +5,28 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.attack import summarize
+from devices.engines.base import FloatArray
+from devices.outcome import Outcome
+from devices.robustness import replay
+from devices.statistics import Interval
 from pipeline.gate import Verdict, judge
 from pipeline.recipe import GateConfig
+from pipeline.threats.edge.record import Figure, Threat
+from tests.devices.parts import build_sets, random_answers
 
 
 def interval(value: float, low: float, high: float) -> dict[str, float]:
     return {"value": value, "low": low, "high": high}
+
+
+def _always_0(images: FloatArray) -> FloatArray:
+    return np.eye(1, 3, dtype=np.float32).repeat(len(images), axis=0)
 
 
 def measured() -> dict[str, Any]:
@@ -71,6 +83,38 @@ def test_robustness_that_was_not_tried_is_not_proven(name: str, limit: float) ->
     judged = verdict(robust=False, **{name: limit})
     assert not judged.passed
     assert judged.budgets[0].value is None
+
+
+@pytest.mark.parametrize("baseline", ["compressed-int8", "dense-fp32"])
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("min_accuracy", 0.0),
+        ("max_accuracy_drop", 100.0),
+        ("min_robust_accuracy", 0.0),
+        ("max_robust_accuracy_drop", 100.0),
+        ("max_corruption_error_ratio", 1e9),
+        ("max_membership_advantage", 100.0),
+    ],
+)
+def test_an_engine_that_answers_at_random_meets_no_budget(name: str, limit: float, baseline: str) -> None:
+    """Even the easiest, whatever else was tried on it."""
+    answers, sets = random_answers(), build_sets()
+    outcomes = {"compressed-int8": Outcome(replay(answers, sets)), "dense-fp32": Outcome(replay(_always_0, sets))}
+    engines = {engine: summarize(engine, outcomes, baseline, sets, None) for engine in outcomes}
+    interval_ = Interval(0.0, 0.0, 0.0)
+    figure = Figure(artifact="compressed-int8", setting="", measure="", interval=interval_, samples=9)
+    threat = Threat(name="membership", tried="", budget="", figures=(figure,), not_shown=())
+    judged = judge(
+        GateConfig.model_validate({name: limit}),
+        measured(),
+        {"engines": engines},
+        "compressed-int8",
+        baseline,
+        threats=[threat.as_dict()],
+    )
+    assert not judged.passed
+    assert [budget.value for budget in judged.budgets] == [None]
 
 
 def test_a_percentile_of_too_few_queries_is_not_proven() -> None:

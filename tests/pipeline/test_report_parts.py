@@ -12,12 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from devices.attack import summarize
+from devices.outcome import Outcome
+from devices.robustness import replay
 from devices.telemetry.watch import WatchConfig, watching
 from pipeline.report import attack_words, figures
 from pipeline.report.device_view import beside_inference, device_facts, device_findings
+from pipeline.report.page import render_page
 from pipeline.report.svg import element, label, linear_axis, log_axis
 from pipeline.report.toml_text import toml_text
+from pipeline.summary import summary_lines
+from tests.devices.parts import build_sets, random_answers
 from tests.devices.telemetry.trees import expand
+from tests.pipeline.test_report_page import example_report
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -186,3 +193,19 @@ def test_sanity_is_told_by_surrogate_and_older_reports_have_none() -> None:
     assert (found.by_epsilon, found.by_steps) == ("0.05: 87.5 %, 0.1: 50.0 %", "1: 75.0 %, 3: 62.5 %, 10: 50.0 %")
     assert found.notes == tuple(row["notes"])
     assert attack_words.sanity_rows({}) == []
+
+
+def test_an_engine_that_answers_at_random_has_no_accuracy_in_page_and_summary(tmp_path: Path) -> None:
+    report, sets = example_report(), build_sets()
+    shipped = next(engine for engine in report["engines"] if engine["name"] == report["shipped"])
+    outcomes = {report["shipped"]: Outcome(replay(random_answers(), sets))}
+    shipped |= summarize(report["shipped"], outcomes, report["shipped"], sets, None)
+    said = "answers at random: only"
+    page = render_page(report)
+    assert page.count(said) == 1
+    assert "An engine answers at random." in page
+    assert "An engine answers at random." not in render_page(example_report())
+    lines = summary_lines(report, tmp_path)
+    assert [line for line in lines if said in line] == [f"! {shipped['title']} {shipped['masking']['words']}"]
+    row = next(line for line in lines if line.startswith(shipped["title"]))
+    assert row.split()[-2:] == ["unknown", "unknown"]
