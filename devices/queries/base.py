@@ -45,10 +45,8 @@ def margins(outputs: FloatArray, labels: NDArray[Any], probabilities: bool = Fal
     `probabilities` count by their logarithms, whose differences are those of the logits: a softmax that saturates would
     hide every step.
     """
-    logits = np.array(outputs, dtype=np.float32)
-    finite = np.isfinite(logits).all(axis=1)
-    if probabilities:
-        logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
+    logits = np.array(log_of(outputs) if probabilities else outputs, dtype=np.float32)
+    finite = np.isfinite(outputs).all(axis=1)
     rows = np.arange(len(logits))
     own = logits[rows, labels]
     logits[rows, labels] = -np.inf
@@ -64,6 +62,11 @@ def are_probabilities(outputs: FloatArray) -> bool:
     if not len(outputs) or outputs.shape[1] < 2 or outputs.min() < 0:
         return False
     return bool((abs(outputs.sum(axis=1) - 1) < _SUM_OF_SHARES).all())
+
+
+def log_of(probabilities: FloatArray) -> FloatArray:
+    """Logits (N, classes): a softmax of them gives the probabilities back."""
+    return np.asarray(np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
 
 
 def groups(count: int, values: int) -> list[slice]:

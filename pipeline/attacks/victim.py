@@ -15,15 +15,9 @@ from devices.errors import ModelError
 from pipeline.attacks.draws import Draws
 from pipeline.attacks.form import attacked_form
 from pipeline.attacks.gradient import SampleLoss, input_gradient
+from pipeline.attacks.logits import TRIED, are_probabilities, log_of
 from pipeline.attacks.losses import margin
 from pipeline.tasks.base import Task
-
-# Rows of probabilities in single precision add up to one within this.
-_SUM_TOLERANCE = 1e-4
-# The logarithm of the smallest number of single precision that is still exact.
-_LEAST_PROBABILITY = 1.2e-38
-# Images on which is seen how a network answers.
-_TRIED = 16
 
 
 @dataclass(frozen=True)
@@ -96,23 +90,21 @@ class Victim:
         return _detached(outputs), losses.detach(), gradient
 
     def _as_logits(self, outputs: Any) -> Any:
-        return outputs.clamp(min=_LEAST_PROBABILITY).log() if self.probabilities else outputs
+        return log_of(outputs) if self.probabilities else outputs
 
 
 def victim_of(network: nn.Module, task: Task, images: torch.Tensor) -> Victim:
     """A copy of the network as attacks meet it; how it answers is seen on a few images. Raises `ModelError`."""
-    network = attacked_form(network, images[:_TRIED])
+    network = attacked_form(network, images[:TRIED])
     if task.scoring.kind != "classification":
         return Victim(network, task, 0)
     with torch.no_grad():
-        outputs = network(images[:_TRIED].clone())
+        outputs = network(images[:TRIED].clone())
     if not isinstance(outputs, torch.Tensor) or outputs.dim() != 2 or outputs.shape[1] < 2:
         shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         what = f"gives {shape}, and attacks on a classifier need logits (N, classes) of two classes at least"
         raise ModelError("model", what, "Return the logits alone, or name the task in [task]")
-    sums = outputs.sum(dim=1)
-    probabilities = bool((outputs >= 0).all() and (sums - 1).abs().max() < _SUM_TOLERANCE)
-    return Victim(network, task, outputs.shape[1], probabilities)
+    return Victim(network, task, outputs.shape[1], are_probabilities(outputs))
 
 
 def batches(

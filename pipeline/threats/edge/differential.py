@@ -18,6 +18,7 @@ from torch import nn
 from devices.clipping import clip_to_ball
 from devices.statistics import wilson
 from pipeline.attacks.gradient import loss_gradient
+from pipeline.attacks.logits import logits_of
 from pipeline.data import Split
 from pipeline.threats.edge.record import Figure, Origin, Threat
 from pipeline.threats.edge.subject import Subject, changes_of, classes_of, tensors_of, within
@@ -63,6 +64,7 @@ def differential_images(
     `probabilities` climbs p_parent(y) - c p_twin(y), the loss of DIVA (Hao et al. 2022), which is flat where both are
     sure; `margins` climbs min(m_parent, 1) - m_twin, with the lead m of the right logit, which is not.
     """
+    parent, twin = logits_of(parent, images), logits_of(twin, images)
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(config.seed)) * 2 - 1
     found = within(images + config.epsilon * noise, images, config.epsilon)
     best, highest = found, torch.full((len(images),), -torch.inf)
@@ -135,7 +137,7 @@ def _happened(
 
 
 def _pgd(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, config: DifferentialConfig) -> torch.Tensor:
-    found = images
+    found, network = images, logits_of(network, images)
     for _ in range(config.steps):
         step = config.step_size * loss_gradient(network, found, labels).sign()
         found = within(found + step, images, config.epsilon)

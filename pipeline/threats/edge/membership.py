@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import DataError
-from devices.queries.base import Run, ask
+from devices.queries.base import Run, are_probabilities, ask, log_of
 from devices.statistics import Interval, independent_difference, paired_difference, wilson
 from pipeline.data import Split
 from pipeline.threats.edge.record import Change, Figure, Origin, Threat, share_text
@@ -44,9 +44,11 @@ class Guess:
 
 
 def losses_of(run: Run, split: Split) -> Floats:
-    """Cross-entropy of each image, (N,); infinite where an answer is not finite."""
-    logits = ask(run, split.batch(slice(None))).astype(np.float64)
-    finite: Flags = np.asarray(np.isfinite(logits).all(axis=1))
+    """Cross-entropy of each image, (N,); infinite where an answer is not finite. Probabilities count by their
+    logarithms."""
+    answers = ask(run, split.batch(slice(None)))
+    finite: Flags = np.asarray(np.isfinite(answers).all(axis=1))
+    logits = (log_of(answers) if are_probabilities(answers) else answers).astype(np.float64)
     safe = np.where(finite[:, None], logits, 0)
     top = safe.max(axis=1)
     lost = top + np.log(np.exp(safe - top[:, None]).sum(axis=1)) - safe[np.arange(len(safe)), split.labels]

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from devices.errors import DataError
 from devices.statistics import wilson
+from pipeline.attacks.logits import logits_of
 from pipeline.data import Split
 from pipeline.threats.edge.record import Figure, Origin, Role, Threat, share_text
 from pipeline.threats.edge.subject import Images, Subject, changes_of, classes_of, tensors_of
@@ -51,6 +52,7 @@ def make_patch(network: nn.Module, train: Split, config: PhysicalConfig) -> torc
     """
     images, labels = tensors_of(train)
     images = images[labels != config.patch_target]
+    network = logits_of(network, images)
     generator = torch.Generator().manual_seed(config.seed)
     patch = _random_patch(images, config, generator).requires_grad_(True)
     optimizer = torch.optim.Adam([patch], lr=0.05)
@@ -74,6 +76,7 @@ def make_universal(network: nn.Module, train: Split, config: PhysicalConfig) -> 
     1), found by stochastic gradients (Shafahi et al. 2020, "Universal Adversarial Training") over views.
     """
     images, labels = tensors_of(train)
+    network = logits_of(network, images)
     generator = torch.Generator().manual_seed(config.seed)
     change = torch.zeros(1, *images.shape[1:])
     for step in range(config.steps):

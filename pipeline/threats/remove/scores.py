@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.attacks.logits import logits_of
 from pipeline.prune.network import copy_network, inference
 from pipeline.threats.remove.masking import Neuron, NeuronMasks, channel_axis
 
@@ -94,6 +95,7 @@ def anp_scores(
     random start, then lowers alpha loss(m) + (1 - alpha) loss(m + d, 1 + x) by the masks m.
     """
     frozen = copy_network(network).eval().requires_grad_(False)
+    answers = logits_of(frozen, clean.images)
     masks = NeuronMasks(frozen, neurons)
     factors = torch.ones(len(neurons), requires_grad=True)
     optimizer = torch.optim.SGD([factors], lr=config.rate, momentum=0.9)
@@ -102,13 +104,13 @@ def anp_scores(
             start = config.epsilon * (2 * torch.rand((2, len(neurons)), generator=generator) - 1)
             change = start.requires_grad_()
             with masks.applied(factors.detach() + change[0], 1 + change[1]):
-                loss = functional.cross_entropy(frozen(images), labels)
+                loss = functional.cross_entropy(answers(images), labels)
             (gradient,) = torch.autograd.grad(loss, change)
             worst = (change.detach() + config.epsilon * gradient.sign()).clamp(-config.epsilon, config.epsilon)
             with masks.applied(factors + worst[0], 1 + worst[1]):
-                robust = functional.cross_entropy(frozen(images), labels)
+                robust = functional.cross_entropy(answers(images), labels)
             with masks.applied(factors, torch.ones(len(neurons))):
-                natural = functional.cross_entropy(frozen(images), labels)
+                natural = functional.cross_entropy(answers(images), labels)
             optimizer.zero_grad()
             (config.alpha * natural + (1 - config.alpha) * robust).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -126,11 +128,12 @@ def rnp_scores(
     those that clean answers do without.
     """
     unlearned = copy_network(network).eval()
+    answers = logits_of(unlearned, clean.images)
     optimizer = torch.optim.SGD(unlearned.parameters(), lr=config.unlearn_rate, momentum=0.9)
     for _ in range(config.unlearn_epochs):
         for images, labels in clean.batches(generator):
             optimizer.zero_grad()
-            (-functional.cross_entropy(unlearned(images), labels)).backward()  # type: ignore[no-untyped-call]
+            (-functional.cross_entropy(answers(images), labels)).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(unlearned.parameters(), 1.0)
             optimizer.step()
         with torch.no_grad():
@@ -144,7 +147,7 @@ def rnp_scores(
     for _ in range(config.recover_epochs):
         for images, labels in clean.batches(generator):
             with masks.applied(factors):
-                loss = functional.cross_entropy(unlearned(images), labels) + config.decay * factors.sum()
+                loss = functional.cross_entropy(answers(images), labels) + config.decay * factors.sum()
             climber.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             climber.step()

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from devices.errors import ModelError
+from pipeline.attacks.logits import logits_of
 from pipeline.prune.network import copy_network, first_line
 
 # Neural Cleanse's own: the cost rises by half after so many good steps, and falls faster after as many bad ones.
@@ -51,7 +52,7 @@ def invert(network: nn.Module, images_NCHW: torch.Tensor, classes: int, config: 
     x' = (1 - mask) x + mask pattern, both through a sigmoid. The network needs gradients by its input and is not
     changed. Raises `ModelError` when it has none, or does not run.
     """
-    fixed = copy_network(network).eval().requires_grad_(False)
+    fixed = logits_of(copy_network(network).eval().requires_grad_(False), images_NCHW)
     generator = torch.Generator().manual_seed(config.seed)
     found = _Best(classes, (images_NCHW.shape[1], images_NCHW.shape[2], images_NCHW.shape[3]))
     for _ in range(config.restarts):

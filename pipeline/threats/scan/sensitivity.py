@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.attacks.logits import logits_of
 from pipeline.prune.network import copy_network
 from pipeline.threats.remove.masking import NeuronMasks, hidden_neurons
 
@@ -43,15 +44,16 @@ def sensitivity(
     """
     frozen = copy_network(network).eval().requires_grad_(False)
     masks = NeuronMasks(frozen, hidden_neurons(frozen))
+    answers_of = logits_of(frozen, images)
     change = torch.zeros(2, len(masks.neurons))
     for _ in range(config.steps):
         tried = change.clone().requires_grad_()
         with masks.applied(1 + tried[0], 1 + tried[1]):
-            loss = functional.cross_entropy(frozen(images), labels)
+            loss = functional.cross_entropy(answers_of(images), labels)
         (gradient,) = torch.autograd.grad(loss, tried)
         change = (change + config.epsilon / 2 * gradient.sign()).clamp(-config.epsilon, config.epsilon)
     with torch.no_grad(), masks.applied(1 + change[0], 1 + change[1]):
-        logits = frozen(images)
+        logits = answers_of(images)
     answers, classes = logits.argmax(dim=1), logits.shape[1]
     shares = torch.stack(
         [(answers[labels != index] == index).float().mean().nan_to_num(0.0) for index in range(classes)]
