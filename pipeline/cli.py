@@ -139,9 +139,13 @@ def _add_run(commands: Subparsers) -> None:
 
 def _add_scan(commands: Subparsers) -> None:
     scan = commands.add_parser("scan", help="look for signs of a backdoor in a recipe's networks")
-    scan.add_argument("target", type=Path, metavar="RECIPE|RUN", help="recipe file, or folder of a run that scanned")
-    add_device(scan, default="cpu")
+    scan.add_argument("target", type=Path, metavar="RECIPE|RUN", help="recipe file, or folder of a run")
+    add_device(scan, "device profile (cpu, or that of the run)")
     _add_results(scan)
+    scan.add_argument(
+        "--sources", type=Path, default=Path(), metavar="DIR", help="where the own files of a run's recipe are (here)"
+    )
+    add_trust_options(scan)
     scan.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
     scan.set_defaults(call=commands_threats.scan)
 

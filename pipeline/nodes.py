@@ -41,7 +41,9 @@ def chain_of(work: Work, model: dict[str, Any], data: dict[str, Any], task: dict
     attacked = tuple(dict.fromkeys(("dense", trained[-1]))) if trained else ()
     for form, network in forms.items():
         nodes += graph_nodes(work, form, network, model, data)
-    nodes += int8_scan_nodes(work, trained[-1], model, data) if trained else []
+    quantized = {node.name for node in nodes if node.stage == "quantize"}
+    for form, network in {"dense": trained[0], work.form: trained[-1]}.items() if trained else ():
+        nodes += int8_scan_nodes(work, form, network, model, data) if f"quantized {form}" in quantized else []
     twin = twin_node(work, data, task) if attacked else None
     nodes += [twin] if twin else []
     # The twin's own result says whether it may be used; what it is made of is the graph.

@@ -37,8 +37,8 @@ def scan_nodes(work: Work, networks: Sequence[str], model: dict[str, Any], data:
     return nodes
 
 
-def int8_scan_nodes(work: Work, network: str, model: dict[str, Any], data: dict[str, Any]) -> list[Node]:
-    """The scan of the quantized graph that was made of the network of this name, which it is compared with.
+def int8_scan_nodes(work: Work, form: str, network: str, model: dict[str, Any], data: dict[str, Any]) -> list[Node]:
+    """The scan of a form's quantized graph, made of the network of this name, which it is compared with.
 
     Nothing where the recipe scans for nothing, or does not quantize to INT8.
     """
@@ -46,7 +46,7 @@ def int8_scan_nodes(work: Work, network: str, model: dict[str, Any], data: dict[
     if not recipe.threats.scan or recipe.quantize.precision != "int8":
         return []
     shared, libraries = _shared(work, model, data)
-    graph = f"quantized {work.form}"
+    graph = f"quantized {form}"
     config = shared | {"network": network, "before": network, "graph": graph, "weight_bits": work.weight_bits}
     config |= {"calibration_samples": recipe.quantize.calibration_samples}
     needs = (network, graph, *_known(work))

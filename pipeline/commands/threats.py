@@ -12,24 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devices.errors import EXIT_OK, EXIT_SIGNS, BundleError, DataError, StorageError
+from devices.trust.options import trust_of
 from pipeline.commands.needs import require_compress
 
 if TYPE_CHECKING:
+    from pipeline.recipe import Recipe
     from pipeline.store import Stored
     from pipeline.work import Work
 
 DEFENCE_FILE = "defence.json"
 METHODS = ("fine-pruning", "anp", "rnp", "unlearning")
-_REFERENCES = 4
+_SCAN: dict[str, Any] = {"scan": ("inversion", "stages"), "references": 4}
+"""What a recipe that does not say so is scanned by."""
 
 
 def scan(options: argparse.Namespace) -> int:
-    """Look for signs of a backdoor in the networks of a recipe, or print what a finished run found."""
+    """Look for signs of a backdoor in the networks of a recipe or of a finished run, or print what that found."""
     require_compress()
     from devices.files import write_json
     from pipeline.threats.scan.findings import table_lines
 
-    found = _of_run(options.target) if options.target.is_dir() else _of_recipe(options)
+    found = _of_run(options) if options.target.is_dir() else _of_recipe(options)
     if options.json:
         write_json(options.json, {"findings": found})
     print("\n".join(table_lines(found)))
@@ -50,8 +53,8 @@ def defend(options: argparse.Namespace) -> int:
         raise StorageError(str(out), "is there already and not empty", "Choose another --out")
     if (options.trigger is None) != (options.target is None):
         raise DataError("--trigger", "and --target belong together", "Give both, or neither")
-    work, results = _run_part(options, options.recipe, lambda name: name == "dense")
-    recipe = work.recipe
+    recipe = _read_recipe(options.recipe, options.overrides)
+    work, results = _run_part(options, recipe, options.device, lambda name: name == "dense")
     clean, judged = parts_of(work.dataset, options.clean_samples, recipe)
     trigger = None
     if options.trigger is not None:
@@ -85,23 +88,61 @@ def points(text: str) -> float:
     return value
 
 
-def _of_run(folder: Path) -> list[dict[str, Any]]:
+def _of_run(options: argparse.Namespace) -> list[dict[str, Any]]:
     from pipeline.run_folder import read_run
 
-    found = read_run(folder).get("scans")
-    if not isinstance(found, list) or not found:
-        raise BundleError(str(folder), "is a run that scanned nothing", "Add [threats] scan = [...] to its recipe")
-    return found
+    found: list[dict[str, Any]] = read_run(options.target).get("scans") or []
+    return found or _of_unscanned(options)
+
+
+def _of_unscanned(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Scan the networks of a run by its own recipe; those that the store holds are not made again."""
+    from pipeline.attest.read import read_steps
+    from pipeline.attest.repeat import recorded_recipe
+    from pipeline.release.places import opened_bundle
+
+    with opened_bundle(options.target, "evidence", trust_of(options)) as evidence:
+        steps = read_steps(evidence)
+        recipe = recorded_recipe(evidence, steps, options.sources, options.overrides)
+        device = options.device or str(evidence.manifest.get("device"))
+    results = _scanned(options, recipe, device)
+    for name, stored in results.items():
+        if name in steps and steps[name].digest != stored.digest:
+            what = f"was made with another '{name}' than comes out here, so a scan of this one says nothing of it"
+            raise BundleError(str(options.target), what, "Run its recipe again with [threats] scan = [...]")
+    return _findings(results)
 
 
 def _of_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
+    recipe = _read_recipe(options.target, options.overrides)
+    return _findings(_scanned(options, recipe, options.device or "cpu"))
+
+
+def _scanned(options: argparse.Namespace, recipe: Recipe, device: str) -> dict[str, Stored]:
     from pipeline.scan_nodes import is_scan
 
-    _, results = _run_part(options, options.target, is_scan)
+    if not recipe.threats.scan:
+        told = recipe.threats.model_fields_set
+        methods = {key: value for key, value in _SCAN.items() if key == "scan" or key not in told}
+        recipe = recipe.model_copy(update={"threats": recipe.threats.model_copy(update=methods)})
+    return _run_part(options, recipe, device, is_scan)[1]
+
+
+def _findings(results: dict[str, Stored]) -> list[dict[str, Any]]:
+    from pipeline.scan_nodes import is_scan
+
     return [finding for name in results if is_scan(name) for finding in results[name].metrics["findings"]]
 
 
-def _run_part(options: argparse.Namespace, path: Path, wanted: Callable[[str], bool]) -> tuple[Work, dict[str, Stored]]:
+def _read_recipe(path: Path, overrides: list[str]) -> Recipe:
+    from pipeline.recipe import read_recipe
+
+    return read_recipe(path, overrides)
+
+
+def _run_part(
+    options: argparse.Namespace, recipe: Recipe, device: str, wanted: Callable[[str], bool]
+) -> tuple[Work, dict[str, Stored]]:
     """Run the wanted steps of a recipe and what they need, from the store where they are there."""
     # Before torch loads its OpenMP, as in `espalier run`.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -111,15 +152,10 @@ def _run_part(options: argparse.Namespace, path: Path, wanted: Callable[[str], b
     from devices.profile import load_profile
     from pipeline.chain import run_chain
     from pipeline.progress import standard_progress
-    from pipeline.recipe import ThreatsConfig, read_recipe
     from pipeline.store import Store
     from pipeline.work import Work
 
-    recipe = read_recipe(path, options.overrides)
-    if not recipe.threats.scan:
-        methods = ThreatsConfig(scan=("inversion", "stages"), references=_REFERENCES)
-        recipe = recipe.model_copy(update={"threats": methods})
-    work = Work(recipe, load_profile(options.device), detect_host(), "espalier scan")
+    work = Work(recipe, load_profile(device), detect_host(), "espalier scan")
     return work, dict(run_chain(work, Store(options.store), standard_progress(), wanted).results)
 
 

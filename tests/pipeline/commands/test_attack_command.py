@@ -119,7 +119,7 @@ def test_every_threat_is_in_the_report_the_page_and_the_evidence(run: Path) -> N
     evidence = open_bundle(run / "evidence", "evidence", Trust(allow_unsigned=True))
     assert read_threats(evidence) == report["threats"]
     assert "results/threat-membership/threat.json" in evidence.digests
-    forms = {"dense": TORCH_FORM, "pruned": TORCH_FORM, "pruned-int8": TWIN_FORM}
+    forms = {"dense": TORCH_FORM, "dense-int8": TWIN_FORM, "pruned": TORCH_FORM, "pruned-int8": TWIN_FORM}
     for network, form in forms.items():
         scan = evidence.read_json(f"results/scan-{network}/scan.json")
         assert scan["form"] == form

@@ -57,6 +57,7 @@ def test_a_scan_looks_at_every_network_and_at_int8(base: Path, capsys: pytest.Ca
         by_network.setdefault(finding["network"], []).append(finding["method"])
     assert by_network == {
         "dense": ["inversion", "sensitivity", "clustering"],
+        "dense int8": ["inversion", "sensitivity", "stages", "clustering"],
         "pruned": ["inversion", "sensitivity", "stages", "clustering"],
         "pruned int8": ["inversion", "sensitivity", "stages", "clustering"],
     }
@@ -65,6 +66,63 @@ def test_a_scan_looks_at_every_network_and_at_int8(base: Path, capsys: pytest.Ca
     assert next(f for f in found if f["method"] == "stages" and f["network"] == "pruned")["detail"]["before"] == "dense"
     # One reference is too few to judge sensitivity by.
     assert all(finding["threshold"] is None for finding in found if finding["method"] == "sensitivity")
+
+
+def test_a_recipe_that_names_no_method_keeps_the_rest_of_its_section(base: Path) -> None:
+    text = RECIPE.replace('scan = ["inversion", "sensitivity", "stages", "clustering"]', "false_alarm_rate = 0.2")
+    (base / "unnamed.toml").write_text(text)
+    call(base, "scan", str(base / "unnamed.toml"), "--json", str(base / "unnamed.json"))
+    found = json.loads((base / "unnamed.json").read_text())["findings"]
+    assert {finding["method"] for finding in found} == {"inversion", "stages"}
+    assert {finding["false_alarm_rate"] for finding in found} - {None} == {0.2}
+
+
+def trained(base: Path) -> set[str]:
+    """Networks that the store holds."""
+    return {path.parent.name for path in (base / "store").glob("*/*/weights.safetensors")}
+
+
+QUICK = """
+[parity]
+samples = 16
+int8_sqnr_db = -20
+int8_agreement = 0.3
+int8_engine_agreement = 0.5
+int8_engine_sqnr_db = 0
+[measure]
+duration_s = 0.1
+warmup_s = 0.01
+processes = 1
+[robustness]
+attacks = []
+queries = []
+corruptions = []
+samples = 20
+"""
+
+
+def test_a_run_that_scanned_nothing_is_scanned_by_its_own_recipe(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By methods of the command line, and with the networks that the store holds."""
+    recipe, _, _ = RECIPE.partition("[threats]")
+    (base / "quiet.toml").write_text(recipe + QUICK)
+    run = base / "quiet"
+    assert call(base, "run", str(base / "quiet.toml"), "--out", str(run)) == 0
+    made = trained(base)
+    few = ["--set", "threats.inversion_steps=2", "--set", "threats.samples=8", "--set", "threats.references=0"]
+    assert call(base, "scan", str(run), *few) == 7
+    assert "--allow-unsigned" in capsys.readouterr().err
+    assert call(base, "scan", str(run), "--allow-unsigned", *few, "--json", str(base / "quiet.json")) in (0, 11)
+    found = json.loads((base / "quiet.json").read_text())["findings"]
+    assert {(finding["network"], finding["method"]) for finding in found} == {
+        ("dense", "inversion"),
+        *((name, method) for name in ("dense int8", "pruned", "pruned int8") for method in ("inversion", "stages")),
+    }
+    assert trained(base) == made
+    other = ["--set", "seed=1", "--set", "prune.target_macs=0.6"]
+    assert call(base, "scan", str(run), "--allow-unsigned", *few, *other) == 7
+    assert "was made with another 'dense'" in capsys.readouterr().err
 
 
 def test_a_network_near_chance_is_told_and_not_judged(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
