@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ _NAMES = {
     "fab": "FAB-T",
     "square": "Square",
 }
+TWIN = "twin"
+"""Surrogate whose gradients pass the rounding of the INT8 graph."""
 _AUTOATTACK = ("apgd_ce", "apgd_dlr", "fab", "square")
 
 
@@ -84,16 +86,20 @@ def epsilon_cell(row: _Figures) -> str:
     return f"{row['epsilon']:g} ({255 * row['epsilon']:.3g}/255)"
 
 
-def not_tried(report: _Figures, methods: set[str]) -> str:
-    """What the attacks leave open."""
-    asked = report["recipe"]["robustness"]
+def not_tried(report: _Figures, sets: Sequence[_Figures]) -> str:
+    """What the attacks leave open; `sets` are the adversarial sets of the report."""
+    asked, methods = report["recipe"]["robustness"], {row["method"] for row in sets}
     parts = [] if methods.issuperset(_AUTOATTACK) else ["stronger attacks (such as AutoAttack)"]
     if not parts and not _is_standard(asked):
         parts.append("the standard budget of AutoAttack")
     other = "L2" if asked.get("norm") == "l2" else "L\N{INFINITY}"
     queries = "more queries to the engine" if report.get("query_plan") else "query attacks on the engine itself"
-    parts += ["adaptive attacks", queries, f"other norms than {other}"]
-    return f"Not tried: {', '.join(parts)}, a larger \N{GREEK SMALL LETTER EPSILON}, patches, shifts and turns."
+    if not any(row["surrogate"] == TWIN for row in sets):
+        parts.append("gradients through the rounding of an INT8 engine")
+    parts += [queries, f"other norms than {other}", "a larger \N{GREEK SMALL LETTER EPSILON}"]
+    tried = {threat["name"] for threat in report.get("threats", [])}
+    parts += [] if "patch" in tried else ["patches"]
+    return f"Not tried: {', '.join(parts)}, shifts and turns."
 
 
 def _is_standard(asked: _Figures) -> bool:

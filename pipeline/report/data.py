@@ -174,7 +174,7 @@ def _threats(inputs: StepInputs, sets: EvaluationSets) -> list[dict[str, Any]]:
         replays_of(results),
         inputs.work.baseline,
         [asdict(info) for info in sets.infos if info.kind == "adversarial"],
-        _findings(results),
+        [stored.metrics for name, stored in results.items() if is_scan(name)],
         [stored.metrics for name, stored in results.items() if is_edge(name)],
     )
 

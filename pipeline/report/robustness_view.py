@@ -49,7 +49,7 @@ def attacks(report: _Figures) -> list[Attack]:
 
 def not_tried(report: _Figures) -> str:
     """What the attacks of the run leave open."""
-    return attack_words.not_tried(report, {row["method"] for row in _rows(report, "adversarial")})
+    return attack_words.not_tried(report, _rows(report, "adversarial"))
 
 
 def at_random(report: _Figures) -> list[str]:

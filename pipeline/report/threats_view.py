@@ -8,11 +8,11 @@ from typing import Any
 
 from pipeline.engine_plan import engine_title
 from pipeline.report.cells import Cell
-from pipeline.report.figures import points, share, span
+from pipeline.report.figures import points, share, significant, span
 
 _Json = Mapping[str, Any]
 _TITLES = {
-    "evasion": "Evasion by gradients",
+    "evasion": "Adversarial images",
     "queries": "Evasion by queries",
     "backdoor": "Backdoors",
     "differential": "INT8 against its parent",
@@ -86,18 +86,37 @@ def title_of_threat(threat: _Json) -> str:
 def _row(figure: _Json, shipped: str) -> ThreatRow:
     interval, samples = figure["interval"], figure["samples"]
     signed = interval["low"] < 0
+    setting = figure["setting"] + (" (control)" if figure["role"] == "control" else "")
+    if figure.get("unit") == "index":
+        return ThreatRow(
+            artifact=figure["artifact"],
+            setting=setting,
+            measure=figure["measure"],
+            found=Cell(significant(interval["value"]), "an index, without an interval"),
+            changes=tuple(_index_change(change) for change in figure["changes"]),
+            shipped=False,
+        )
 
     def text(value: float) -> str:
         return points(value) if signed else share(value, samples)
 
     return ThreatRow(
-        artifact=engine_title(figure["artifact"]),
-        setting=figure["setting"] + (" (control)" if figure["role"] == "control" else ""),
+        artifact=_title_of(figure["artifact"]),
+        setting=setting,
         measure=figure["measure"],
         found=Cell(f"{text(interval['value'])} {'points' if signed else '%'}", span(interval, text)),
         changes=tuple(_change(change) for change in figure["changes"]),
         shipped=figure["artifact"] == shipped,
     )
+
+
+def _title_of(artifact: str) -> str:
+    """Of an engine, such as `dense-int8`; a network that was scanned is called by its step."""
+    return engine_title(artifact) if "-" in artifact else artifact
+
+
+def _index_change(change: _Json) -> str:
+    return f"{change['interval']['value']:+.3g} against {change['before']}"
 
 
 def _change(change: _Json) -> str:

@@ -5,11 +5,13 @@ Every figure is of harm: more is worse. Before and after compression it is of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 from devices.bundle import Bundle
 from devices.errors import BundleError
+from devices.queries.plan import QueryAttack
+from devices.scoring import Scoring, kind_of
 from devices.statistics import Interval
 from pipeline.engine_plan import in_order
 from pipeline.threats.edge.record import Change, Figure, Threat
@@ -30,8 +32,8 @@ def threat_report(
 ) -> list[dict[str, Any]]:
     """Everything that was tried, as JSON values; what was not tried is not in it.
 
-    `attacked` is what the attack stage measured, `adversarial` what its sets are, `scans` findings, `threats` the
-    metrics of the steps that tried threats of small devices.
+    `attacked` is what the attack stage measured, `adversarial` what its sets are; `scans` and `threats` are the metrics
+    of the steps that looked for backdoors and of those that tried threats of small devices.
     """
     found = [_evasion(attacked, baseline, adversarial), _queries(attacked, baseline)]
     told = [threat.as_dict() | {"lines": []} for threat in found if threat is not None]
@@ -55,13 +57,14 @@ def read_threats(evidence: Bundle) -> list[dict[str, Any]]:
 
 
 def _evasion(attacked: _Json, baseline: str, adversarial: Sequence[_Json]) -> Threat | None:
-    if not adversarial or attacked.get("task") != "classification":
+    if not adversarial:
         return None
+    noun = Scoring(kind=kind_of(attacked.get("task"))).noun
     figures = [
         Figure(
             artifact=name,
             setting="worst case of all sets, and of queries where they were asked",
-            measure="images answered wrong",
+            measure="images answered wrong" if noun == "accuracy" else f"{noun} that is missing to 1",
             interval=_harm(engine["robust"]),
             samples=int(attacked["samples"]),
             changes=_changes(name, baseline, engine["robust"]["difference"]),
@@ -70,10 +73,9 @@ def _evasion(attacked: _Json, baseline: str, adversarial: Sequence[_Json]) -> Th
         if engine["robust"]
     ]
     norms = "/".join(sorted({str(info["norm"]) for info in adversarial}))
-    methods = ", ".join(dict.fromkeys(f"{info['method']} through {info['surrogate']}" for info in adversarial))
     return Threat(
         name="evasion",
-        tried=f"Each image changed by gradients: {methods}",
+        tried=f"Each image changed by {' and by '.join(_means(adversarial))}",
         budget=f"ε = {max(float(info['epsilon']) for info in adversarial):.4g} ({norms})",
         figures=tuple(figures),
         not_shown=(
@@ -109,16 +111,73 @@ def _queries(attacked: _Json, baseline: str) -> Threat | None:
     )
 
 
+def _means(adversarial: Sequence[_Json]) -> list[str]:
+    """What the sets were made by. Square sees no gradient: it asks the network again and again."""
+    found = []
+    for means, asks in (("gradients", False), ("random search with queries", True)):
+        methods = [
+            f"{info['method']} through {info['surrogate']}"
+            for info in adversarial
+            if (info["method"] in get_args(QueryAttack)) == asks
+        ]
+        found += [f"{means}: {', '.join(dict.fromkeys(methods))}"] if methods else []
+    return found
+
+
 def _backdoors(scans: Sequence[_Json]) -> dict[str, Any]:
+    findings = [finding for scan in scans for finding in scan["findings"]]
     threat = Threat(
         name="backdoor",
         tried="Signs of a backdoor, without knowing the trigger: "
-        + ", ".join(dict.fromkeys(str(finding["method"]) for finding in scans)),
+        + ", ".join(dict.fromkeys(str(finding["method"]) for finding in findings)),
         budget="clean test images alone",
-        figures=(),
+        figures=tuple(_signs(scans)),
         not_shown=("No sign is no proof: triggers that these methods do not look for stay unseen.",),
     )
-    return threat.as_dict() | {"lines": table_lines([dict(finding) for finding in scans])}
+    return threat.as_dict() | {"lines": table_lines([dict(finding) for finding in findings])}
+
+
+def _signs(scans: Sequence[_Json]) -> Iterator[Figure]:
+    """The index of each method on each network, against that of the first network; and what a stage woke.
+
+    An index has no interval; the gap between a network and the one before has a paired one.
+    """
+    first: dict[str, _Json] = {}
+    for scan in scans:
+        for finding in scan["findings"]:
+            method, network, value = str(finding["method"]), str(finding["network"]), float(finding["value"])
+            gap = finding["detail"].get("gap")
+            if gap is not None:
+                before = str(finding["detail"]["before"])
+                yield Figure(
+                    artifact=network,
+                    setting=f"trigger of class '{finding['class_name']}', the one that gained most",
+                    measure=f"clean images that it turns, more than on {before}",
+                    interval=Interval(gap["value"], gap["low"], gap["high"]),
+                    samples=int(scan["samples"]),
+                    role="told",
+                )
+                continue
+            old = first.setdefault(method, finding)
+            gained = value - float(old["value"])
+            changes = (Change(str(old["network"]), Interval(gained, gained, gained)),) if old is not finding else ()
+            yield Figure(
+                artifact=network,
+                setting=_flagged(finding),
+                measure=f"{method}: {finding['statistic'].rstrip(',')}",
+                interval=Interval(value, value, value),
+                samples=int(scan["samples"]),
+                unit="index",
+                role="told" if finding["threshold"] is None else "judged",
+                changes=changes,
+            )
+
+
+def _flagged(finding: _Json) -> str:
+    if finding["threshold"] is None:
+        return "told, not judged"
+    limit = f"threshold {finding['threshold']:.3g}"
+    return f"a sign, class '{finding['class_name']}' ({limit})" if finding["sign"] else f"no sign ({limit})"
 
 
 def _engines(attacked: _Json) -> list[tuple[str, _Json]]:

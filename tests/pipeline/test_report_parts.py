@@ -156,17 +156,29 @@ def test_an_attack_is_told_with_its_budget(method: str, keys: dict[str, Any], te
     assert attack_words.attack_sentence(method, robustness(**keys)) == text
 
 
+def crafted(*methods: str, surrogate: str = "dense") -> list[dict[str, Any]]:
+    """Adversarial sets of a report."""
+    return [{"method": method, "surrogate": surrogate} for method in methods]
+
+
 def test_what_was_not_tried_depends_on_what_was() -> None:
-    whole = {"apgd_ce", "apgd_dlr", "fab", "square"}
+    whole = crafted("apgd_ce", "apgd_dlr", "fab", "square")
     standard = attack_words.not_tried({"recipe": robustness()}, whole)
     fast = attack_words.not_tried({"recipe": robustness(budget="fast", norm="l2")}, whole)
-    weak = attack_words.not_tried({"recipe": robustness()}, {"pgd"})
+    weak = attack_words.not_tried({"recipe": robustness()}, crafted("pgd"))
     assert "AutoAttack" not in standard
     assert "other norms than L∞" in standard
     assert "the standard budget of AutoAttack" in fast
     assert "other norms than L2" in fast
     assert "stronger attacks (such as AutoAttack)" in weak
     assert "the standard budget of AutoAttack" in attack_words.not_tried({"recipe": robustness(targets=3)}, whole)
+    for left in ("gradients through the rounding of an INT8 engine", "patches", "query attacks on the engine itself"):
+        assert left in standard
+    more = {"recipe": robustness(), "threats": [{"name": "patch"}], "query_plan": {"queries": 9}}
+    adaptive = attack_words.not_tried(more, [*whole, *crafted("pgd", surrogate="twin")])
+    assert "rounding" not in adaptive
+    assert "patches" not in adaptive
+    assert "more queries to the engine" in adaptive
 
 
 def test_a_set_is_told_by_what_made_it_and_its_ball() -> None:

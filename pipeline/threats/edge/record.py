@@ -10,6 +10,7 @@ from devices.statistics import Interval
 
 Role = Literal["judged", "told", "control"]
 Origin = Literal["engine", "graph"]
+Unit = Literal["share", "index"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Figure:
     samples: int
     role: Role = "judged"
     """`control`: what happens without an attack. `told`: shown, and no budget is held to it."""
+    unit: Unit = "share"
+    """`index`: a score of its own scale without an interval, whose ends are the value itself."""
     changes: tuple[Change, ...] = ()
     """Against the artifact before compression, and against the dense one of the same precision."""
 

@@ -85,8 +85,9 @@ NAMES = [
 ]
 ENGINES = {"dense-fp32", "dense-int8", "compressed-fp32", "compressed-int8"}
 INT8 = {"dense-int8", "compressed-int8"}
-# A scan looks at networks, and says so in sentences.
-ENGINES_OF: dict[str, set[str]] = {"differential": INT8, "calibration": INT8, "backdoor": set()}
+# A scan looks at networks.
+NETWORKS = {"dense", "dense int8", "pruned", "pruned int8"}
+ENGINES_OF: dict[str, set[str]] = {"differential": INT8, "calibration": INT8, "backdoor": NETWORKS}
 
 
 @pytest.fixture(scope="module")
