@@ -154,6 +154,11 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", type=Path, metavar="RECIPE", help="recipe file, such as recipes/digits.toml")
     add_device(command, "device profile (cpu)")
     add_board_options(command)
+    command.add_argument(
+        "--full",
+        action="store_true",
+        help="try all of the robustness suite that the recipe allows: AutoAttack, queries, corruptions, scans, threats",
+    )
     _add_results(command)
 
 

@@ -30,7 +30,8 @@ def opened_work(options: argparse.Namespace, to_build: bool) -> Iterator[Work]:
     from pipeline.recipe import read_recipe
     from pipeline.work import Work
 
-    recipe, named, command = read_recipe(options.recipe, options.overrides), named_board(options), _command(options)
+    recipe = read_recipe(options.recipe, options.overrides, options.full)
+    named, command = named_board(options), _command(options)
     if named is None:
         profile, host = load_profile(options.device or "cpu"), detect_host()
         if to_build:
@@ -74,6 +75,7 @@ def _command(options: argparse.Namespace) -> str:
     if not any(value for _, value in named):
         named = [("--device", "cpu")]
     words += [str(part) for name, value in named if value for part in (name, value)]
+    words += ["--full"] if options.full else []
     words += ["--force"] if options.force else []
     words += [part for text in options.overrides for part in ("--set", text)]
     # Names of files may be anything but text; what is written down is text.

@@ -15,6 +15,7 @@ from pipeline.recipe.base import Section
 from pipeline.recipe.edge import NEEDS_INT8
 from pipeline.recipe.errors import readable
 from pipeline.recipe.fit import DistillConfig, FitConfig, RecalibrateConfig
+from pipeline.recipe.full import full_suite
 from pipeline.recipe.paths import with_absolute_paths
 from pipeline.recipe.prune import PruneConfig
 from pipeline.recipe.quantize import MixedConfig, QuantizeConfig
@@ -158,12 +159,19 @@ class Recipe(Section):
         return self
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: Path, overrides: Sequence[str] = (), full: bool = False) -> Recipe:
     """Read a recipe and apply `key.path=value` overrides. Raises `RecipeError` that names file and field.
 
-    Paths in the file are relative to the file's folder, paths in overrides to the current folder.
+    Paths in the file are relative to the file's folder, paths in overrides to the current folder. `full` sets the full
+    robustness suite, in which the overrides go before it.
     """
-    return recipe_of(read_toml(path, RecipeError), path, path.parent, overrides)
+    values = read_toml(path, RecipeError)
+    recipe = recipe_of(values, path, path.parent, overrides)
+    if not full:
+        return recipe
+    whole = full_suite(recipe)
+    sections = {name: section_of(getattr(whole, name)) for name in ("robustness", "threats")}
+    return recipe_of(values | sections, path, path.parent, overrides)
 
 
 def recipe_of(values: dict[str, Any], path: Path, base: Path, overrides: Sequence[str] = ()) -> Recipe:
