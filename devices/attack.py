@@ -18,6 +18,7 @@ from devices.engines.select import open_engine
 from devices.errors import DataError
 from devices.files import write_json
 from devices.masking import worst_class
+from devices.metered import counted, part_of
 from devices.outcome import Outcome, masking_of, query_rows
 from devices.queries.evaluate import query_engine
 from devices.queries.plan import QueryPlan
@@ -104,10 +105,12 @@ def replay_answers(
         progress(done, len(loaders), name)
         answering = load()
         require_fit(sets, answering.info)
-        outcomes[name] = Outcome(replay(answering.run_all, sets, scorer))
+        replayed, queried = _shares(sets, queries)
+        part = part_of(progress, done / len(loaders), (done + replayed / (replayed + queried)) / len(loaders))
+        outcomes[name] = Outcome(replay(counted(answering.run_all, replayed, part, name), sets, scorer))
         if queries and outcomes[name].is_steady:
-            progress(done, len(loaders), f"{name}, by queries")
-            asked = query_engine(answering.run, sets.images["clean"], sets.labels, queries)
+            rest = part_of(progress, (done + replayed / (replayed + queried)) / len(loaders), (done + 1) / len(loaders))
+            asked = query_engine(answering.run, sets.images["clean"], sets.labels, queries, _named(rest, name))
             outcomes[name] = replace(outcomes[name], queried=asked)
     results = {name: summarize(name, outcomes, baseline, sets, queries) for name in outcomes}
     metrics: dict[str, object] = {
@@ -120,6 +123,17 @@ def replay_answers(
     kept = "correct" if sets.scoring.kind == "classification" else "scores"
     write_json(folder / REPLAY_FILE, metrics | _by_sample(outcomes, kept))
     return StageResult(ReplayArtifact(folder), metrics)
+
+
+def _shares(sets: EvaluationSets, queries: QueryPlan | None) -> tuple[int, int]:
+    """Images that are replayed, and those that are asked about at most."""
+    replayed = sum(len(images) for images in sets.images.values())
+    samples = len(sets.labels)
+    return replayed, len(queries.attacks) * queries.queries * min(samples, queries.samples) if queries else 0
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    return lambda done, total, text: progress(done, total, f"{name}, {text}")
 
 
 def require_classes(sets: EvaluationSets, queries: QueryPlan | None) -> None:

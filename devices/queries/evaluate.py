@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from devices.clipping import clip_to_ball
 from devices.engines.base import FloatArray
+from devices.metered import counted, part_of
 from devices.queries.base import Crafted, Run, are_probabilities, ask
 from devices.queries.hopskipjump import HopSkipJumpConfig, hopskipjump
 from devices.queries.plan import QueryAttack, QueryPlan
 from devices.queries.square import SquareConfig, square
 from devices.scoring import predicted_classes
+from devices.stage import Progress, no_progress
 from devices.steadiness import STEADY, same_classes
 
 
@@ -41,7 +43,9 @@ class QueryResult:
     """Share of their clean images that were answered alike twice."""
 
 
-def query_engine(run: Run, images_NCHW: FloatArray, labels: NDArray[Any], plan: QueryPlan) -> QueryResult:
+def query_engine(
+    run: Run, images_NCHW: FloatArray, labels: NDArray[Any], plan: QueryPlan, progress: Progress = no_progress
+) -> QueryResult:
     """Attack the first samples of a plan with everything in it. Images (N, C, H, W), 0 to 1, labels (N,)."""
     images, labels = np.ascontiguousarray(images_NCHW[: plan.samples]), labels[: plan.samples]
     first = ask(run, images)
@@ -51,8 +55,10 @@ def query_engine(run: Run, images_NCHW: FloatArray, labels: NDArray[Any], plan: 
         return QueryResult((), len(labels), steady)
     probabilities = are_probabilities(first)
     found = []
-    for method in plan.attacks:
-        crafted = _craft(run, method, images, labels, plan, probabilities)
+    for number, method in enumerate(plan.attacks):
+        part = part_of(progress, number / len(plan.attacks), (number + 1) / len(plan.attacks))
+        asking = counted(run, len(labels) * plan.queries, part, method)
+        crafted = _craft(asking, method, images, labels, plan, probabilities)
         kept = clip_to_ball(crafted.images_NCHW, images, plan.epsilon, plan.norm)
         right = (classes == labels) & (predicted_classes(ask(run, kept)) == labels)
         found.append(Queried(method, right, crafted.queries))

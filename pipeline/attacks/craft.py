@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from torch import nn
 from devices.clipping import clip_to_ball
 from devices.errors import RecipeError
 from devices.files import write_atomic, write_json
+from devices.metered import part_of
 from devices.robustness import INDEX_FILE, LABELS_FILE, SetInfo, sets_index
 from devices.stage import Progress, StageResult
-from pipeline.attacks.ensemble import AttackName, Budget, budget_named, expanded, legs
+from pipeline.attacks.ensemble import AttackName, Budget, Leg, budget_named, expanded, legs
 from pipeline.attacks.norms import Ball
 from pipeline.attacks.sanity import check_sanity
-from pipeline.attacks.victim import Found, Victim, batches, victim_of
+from pipeline.attacks.victim import Victim, batches, victim_of
 from pipeline.compute import deterministic
 from pipeline.corruptions.sets import corruption_sets
 from pipeline.recipe import RobustnessConfig
@@ -64,21 +64,20 @@ def craft_sets(
     _save(folder, infos[0].file, images_NCHW)
     metrics: dict[str, object] = {"samples": len(labels)}
     attacks = expanded(config.attacks)
-    total, done = len(attacks) * len(surrogates) + 1, 0
     with deterministic(seed, threads):
-        for name, network in surrogates.items() if attacks else ():
+        for number, (name, network) in enumerate(surrogates.items() if attacks else ()):
             victim = victim_of(network, task, torch.from_numpy(images_NCHW))
             ball = _ball(config, images_NCHW)
-            for attack in attacks:
-                progress(done, total, f"{attack} on {name}")
-                found = _crafted(config, attack, victim, images_NCHW, labels, ball, seed)
+            runs = {attack: legs(attack, ball, budget_of(config), victim) for attack in attacks}
+            here = part_of(progress, number / len(surrogates), (number + 1) / len(surrogates))
+            for attack, part in _parts(runs, here).items():
+                found = _crafted(runs[attack], victim, images_NCHW, labels, seed, _named(part, f"{attack} on {name}"))
                 for info, images in _as_sets(config, attack, name, found, images_NCHW):
                     _save(folder, info.file, images)
                     infos.append(info)
                     metrics[f"{info.name}_surrogate_accuracy"] = _score(victim, images, labels)
-                done += 1
             metrics[f"{name}_sanity"] = check_sanity(victim, images_NCHW, labels, ball, seed)
-    progress(done, total, "corruptions")
+    progress(1, 1, "corruptions")
     for info, corrupted in corruption_sets(config, images_NCHW, seed):
         _save(folder, info.file, corrupted)
         infos.append(info)
@@ -109,22 +108,39 @@ def _ball(config: RobustnessConfig, images_NCHW: NDArray[np.float32]) -> Ball:
     return Ball(epsilon=config.epsilon, norm=config.norm)
 
 
+def _parts(runs: Mapping[AttackName, tuple[Leg, ...]], progress: Progress) -> dict[AttackName, Progress]:
+    """To each attack its share of the time."""
+    ends = np.cumsum([0, *(sum(leg.passes for leg in rows) for rows in runs.values())]) / sum(
+        leg.passes for rows in runs.values() for leg in rows
+    )
+    return {attack: part_of(progress, ends[at], ends[at + 1]) for at, attack in enumerate(runs)}
+
+
+def _named(progress: Progress, text: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(done, total, text)
+
+
 def _crafted(
-    config: RobustnessConfig,
-    attack: AttackName,
+    runs: tuple[Leg, ...],
     victim: Victim,
     images: NDArray[np.float32],
     labels: NDArray[Any],
-    ball: Ball,
     seed: int,
+    told: Callable[[int, int], None],
 ) -> NDArray[np.float32]:
     """The point of every sample (N, C, H, W) that is worth most, of all runs of the attack to their last step."""
-    runs = legs(attack, ball, budget_of(config), victim)
     size = _BATCH if victim.classes else _batch_of(images)
-    parts = [
-        reduce(Found.or_better, (leg.run(victim, batch, False) for leg in runs)).images.numpy()
-        for batch in batches(images, labels, np.arange(len(labels)), size, seed)
-    ]
+    total, done = -(-len(labels) // size) * len(runs), 0
+    parts = []
+    for batch in batches(images, labels, np.arange(len(labels)), size, seed):
+        best = None
+        for leg in runs:
+            told(done, total)
+            found = leg.run(victim, batch, False)
+            best = found if best is None else best.or_better(found)
+            done += 1
+        assert best is not None
+        parts.append(best.images.numpy())
     return np.concatenate(parts)
 
 

@@ -61,6 +61,8 @@ class Leg:
 
     attack: AttackName
     run: Attack
+    passes: int
+    """Gradients that it takes of each sample, about; an answer alone counts a third."""
 
 
 def legs(name: AttackName, ball: Ball, budget: Budget, victim: Victim) -> tuple[Leg, ...]:
@@ -73,15 +75,18 @@ def legs(name: AttackName, ball: Ball, budget: Budget, victim: Victim) -> tuple[
         )
     restarts, ranks = range(budget.restarts), range(min(budget.targets, victim.classes - 1))
     if name == "fgsm":
-        return (Leg(name, _fgsm(ball)),)
+        return (Leg(name, _fgsm(ball), 1),)
     if name == "pgd":
-        return tuple(Leg(name, _pgd(ball, budget, restart)) for restart in range(budget.pgd_restarts))
+        return tuple(Leg(name, _pgd(ball, budget, run), budget.pgd_steps) for run in range(budget.pgd_restarts))
     if name == "apgd_ce":
-        return tuple(Leg(name, _apgd_ce(ball, budget.apgd_steps, restart)) for restart in restarts)
+        steps = budget.apgd_steps
+        return tuple(Leg(name, _apgd_ce(ball, steps, restart), steps) for restart in restarts)
     if name == "square":
-        return (Leg(name, _square(ball, budget.square_queries)),)
+        return (Leg(name, _square(ball, budget.square_queries), -(-budget.square_queries // 3)),)
     make, steps = (_apgd_targeted, budget.apgd_steps) if name == "apgd_dlr" else (_fab, budget.fab_steps)
-    return tuple(Leg(name, make(ball, steps, restart, rank)) for restart in restarts for rank in ranks)
+    # FAB goes forward twice in a step.
+    passes = steps if name == "apgd_dlr" else 2 * steps
+    return tuple(Leg(name, make(ball, steps, restart, rank), passes) for restart in restarts for rank in ranks)
 
 
 def expanded(names: tuple[str, ...]) -> tuple[AttackName, ...]:

@@ -27,8 +27,8 @@ from pipeline.threats.edge.membership import membership as try_membership
 from pipeline.threats.edge.physical import PhysicalConfig
 from pipeline.threats.edge.physical import patch as try_patch
 from pipeline.threats.edge.physical import universal as try_universal
-from pipeline.threats.edge.record import Threat
-from pipeline.threats.edge.subject import Images
+from pipeline.threats.edge.record import Origin, Threat
+from pipeline.threats.edge.subject import Images, Subject
 from pipeline.threats.kit.success import answers_of
 from pipeline.work import StepInputs, Work
 
@@ -40,25 +40,19 @@ def differential(inputs: StepInputs) -> Metrics:
     budget = inputs.work.recipe.threats.edge_budget
     config = DifferentialConfig(epsilon=budget.epsilon, steps=budget.steps, seed=inputs.work.recipe.seed)
     images = _images(inputs.work)
-    return _told(inputs, lambda: try_differential(float_pairs(inputs), images.test, config, origin_of(inputs)))
+    return _told(
+        inputs, lambda: try_differential(float_pairs(inputs), images.test, config, origin_of(inputs), inputs.progress)
+    )
 
 
 def patch(inputs: StepInputs) -> Metrics:
     """A patch that can be printed."""
-    return _told(
-        inputs,
-        lambda: try_patch(subjects_of(inputs), _images(inputs.work), physical_config(inputs.work), origin_of(inputs)),
-    )
+    return _told(inputs, lambda: try_patch(*_physical(inputs), inputs.progress))
 
 
 def universal(inputs: StepInputs) -> Metrics:
     """One change for every image."""
-    return _told(
-        inputs,
-        lambda: try_universal(
-            subjects_of(inputs), _images(inputs.work), physical_config(inputs.work), origin_of(inputs)
-        ),
-    )
+    return _told(inputs, lambda: try_universal(*_physical(inputs), inputs.progress))
 
 
 def calibration(inputs: StepInputs) -> Metrics:
@@ -104,6 +98,10 @@ def membership(inputs: StepInputs) -> Metrics:
         inputs,
         lambda: try_membership(subjects_of(inputs), _images(work), config, _shadow(inputs), origin_of(inputs)),
     )
+
+
+def _physical(inputs: StepInputs) -> tuple[list[Subject], Images, PhysicalConfig, Origin]:
+    return subjects_of(inputs), _images(inputs.work), physical_config(inputs.work), origin_of(inputs)
 
 
 def physical_config(work: Work) -> PhysicalConfig:

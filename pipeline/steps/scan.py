@@ -76,7 +76,7 @@ def scan(inputs: StepInputs) -> Metrics:
         network, form = _int8_form(inputs, network)
     inputs.progress(0, 1, name)
     with deterministic(recipe.seed, recipe.threads):
-        look = look_at(network, clean, recipe.threats, recipe.seed)
+        look = look_at(network, clean, recipe.threats, recipe.seed, inputs.progress)
         found = _findings(work, name, look, network, before, clean, _references(inputs))
         found = _unless_at_chance(found, network, clean)
     told = [finding.as_dict() for finding in found]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 from torch import nn
 
-from devices.bundle import Bundle, open_bundle
+from devices.bundle import MANIFEST, Bundle, open_bundle
 from devices.classifier import ONNX_PATH, load_verified
 from devices.detect import Host
-from devices.errors import DataError
+from devices.errors import BundleError, DataError
 from devices.files import write_atomic
 from devices.robustness import INDEX_FILE, EvaluationSets, read_sets, require_fit
 from devices.trust.store import Trust
 from pipeline.compute import deterministic
 from pipeline.data import Split
+from pipeline.recipe.edge import EdgeBudget
 from pipeline.threats.edge.bit_errors import BitErrorConfig, bit_errors
 from pipeline.threats.edge.physical import PhysicalConfig, patch, universal
 from pipeline.threats.edge.record import Threat
@@ -26,7 +29,6 @@ from pipeline.twin.build import build_twin
 
 BundleThreat = Literal["patch", "universal", "bit_errors"]
 _LEAST = 40
-_EPSILON = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,6 @@ class BundleAttack:
     threats: tuple[BundleThreat, ...]
     samples: int = 300
     """Clean images of the evidence: half of them make patches, the others judge."""
-    steps: int = 60
     seed: int = 0
     threads: int = 1
 
@@ -44,12 +45,13 @@ class BundleAttack:
 def attack_graph(
     deploy: Path, evidence: Path, trust: Trust, config: BundleAttack, host: Host, scratch: Path
 ) -> list[Threat]:
-    """Try threats on a bundle; `scratch` is a folder for its verified graph.
+    """Try threats on a bundle at the budget of its run; `scratch` is a folder for its verified graph.
 
     Raises `BundleError`, `DataError`, `DeviceError`, and `ModelError` for an operator without gradients.
     """
     bundle = open_bundle(deploy, "deploy", trust)
-    sets = sets_of(open_bundle(evidence, "evidence", trust))
+    proven = open_bundle(evidence, "evidence", trust)
+    sets, budget = sets_of(proven), budget_of(proven)
     engine = load_verified(bundle, host).engine
     require_fit(sets, engine.info)
     path = scratch / "model.onnx"
@@ -60,7 +62,7 @@ def attack_graph(
     subject = Subject(str(bundle.manifest.get("engine")), engine.run, network, path)
     images = halves(sets, config.samples, config.seed)
     with deterministic(config.seed, config.threads):
-        return [_try(name, subject, images, sets, config) for name in config.threats]
+        return [_try(name, subject, images, budget, config) for name in config.threats]
 
 
 def sets_of(evidence: Bundle) -> EvaluationSets:
@@ -71,6 +73,22 @@ def sets_of(evidence: Bundle) -> EvaluationSets:
     if sets.scoring.kind != "classification":
         raise DataError("evaluation sets", f"are of {sets.scoring.kind}, and these threats judge classes", "Leave it")
     return sets
+
+
+def budget_of(evidence: Bundle) -> EdgeBudget:
+    """What the run's recipe says of an attacker; the default where it says nothing. Raises `BundleError`."""
+    recipe: Any = evidence.manifest.get("recipe")
+    threats = recipe.get("threats") if isinstance(recipe, dict) else None
+    told = threats.get("edge_budget") if isinstance(threats, dict) else None
+    if told is None:
+        return EdgeBudget()
+    try:
+        # Through JSON, so that a list is a tuple and a text no number.
+        return EdgeBudget.model_validate_json(json.dumps(told), strict=True)
+    except ValidationError as cause:
+        key = ".".join(str(part) for part in cause.errors()[0]["loc"])
+        where = f"{evidence.folder / MANIFEST}: recipe.threats.edge_budget.{key}".rstrip(".")
+        raise BundleError(where, "is not what a recipe can say", "Run the recipe again with this version") from cause
 
 
 def halves(sets: EvaluationSets, samples: int, seed: int) -> Images:
@@ -85,9 +103,17 @@ def halves(sets: EvaluationSets, samples: int, seed: int) -> Images:
     return Images(train=Split(clean[made], labels[made]), test=Split(clean[judged], labels[judged]))
 
 
-def _try(name: BundleThreat, subject: Subject, images: Images, sets: EvaluationSets, config: BundleAttack) -> Threat:
+def _try(name: BundleThreat, subject: Subject, images: Images, budget: EdgeBudget, config: BundleAttack) -> Threat:
     if name == "bit_errors":
-        return bit_errors([subject], images.test, BitErrorConfig(threads=config.threads, seed=config.seed))
-    radii = [info.epsilon for info in sets.infos if info.kind == "adversarial" and info.norm == "linf" and info.epsilon]
-    physical = PhysicalConfig(steps=config.steps, epsilon=max(radii, default=_EPSILON), seed=config.seed)
+        memory = BitErrorConfig(
+            rates=budget.bit_error_rates, memories=budget.memories, threads=config.threads, seed=config.seed
+        )
+        return bit_errors([subject], images.test, memory)
+    physical = PhysicalConfig(
+        steps=budget.steps,
+        patch_share=budget.patch_share,
+        patch_target=budget.patch_target,
+        epsilon=budget.epsilon,
+        seed=config.seed,
+    )
     return (patch if name == "patch" else universal)([subject], images, physical)

@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from devices.errors import DataError
+from devices.metered import part_of
+from devices.stage import Progress, no_progress
 from devices.statistics import wilson
 from pipeline.attacks.logits import logits_of
 from pipeline.data import Split
@@ -40,11 +42,13 @@ class PhysicalConfig:
     seed: int = 0
 
 
-Made = Callable[[nn.Module], torch.Tensor]
+Made = Callable[[nn.Module, Progress], torch.Tensor]
 Happened = Callable[[Subject, torch.Tensor], NDArray[np.bool_]]
 
 
-def make_patch(network: nn.Module, train: Split, config: PhysicalConfig) -> torch.Tensor:
+def make_patch(
+    network: nn.Module, train: Split, config: PhysicalConfig, progress: Progress = no_progress
+) -> torch.Tensor:
     """A square patch (C, h, h) in whole steps of a byte, by Adam.
 
     Climbs the expected log-probability of the target over images, places, sizes and light (Brown et al. 2017,
@@ -57,7 +61,8 @@ def make_patch(network: nn.Module, train: Split, config: PhysicalConfig) -> torc
     patch = _random_patch(images, config, generator).requires_grad_(True)
     optimizer = torch.optim.Adam([patch], lr=0.05)
     wanted = torch.full((_BATCH,), config.patch_target)
-    for _ in range(config.steps):
+    for step in range(config.steps):
+        progress(step, config.steps, "patch")
         chosen = images[torch.randint(len(images), (_BATCH,), generator=generator)]
         places = draw_places(_BATCH, math.sqrt(config.patch_share), config.views, generator)
         loss = functional.cross_entropy(network(put_on(chosen, patch, places)), wanted)
@@ -69,7 +74,9 @@ def make_patch(network: nn.Module, train: Split, config: PhysicalConfig) -> torc
     return _to_bytes(patch.detach())
 
 
-def make_universal(network: nn.Module, train: Split, config: PhysicalConfig) -> torch.Tensor:
+def make_universal(
+    network: nn.Module, train: Split, config: PhysicalConfig, progress: Progress = no_progress
+) -> torch.Tensor:
     """One change (1, C, H, W) within ε of every image, by signed steps that grow shorter.
 
     It is to change the answers of most images (Moosavi-Dezfooli et al. 2017, "Universal adversarial perturbations", eq.
@@ -80,6 +87,7 @@ def make_universal(network: nn.Module, train: Split, config: PhysicalConfig) -> 
     generator = torch.Generator().manual_seed(config.seed)
     change = torch.zeros(1, *images.shape[1:])
     for step in range(config.steps):
+        progress(step, config.steps, "universal perturbation")
         chosen = torch.randint(len(images), (_BATCH,), generator=generator)
         views = draw_views(_BATCH, config.views, generator)
         tried = change.detach().requires_grad_(True)
@@ -90,7 +98,13 @@ def make_universal(network: nn.Module, train: Split, config: PhysicalConfig) -> 
     return change
 
 
-def patch(subjects: Sequence[Subject], images: Images, config: PhysicalConfig, of: Origin = "engine") -> Threat:
+def patch(
+    subjects: Sequence[Subject],
+    images: Images,
+    config: PhysicalConfig,
+    of: Origin = "engine",
+    progress: Progress = no_progress,
+) -> Threat:
     """A patch for every subject, by its own gradients, and the first one's shown to all. Raises `DataError`."""
     target = config.patch_target
     test = images.test
@@ -106,9 +120,8 @@ def patch(subjects: Sequence[Subject], images: Images, config: PhysicalConfig, o
 
     control = _to_bytes(_random_patch(clean, config, _generator(config, 2)))
     measure = f"images of other classes answered as class {target}"
-    figures = _figures(
-        subjects, lambda net: make_patch(net, images.train, config), control, happened, measure, "a patch of noise"
-    )
+    made = _made(subjects, lambda network, told: make_patch(network, images.train, config, told), progress)
+    figures = _figures(subjects, made, control, happened, measure, "a patch of noise")
     return Threat(
         name="patch",
         tried=f"A square to print that makes any image class {target}, under {config.views.words}",
@@ -122,7 +135,13 @@ def patch(subjects: Sequence[Subject], images: Images, config: PhysicalConfig, o
     )
 
 
-def universal(subjects: Sequence[Subject], images: Images, config: PhysicalConfig, of: Origin = "engine") -> Threat:
+def universal(
+    subjects: Sequence[Subject],
+    images: Images,
+    config: PhysicalConfig,
+    of: Origin = "engine",
+    progress: Progress = no_progress,
+) -> Threat:
     """A perturbation for every subject, by its own gradients, and the first one's shown to all."""
     clean = torch.from_numpy(images.test.batch(slice(None)))
     views = draw_views(len(clean), config.views, _generator(config, 1))
@@ -135,9 +154,10 @@ def universal(subjects: Sequence[Subject], images: Images, config: PhysicalConfi
         return np.asarray(answered != untouched[subject.name])
 
     noise = torch.randint(0, 2, (1, *clean.shape[1:]), generator=_generator(config, 2)) * 2.0 - 1
+    made = _made(subjects, lambda network, told: make_universal(network, images.train, config, told), progress)
     figures = _figures(
         subjects,
-        lambda net: make_universal(net, images.train, config),
+        made,
         config.epsilon * noise,
         happened,
         "images whose answer changes",
@@ -153,10 +173,22 @@ def universal(subjects: Sequence[Subject], images: Images, config: PhysicalConfi
     )
 
 
+def _made(subjects: Sequence[Subject], make: Made, progress: Progress) -> list[torch.Tensor]:
+    """One of each subject's own gradients."""
+    count = len(subjects)
+    return [
+        make(subject.network, part_of(progress, at / count, (at + 1) / count)) for at, subject in enumerate(subjects)
+    ]
+
+
 def _figures(
-    subjects: Sequence[Subject], make: Made, control: torch.Tensor, happened: Happened, measure: str, nothing: str
+    subjects: Sequence[Subject],
+    made: Sequence[torch.Tensor],
+    control: torch.Tensor,
+    happened: Happened,
+    measure: str,
+    nothing: str,
 ) -> tuple[Figure, ...]:
-    made = [make(subject.network) for subject in subjects]
     own = [happened(subject, found) for subject, found in zip(subjects, made, strict=True)]
     carried = [happened(subject, made[0]) for subject in subjects]
     blank = [happened(subject, control) for subject in subjects]

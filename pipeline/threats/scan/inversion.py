@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from devices.errors import ModelError
+from devices.metered import part_of
+from devices.stage import Progress, no_progress
 from pipeline.attacks.logits import logits_of
 from pipeline.prune.network import copy_network, first_line
 
@@ -46,7 +48,13 @@ class Inversion:
     patterns_KCHW: torch.Tensor
 
 
-def invert(network: nn.Module, images_NCHW: torch.Tensor, classes: int, config: InversionConfig) -> Inversion:
+def invert(
+    network: nn.Module,
+    images_NCHW: torch.Tensor,
+    classes: int,
+    config: InversionConfig,
+    progress: Progress = no_progress,
+) -> Inversion:
     """Minimize, for all classes side by side, cross-entropy plus cost times the mask's sum (eq. 3 of the paper).
 
     x' = (1 - mask) x + mask pattern, both through a sigmoid. The network needs gradients by its input and is not
@@ -55,14 +63,20 @@ def invert(network: nn.Module, images_NCHW: torch.Tensor, classes: int, config: 
     fixed = logits_of(copy_network(network).eval().requires_grad_(False), images_NCHW)
     generator = torch.Generator().manual_seed(config.seed)
     found = _Best(classes, (images_NCHW.shape[1], images_NCHW.shape[2], images_NCHW.shape[3]))
-    for _ in range(config.restarts):
+    for restart in range(config.restarts):
+        part = part_of(progress, restart / config.restarts, (restart + 1) / config.restarts)
         pattern = _SPREAD * torch.randn(classes, 1, *images_NCHW.shape[1:], generator=generator)
-        _descend(fixed, images_NCHW, pattern, config, found)
+        _descend(fixed, images_NCHW, pattern, config, found, part)
     return Inversion(found.norms, found.masks, found.patterns)
 
 
 def _descend(
-    fixed: nn.Module, images_NCHW: torch.Tensor, start: torch.Tensor, config: InversionConfig, found: _Best
+    fixed: nn.Module,
+    images_NCHW: torch.Tensor,
+    start: torch.Tensor,
+    config: InversionConfig,
+    found: _Best,
+    progress: Progress,
 ) -> None:
     """From one start, (classes, 1, C, H, W), noting in `found` what is smaller than before."""
     classes, count = len(start), len(images_NCHW)
@@ -71,7 +85,8 @@ def _descend(
     optimizer = torch.optim.Adam([mask, pattern], lr=config.rate, betas=(0.5, 0.9))
     targets = torch.arange(classes).repeat_interleave(count)
     costs = _Costs(classes, config.first_cost)
-    for _ in range(config.steps):
+    for step in range(config.steps):
+        progress(step, config.steps, "smallest triggers")
         masks, patterns = torch.sigmoid(mask), torch.sigmoid(pattern)
         shown = (1 - masks) * images_NCHW[None] + masks * patterns
         norms = masks.sum(dim=(1, 2, 3, 4))

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from devices.stage import Progress, no_progress
 from pipeline.prune.network import inference
 from pipeline.recipe.threats import ThreatsConfig
 from pipeline.threats.scan.inversion import Inversion, InversionConfig, invert
@@ -57,12 +58,14 @@ class References:
         return References(log_norms=np.array(norms), log_losses=np.log(np.maximum(losses, 1e-12)))
 
 
-def look_at(network: nn.Module, clean: CleanImages, config: ThreatsConfig, seed: int) -> Look:
+def look_at(
+    network: nn.Module, clean: CleanImages, config: ThreatsConfig, seed: int, progress: Progress = no_progress
+) -> Look:
     """Measure what the recipe asks for. The network is not changed. Raises `ModelError` when it has no gradients."""
     found = None
     if "inversion" in config.scan:
         wanted = InversionConfig(steps=config.inversion_steps, seed=seed)
-        found = invert(network, clean.images, len(clean.class_names), wanted)
+        found = invert(network, clean.images, len(clean.class_names), wanted, progress)
     felt = None
     if "sensitivity" in config.scan:
         felt = sensitivity(network, clean.images, clean.labels, SensitivityConfig())

@@ -20,7 +20,13 @@ def test_both_attacks_are_judged_on_the_first_samples() -> None:
     model, images, labels = linear_case()
     margin = model.margins(images, "linf")
     epsilon = float(np.median(margin[:8]) * 1.5)
-    found = query_engine(model, images, labels, plan(epsilon))
+    told: list[tuple[float, str]] = []
+    found = query_engine(
+        model, images, labels, plan(epsilon), lambda done, total, text: told.append((done / total, text))
+    )
+    assert told == sorted(told, key=lambda row: row[0])
+    assert 0 < told[0][0] < told[-1][0] <= 1
+    assert len({share for share, text in told if text == "hopskipjump"}) > 2
     assert [attack.method for attack in found.attacks] == ["square", "hopskipjump"]
     assert (found.samples, found.steady) == (8, 1.0)
     for attack in found.attacks:

@@ -107,7 +107,21 @@ def test_every_attack_makes_its_sets_in_either_norm(tmp_path: Path) -> None:
         folder = tmp_path / norm
         folder.mkdir()
         images, labels = digits().test.images[:40], digits().test.labels[:40]
-        metrics = craft_sets(config, {"dense": trained()}, images, labels, 0, 1, folder, no_progress).metrics
+        told: list[tuple[float, str]] = []
+        metrics = craft_sets(
+            config,
+            {"dense": trained()},
+            images,
+            labels,
+            0,
+            1,
+            folder,
+            lambda done, total, text, told=told: told.append((done / total, text)),
+        ).metrics
+        assert [share for share, _ in told] == sorted(share for share, _ in told)
+        assert (told[0], told[-1]) == ((0, "fgsm on dense"), (1, "corruptions"))
+        # Each class aimed at is a run of its own.
+        assert len({share for share, text in told if text == "apgd_dlr on dense"}) > 1
         index = read_json(folder / INDEX_FILE, BundleError)
         sets = read_sets(index, lambda name, folder=folder: (folder / name).read_bytes(), "sets")
         found = [info for info in sets.infos if info.kind == "adversarial"]

@@ -61,7 +61,10 @@ edge = ["differential", "patch", "universal", "calibration", "bit_errors", "memb
 samples = 40
 steps = 2
 memories = 2
-bit_error_rates = [0.001]
+bit_error_rates = [0.003]
+patch_share = 0.25
+patch_target = 7
+epsilon = 0.05
 poisoned_shares = [0.1]
 shadows = 4
 [gate]
@@ -142,6 +145,12 @@ def test_a_run_is_attacked_threat_by_threat(run: Path, tmp_path: Path, capsys: p
     patch = next(threat for threat in found["threats"] if threat["name"] == "patch")
     assert {figure["artifact"] for figure in patch["figures"]} == {"compressed-int8"}
     assert {figure["samples"] for figure in found["threats"][2]["figures"]} == {20}
+    # By the budget of the run.
+    assert "class 7" in patch["tried"]
+    assert patch["budget"].startswith("25 % of the area, 2 steps")
+    budgets = [threat["budget"] for threat in found["threats"]]
+    assert budgets[1].startswith("ε = 0.05 (Linf), 2 steps")
+    assert budgets[2] == "rates 0.003; 2 memories each"
     text = capsys.readouterr().out
     assert "Printable patch" in text
     assert "not shown:" in text
