@@ -49,6 +49,6 @@ def unsteady_words(share: float) -> str:
 
 def _close(one: FloatArray, other: FloatArray) -> NDArray[np.bool_]:
     """Whether two answers (N, ...) are close, (N,)."""
-    flat = [np.nan_to_num(np.asarray(answer, np.float64).reshape(len(answer), -1)) for answer in (one, other)]
-    largest = np.maximum(*(np.abs(answer).max(axis=1, initial=0.0) for answer in flat))
-    return np.asarray(np.abs(flat[0] - flat[1]).mean(axis=1) <= _ALIKE_WITHIN * largest)
+    rows, others = (np.nan_to_num(np.asarray(answer, np.float64).reshape(len(answer), -1)) for answer in (one, other))
+    largest = np.maximum(np.abs(rows), np.abs(others)).max(axis=1, initial=0.0)
+    return np.asarray(np.abs(rows - others).mean(axis=1) <= _ALIKE_WITHIN * largest)

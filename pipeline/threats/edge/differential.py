@@ -137,7 +137,8 @@ def _happened(
         "parent": _pgd(parent.network, images, labels, config),
     }
     # PGD on the parent alone takes about a fifth of the time.
-    for aim, start, end in (("probabilities", 0.2, 0.6), ("margins", 0.6, 1.0)):
+    shares: tuple[tuple[Aim, float, float], ...] = (("probabilities", 0.2, 0.6), ("margins", 0.6, 1.0))
+    for aim, start, end in shares:
         part = part_of(progress, start, end)
         tried[aim] = differential_images(*networks, images, labels, config, aim, part)
     happened = {}

@@ -116,6 +116,17 @@ def test_an_engine_that_could_not_be_asked_has_no_worst_case(run: Path) -> None:
     assert [name.partition(" within")[0] for name in found.attacks] == ["square by 200 queries"]
 
 
+def test_an_engine_that_answers_at_random_has_no_scores(run: Path) -> None:
+    def unscored(raw: Any) -> None:
+        raw["correct"]["compressed-int8"] = {}
+
+    change_json(run / "evidence" / "results" / "replay.json", unscored)
+    reseal(run / "evidence")
+    found = read(run)
+    assert found.clean is found.robust is None
+    assert found.attacks
+
+
 def _stopped_clock(raw: Any) -> None:
     for row in raw["speedups"]:
         row.update(value=0.0, low=0.0)
