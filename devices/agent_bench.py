@@ -94,6 +94,7 @@ def attack_bundle(
     from devices.classifier import load_verified
     from devices.detect import detect_host
     from devices.evidence_queries import plan_of
+    from devices.metered import part_of
     from devices.outcome import Outcome
     from devices.queries.evaluate import query_engine
     from devices.robustness import INDEX_FILE, read_sets, replay, require_fit
@@ -113,9 +114,10 @@ def attack_bundle(
     require_fit(sets, engine.info)
     progress(0, 2 if plan else 1, f"{len(sets.infos)} sets")
     replayed = replay(engine.run_all, sets)
-    if plan:
-        progress(1, 2, f"{plan.queries} queries a sample")
-    asked = query_engine(engine.run, sets.images["clean"], sets.labels, plan) if plan else None
+    asked = None
+    if plan and replayed.is_steady:
+        rest = part_of(progress, 0.5, 1.0)
+        asked = query_engine(engine.run, sets.images["clean"], sets.labels, plan, rest)
     ran = {"engine": engine.info.as_dict(), "host": host.as_dict()}
     of_sets = {"samples": len(sets.labels), "task": sets.scoring.kind}
     origin = _origin(bundle) | {"evidence": str(evidence.folder)}
@@ -130,8 +132,7 @@ def _answers(found: Outcome, bundle: Bundle, evidence: Bundle, plan: QueryPlan |
 
     masking = masking_on_board(found, evidence, str(bundle.manifest.get("engine")), plan)
     if not found.is_steady:
-        unknown = {"alike": found.alike, "clean": None, "worst_case": None, "sets": [], "queries": []}
-        return {**unknown, "masking": masking}
+        return {"alike": found.alike, "clean": None, "worst_case": None, "sets": [], "queries": [], "masking": masking}
     return {
         "alike": found.alike,
         "clean": accuracy(found.replay.scores["clean"]).as_dict(),
