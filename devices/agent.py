@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EspalierError
+from devices.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EspalierError, shown, shown_lines
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
             code: int = options.call(options)
             return code
         result = options.call(options)
-        _print(json.dumps(result, indent=2) if options.json else options.as_text(result))
+        _print(json.dumps(result, indent=2) if options.json else shown_lines(options.as_text(result).split("\n")))
     except EspalierError as error:
         if options.debug:
             raise
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        fault = " ".join(f"{type(error).__name__}: {error}".split())
+        fault = shown(" ".join(f"{type(error).__name__}: {error}".split()))
         print(f"espalier-agent: internal fault ({fault}). Repeat with --debug", file=sys.stderr)
         return EXIT_INTERNAL
     return EXIT_OK

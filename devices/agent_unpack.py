@@ -9,7 +9,7 @@ from typing import Any
 
 from devices.archive import unpack
 from devices.bundle import open_any
-from devices.errors import StorageError
+from devices.errors import StorageError, shown
 from devices.files import make_folder, storage_errors
 from devices.trust.store import Trust
 
@@ -35,4 +35,4 @@ def unpack_bundle(archive: Path, out: Path, trust: Trust) -> dict[str, Any]:
 def unpack_text(result: dict[str, Any]) -> str:
     """Where it is, and who signed it."""
     by = f"signed by {result['signer']}" if result["signer"] else "not signed"
-    return f"verified: {result['folder']} ({result['kind']}, {result['files']} files), {by}"
+    return shown(f"verified: {result['folder']} ({result['kind']}, {result['files']} files), {by}")

@@ -7,6 +7,7 @@ prints; the command line prints the message alone and exits with the code.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_INTERNAL = 1
@@ -41,6 +42,11 @@ def shown(text: str) -> str:
     """One line that a terminal shows as it is: a name that others gave can hold anything, escape codes too."""
     line = re.sub(r"\s*[\r\n]+\s*", " ", text)
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+
+
+def shown_lines(lines: Iterable[str]) -> str:
+    """Text of several lines, each as `shown` leaves it."""
+    return "\n".join(map(shown, lines))
 
 
 def _sentence(text: str) -> str:

@@ -15,6 +15,7 @@ from devices.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EspalierError,
+    shown,
 )
 from devices.query_option import add_queries
 from devices.trust.options import add_trust_options
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        text = f"{type(error).__name__}: {error}"
+        text = shown(f"{type(error).__name__}: {error}")
         print(f"espalier: internal fault ({text}). Repeat with --debug and report what it prints", file=sys.stderr)
         return EXIT_INTERNAL
 

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TextIO
 
+from devices.errors import shown
 from devices.stage import Progress
 from pipeline.node import Node
 from pipeline.store import Stored
@@ -41,7 +42,7 @@ class ProgressPrinter:
             spent = now - begun
             left = f", about {spent / done * (units - done):.0f} s left" if done and spent > 1 else ""
             show = self._draw if self._terminal else self._line
-            show(f"{head} {text} ({100 * done // max(units, 1)} %{left})")
+            show(f"{head} {shown(text)} ({100 * done // max(units, 1)} %{left})")
 
         return progress
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from devices.errors import EXIT_OK, BundleError
+from devices.errors import EXIT_OK, BundleError, shown_lines
 from devices.trust.options import add_trust_options, trust_of
 from pipeline.commands.needs import require_compress
 
@@ -58,8 +58,8 @@ def attack(options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, results)
     if "attack" in results:
-        print(attack_text(results["attack"]))
-    print("\n".join(threat_lines(threats)))
+        print(shown_lines(attack_text(results["attack"]).split("\n")))
+    print(shown_lines(threat_lines(threats)))
     return EXIT_OK
 
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.errors import EXIT_OK, DeviceError
+from devices.errors import EXIT_OK, DeviceError, shown, shown_lines
 from pipeline.commands.boards import named_board, say
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ def bench(options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, results)
     if "bench" in results:
-        print(bench_text(results["bench"]))
+        print(shown_lines(bench_text(results["bench"]).split("\n")))
     if "attack" in results:
-        print(attack_text(results["attack"]))
+        print(shown_lines(attack_text(results["attack"]).split("\n")))
     for note in results.get("notes", []):
-        print(note)
+        print(shown(note))
     return EXIT_OK
 
 

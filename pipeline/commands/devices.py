@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from devices.errors import EXIT_OK, DeviceError, shown
+from devices.errors import EXIT_OK, DeviceError, shown_lines
 from pipeline.commands.boards import named_board, require_agent, say
 
 
@@ -28,7 +28,7 @@ def show(options: argparse.Namespace) -> int:
     from devices.describe import profile_lines
     from devices.profile import load_profile
 
-    print("\n".join(profile_lines(load_profile(options.name))))
+    print(shown_lines(profile_lines(load_profile(options.name))))
     return EXIT_OK
 
 
@@ -50,7 +50,7 @@ def detect(options: argparse.Namespace) -> int:
     with Board(config, profile, options.force, say) as board:
         facts = board.detect()
     # A board says of itself what it likes.
-    print("\n".join(shown(line) for line in facts_lines(config.name, profile, facts)))
+    print(shown_lines(facts_lines(config.name, profile, facts)))
     return EXIT_OK if facts.matches or options.force else DeviceError.exit_code
 
 
@@ -63,7 +63,7 @@ def check(options: argparse.Namespace) -> int:
         print(f"espalier: {error.kind}: {error}", file=sys.stderr)
     if errors:
         return DeviceError.exit_code
-    print("\n".join(lines))
+    print(shown_lines(lines))
     return EXIT_OK
 
 

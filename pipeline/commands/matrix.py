@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devices.errors import EXIT_OK, EXIT_REFUSED, RecipeError
+from devices.errors import EXIT_OK, EXIT_REFUSED, RecipeError, shown_lines
 from pipeline.commands.boards import say
 from pipeline.commands.needs import require_compress
 
@@ -36,7 +36,7 @@ def matrix(options: argparse.Namespace) -> int:
         return run_one(options, recipe, board, f"{names[recipe]} on {board.name}")
 
     cells = run_matrix(list(names), boards, run, lambda cell: say(f"{names[cell.recipe]} on {cell.board.name}: ended"))
-    print("\n".join(matrix_lines(cells, names.__getitem__, lambda ended: ended.figure)))
+    print(shown_lines(matrix_lines(cells, names.__getitem__, lambda ended: ended.figure)))
     failed = [cell.error for cell in cells if cell.error]
     if failed:
         return failed[0].exit_code

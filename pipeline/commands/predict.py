@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devices.errors import EXIT_OK, DeviceError, ModelError
+from devices.errors import EXIT_OK, DeviceError, ModelError, shown_lines
 from pipeline.commands.boards import named_board, require_agent, say
 from pipeline.commands.needs import require_compress
 
@@ -32,7 +32,7 @@ def predict(options: argparse.Namespace) -> int:
     found = predict_latency(layer_costs(options.onnx), profile)
     if options.json:
         write_json(options.json, found.as_dict())
-    print("\n".join([*prediction_lines(found), *_parser_lines(options.onnx, profile)]))
+    print(shown_lines([*prediction_lines(found), *_parser_lines(options.onnx, profile)]))
     return EXIT_OK
 
 
@@ -76,7 +76,7 @@ def calibrate(options: argparse.Namespace) -> int:
         made = make_probes(probe_plan(profile, options.precision), Path(probes))
         print(f"{len(made)} probes, about {options.seconds:g} s and their builds ...", file=sys.stderr)
         found = _on_board(options, *named, job, Path(probes)) if named else _here(profile, job, Path(probes))
-    print("\n".join(calibration_lines(found)))
+    print(shown_lines(calibration_lines(found)))
     name = out.name.removesuffix(".toml")
     write_calibrated(out, profile, found, name, date.today())
     print(f"written: {out}. Use it with --profile {out}")
@@ -106,5 +106,5 @@ def _on_board(
     with tempfile.TemporaryDirectory(prefix="espalier-") as out, Board(config, profile, options.force, say) as board:
         progress = terminal_progress("espalier")
         result = board.run_stage("calibrate", job, {"probes": probes}, Path(out), progress, job.seconds)
-    print("\n".join(result_lines(config.name, profile, result)))
+    print(shown_lines(result_lines(config.name, profile, result)))
     return calibration_of(result.metrics, probes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from devices.errors import EXIT_OK
+from devices.errors import EXIT_OK, shown_lines
 from pipeline.commands.needs import require_compress
 
 
@@ -23,5 +23,5 @@ def report(options: argparse.Namespace) -> int:
         times = {"layer_times": read_layer_times(options.layers, report)} if options.layers else {}
         page, lines = render_page(report | times), summary_lines(report, options.run)
     write_atomic(options.run / "report.html", page.encode())
-    print("\n".join(lines))
+    print(shown_lines(lines))
     return EXIT_OK

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import join
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from devices.errors import EXIT_OK, EXIT_REFUSED
+from devices.errors import EXIT_OK, EXIT_REFUSED, shown_lines
 from devices.trust.options import add_trust_options, trust_of
 from pipeline.commands.device_option import add_device
 from pipeline.commands.needs import require_compress
+
+if TYPE_CHECKING:
+    from pipeline.attest.repeat import Repeated
 
 _WORDS = {"same": "same", "timings": "timings", "differs": "DIFFERS", "missing": "MISSING"}
 
@@ -61,13 +65,18 @@ def reproduce(options: argparse.Namespace) -> int:
         publish(work, run_chain(work, Store(Path(scratch, "store")), standard_progress()), out)
         with opened_bundle(out, "evidence", UNSIGNED) as evidence:
             rows = compare_steps(before, read_steps(evidence))
-    for row in rows:
-        print(f"{_WORDS[row.came]:8} {row.name}{f': {row.why}' if row.why else ''}")
+    return tell(rows)
+
+
+def tell(rows: Sequence[Repeated]) -> int:
+    """Say what came of each step; returns the exit code. Their names are from the evidence, and may be anything."""
+    lines = [f"{_WORDS[row.came]:8} {row.name}{f': {row.why}' if row.why else ''}" for row in rows]
     kept = [row for row in rows if row.came == "same"]
     broken = [row for row in rows if row.came in ("differs", "missing")]
-    print(f"{len(kept)} of {len(rows)} steps came out bit for bit the same")
+    lines.append(f"{len(kept)} of {len(rows)} steps came out bit for bit the same")
     if len(kept) + len(broken) < len(rows):
-        print("timings: measured here and now, or made of what was; these may differ")
+        lines.append("timings: measured here and now, or made of what was; these may differ")
     if broken:
-        print(f"NOT reproduced; the first step that differs is '{broken[0].name}'")
+        lines.append(f"NOT reproduced; the first step that differs is '{broken[0].name}'")
+    print(shown_lines(lines))
     return EXIT_REFUSED if broken else EXIT_OK

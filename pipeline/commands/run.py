@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from devices.errors import EXIT_OK, EXIT_REFUSED, EspalierError
+from devices.errors import EXIT_OK, EXIT_REFUSED, EspalierError, shown, shown_lines
 from pipeline.commands.needs import require_compress
 
 
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
             outcome = run_chain(work, Store(options.store), standard_progress())
     publish(work, outcome, out)
     report = read_json(outcome.results["report"].folder / "report.json", BundleError)
-    print("\n".join(summary_lines(report, out)))
+    print(shown_lines(summary_lines(report, out)))
     if options.mlflow:
         print(f"mlflow:   run {log_run(options.mlflow, out, report)}")
     print(f"{outcome.wall_s:.1f} s, of which {outcome.step_s:.1f} s in steps that had to run")
@@ -72,5 +72,5 @@ def stages(options: argparse.Namespace) -> int:
     with opened_work(options, to_build=False) as work:
         for node, stored in stored_steps(work, Store(options.store)):
             state = f"stored   {stored.seconds:6.1f} s  {stored.digest[:12]}" if stored else "would run"
-            print(f"{node.stage:9} {node.name:22} {state}")
+            print(shown(f"{node.stage:9} {node.name:22} {state}"))
     return EXIT_OK

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.errors import EXIT_OK, BundleError, shown
+from devices.errors import EXIT_OK, BundleError, shown, shown_lines
 from devices.trust.options import add_trust_options
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def sign(options: argparse.Namespace) -> int:
     )
     for folder in bundles_of(options.bundle):
         kind = sign_bundle(folder, config)
-        print(f"signed  {folder} ({kind})")
+        print(shown(f"signed  {folder} ({kind})"))
     return EXIT_OK
 
 
@@ -89,7 +89,7 @@ def verify(options: argparse.Namespace) -> int:
                 named = folder if folder.is_relative_to(place) else place
                 print(shown(f"whole  {named} ({bundle.manifest.get('kind')}, {len(bundle.digests)} files), {signer}"))
         if options.explain:
-            print("\n".join(shown(line) for line in _explained(opened)))
+            print(shown_lines(_explained(opened)))
     return EXIT_OK
 
 

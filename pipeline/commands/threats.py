@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.errors import EXIT_OK, EXIT_SIGNS, BundleError, DataError, StorageError
+from devices.errors import EXIT_OK, EXIT_SIGNS, BundleError, DataError, StorageError, shown_lines
 from devices.trust.options import trust_of
 from pipeline.commands.needs import require_compress
 
@@ -35,7 +35,7 @@ def scan(options: argparse.Namespace) -> int:
     found = _of_run(options) if options.target.is_dir() else _of_recipe(options)
     if options.json:
         write_json(options.json, {"findings": found})
-    print("\n".join(table_lines(found)))
+    print(shown_lines(table_lines(found)))
     return EXIT_SIGNS if any(finding["sign"] for finding in found) else EXIT_OK
 
 
@@ -66,7 +66,7 @@ def defend(options: argparse.Namespace) -> int:
     told = judge_defence(network, found.network, judged, trigger)
     save_defended(found, load_plan(artifact), out)
     write_json(out / DEFENCE_FILE, {"removal": found.metrics, "evaluation": told})
-    print("\n".join(_defence_lines(found.metrics, told, out)))
+    print(shown_lines(_defence_lines(found.metrics, told, out)))
     return EXIT_OK
 
 
