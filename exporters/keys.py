@@ -44,6 +44,27 @@ def make_key(folder: Path, name: str, password: str | None, not_after: date) -> 
     return trusted
 
 
+def private_key_type(content: bytes, password: str | None) -> str | None:
+    """What kind of private key a PEM holds: of one on a curve its name, such as `secp256r1`; else `RSA` and so on.
+
+    None where it cannot be opened, by this password or at all.
+    """
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError as cause:
+        raise BundleError("cryptography", f"does not load ({cause})", _INSTALL) from cause
+    try:
+        key = serialization.load_pem_private_key(content, password.encode() if password else None)
+    # TypeError: encrypted and no password, or the other way round.
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.curve.name
+    return type(key).__name__.lstrip("_").removesuffix("PrivateKey")
+
+
 def _trust_file(key: TrustedKey, public_name: str, not_after: date) -> str:
     today = datetime.now(timezone.utc).date().isoformat()
     return f"""# Whose signatures count. Give it to those who verify, with {public_name}: --trust {key.name}.trust.toml

@@ -14,8 +14,11 @@ from devices.errors import BundleError
 from devices.extras import install
 from devices.files import write_atomic
 from devices.trust.envelope import SIGNATURE_FILE, read_envelope, resources_of
+from devices.trust.openssl import WANTED_KEYS
+from exporters.keys import private_key_type
 
 _INSTALL = install("sign")
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,7 @@ def _signer(config: SignConfig) -> Callable[[Any], Any]:
     key = config.private_key
     if key is None:
         return lambda signing: signing.use_sigstore_signer()
-    _require_private(key)
+    _require_private(key, config.password)
     if config.certificate is None:
         return lambda signing: signing.use_elliptic_key_signer(
             private_key=key, password=config.password.encode() if config.password else None
@@ -84,13 +87,18 @@ def _signer(config: SignConfig) -> Callable[[Any], Any]:
     )
 
 
-def _require_private(key: Path) -> None:
+def _require_private(key: Path, password: str | None) -> None:
+    """Raise `BundleError` for a file that is no private key, or one of a type that no bundle is signed with."""
     try:
         content = key.read_bytes()
     except OSError as cause:
         raise BundleError(str(key), f"cannot be read ({cause.strerror})", "Check the path") from cause
-    if b"PRIVATE KEY" not in content:
+    if b"PRIVATE KEY" not in content or b"OPENSSH" in content:
         raise BundleError(str(key), "is no private key in PEM", "`espalier keygen` writes one")
+    kind = private_key_type(content, password)
+    if kind is not None and kind not in _CURVES:
+        what = f"is a key of the wrong type ({kind}): {WANTED_KEYS}"
+        raise BundleError(str(key), what, "Give such a key; `espalier keygen` makes one")
 
 
 def _sign(signer: Callable[[Any], Any], folder: Path, signature: Path) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from devices.errors import BundleError
 
+CURVES = {"prime256v1": "sha256", "secp384r1": "sha384", "secp521r1": "sha512"}
+"""Curves of the keys that bundles are signed with, as `openssl` names them, each with its digest."""
+WANTED_KEYS = "bundles are signed by ECDSA keys on P-256, P-384 or P-521"
 _TIMEOUT_S = 30.0
 
 
@@ -66,16 +69,18 @@ def signed_by(key_pem: str, message: bytes, signature: bytes, digest: str) -> bo
 
 
 def plain_key(key_pem: str) -> str | None:
-    """A public key as `openssl` writes it: PEM of SubjectPublicKeyInfo. None for what is no public key on a curve."""
+    """A public key as `openssl` writes it: PEM of SubjectPublicKeyInfo. None for what is no public key."""
     code, printed = openssl(["pkey", "-pubin", "-in", "key.pem", "-pubout"], {"key.pem": key_pem.encode()})
     start = printed.find("-----BEGIN PUBLIC KEY-----")
     return printed[start:] if code == 0 and start >= 0 else None
 
 
-def curve_of(key_pem: str) -> str:
-    """Name of the key's curve, such as `prime256v1`; empty for a key that is on none."""
+def key_type(key_pem: str) -> str:
+    """What kind of public key it is: of one on a curve its name, such as `prime256v1`; else `RSA`, `ED25519` and so on."""
     code, printed = openssl(["pkey", "-pubin", "-in", "key.pem", "-noout", "-text_pub"], {"key.pem": key_pem.encode()})
-    if code != 0:
-        return ""
-    names = [line.partition(":")[2].strip() for line in printed.splitlines() if line.startswith("ASN1 OID:")]
-    return names[0] if names else ""
+    lines = printed.splitlines() if code == 0 else []
+    curves = [line.partition(":")[2].strip() for line in lines if line.startswith("ASN1 OID:")]
+    # The head is "RSA Public-Key:" in 1.1 and "Public-Key:" since, "ED25519 Public-Key:" in both.
+    heads = [line.partition("Public-Key:")[0].strip() for line in lines[:1] if "Public-Key:" in line]
+    of_rsa = ["RSA"] if "Modulus:" in lines else []
+    return next((name for name in (*curves, *of_rsa, *heads) if name), "unknown")

@@ -14,7 +14,7 @@ from typing import Any
 from devices.errors import BundleError
 from devices.files import read_limited, read_toml
 from devices.trust.clock import Lifetime
-from devices.trust.openssl import plain_key
+from devices.trust.openssl import CURVES, WANTED_KEYS, key_type, plain_key
 
 _MAX_FILE_BYTES = 1 << 20
 _KEYS = {
@@ -189,4 +189,8 @@ def _public_key(content: str, where: str) -> str:
     pem = plain_key(content)
     if pem is None:
         raise BundleError(where, "is no public key in PEM", "`espalier keygen` writes one")
+    kind = key_type(pem)
+    if kind not in CURVES:
+        what = f"is a key of the wrong type ({kind}): {WANTED_KEYS}"
+        raise BundleError(where, what, "Give such a key; `espalier keygen` makes one")
     return pem

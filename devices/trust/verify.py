@@ -10,10 +10,9 @@ from devices.errors import BundleError
 from devices.trust.certificates import signer_by_certificate
 from devices.trust.clock import Standing, day
 from devices.trust.envelope import Envelope, read_envelope, resources_of
-from devices.trust.openssl import curve_of, signed_by
+from devices.trust.openssl import CURVES, WANTED_KEYS, key_type, signed_by
 from devices.trust.store import Trust, TrustedKey
 
-DIGESTS = {"prime256v1": "sha256", "secp384r1": "sha384", "secp521r1": "sha512"}
 _DO_NOT_USE = "Do not use it; fetch it again from where it was made"
 
 
@@ -69,9 +68,11 @@ def _trusted_key(envelope: Envelope, where: str, trust: Trust) -> TrustedKey:
 
 def _checked(envelope: Envelope, pem: str, where: str) -> str:
     """Identifier of the key whose signature it is. Raises `BundleError` when it is not this key's."""
-    digest = DIGESTS.get(curve_of(pem))
+    kind = key_type(pem)
+    digest = CURVES.get(kind)
     if digest is None:
-        raise BundleError(where, f"is by a key on none of {', '.join(DIGESTS)}", "Have it signed by one that is")
+        what = f"is by a key of the wrong type ({kind}): {WANTED_KEYS}"
+        raise BundleError(where, what, "Have it signed by such a key; `espalier keygen` makes one")
     if not signed_by(pem, envelope.message, envelope.signature, digest):
         raise BundleError(where, "is not the signature of what it lists: it was changed or damaged", _DO_NOT_USE)
     return TrustedKey(name="", pem=pem).key_id

@@ -17,7 +17,8 @@ from devices.files import digest_file
 from devices.trust.store import Trust, read_trust, trust_in_key
 from exporters.keys import make_key
 from exporters.sign import SignConfig, sign_bundle
-from tests.devices.trust.signers import make_authority
+from tests.devices.trust.signers import make_authority, make_other_key
+from tests.devices.trust.signers import make_key as make_signing_key
 
 LAST = date(2099, 1, 1)
 
@@ -151,6 +152,30 @@ def test_one_signer_is_wanted(bundle: Path, config: SignConfig) -> None:
 def test_what_is_no_private_key_is_named(bundle: Path, key: Path, name: str) -> None:
     with pytest.raises(BundleError, match=name):
         sign_bundle(bundle, SignConfig(private_key=key.with_name(name)))
+
+
+@pytest.mark.parametrize(("algorithm", "kind"), [("RSA", "RSA"), ("ED25519", "Ed25519")])
+def test_a_key_of_the_wrong_type_is_named(bundle: Path, tmp_path: Path, algorithm: str, kind: str) -> None:
+    key = make_other_key(tmp_path, algorithm)
+    with pytest.raises(BundleError) as caught:
+        sign_bundle(bundle, SignConfig(private_key=key))
+    assert caught.value.where == str(key)
+    assert f"wrong type ({kind})" in caught.value.what
+    assert "espalier keygen" in caught.value.fix
+    assert not (bundle / "model.sig").exists()
+
+
+@pytest.mark.parametrize("curve", ["secp384r1", "secp521r1"])
+def test_longer_curves_sign_and_verify(bundle: Path, tmp_path: Path, curve: str) -> None:
+    key = make_signing_key(tmp_path, curve, curve)
+    sign_bundle(bundle, SignConfig(private_key=key))
+    assert open_bundle(bundle, "deploy", trusted(key)).signer
+
+
+def test_a_key_of_openssh_is_no_key_in_pem(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n")
+    with pytest.raises(BundleError, match="no private key in PEM"):
+        sign_bundle(bundle, SignConfig(private_key=tmp_path / "id"))
 
 
 def test_a_key_is_its_owners_alone_and_is_not_written_over(tmp_path: Path) -> None:

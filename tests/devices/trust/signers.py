@@ -32,6 +32,13 @@ def make_key(folder: Path, name: str, curve: str = "prime256v1") -> Path:
     return folder / f"{name}.key"
 
 
+def make_other_key(folder: Path, algorithm: str) -> Path:
+    """`ALGORITHM.key` and `ALGORITHM.pub`, of a type that no bundle is signed with; returns the first."""
+    openssl(folder, "genpkey", "-algorithm", algorithm, "-out", f"{algorithm}.key")
+    openssl(folder, "pkey", "-in", f"{algorithm}.key", "-pubout", "-out", f"{algorithm}.pub")
+    return folder / f"{algorithm}.key"
+
+
 @dataclass(frozen=True)
 class Authority:
     """A root, and who it vouched for."""
@@ -42,9 +49,11 @@ class Authority:
     def roots(self) -> Path:
         return self.folder / "root.pem"
 
-    def vouch(self, name: str, days: int = 3650, section: str = "leaf") -> tuple[Path, Path]:
-        """A key and its certificate for `CN=NAME`."""
-        key = make_key(self.folder, name)
+    def vouch(
+        self, name: str, days: int = 3650, section: str = "leaf", algorithm: str | None = None
+    ) -> tuple[Path, Path]:
+        """A key and its certificate for `CN=NAME`; with `algorithm` one of a type that no bundle is signed with."""
+        key = make_other_key(self.folder, algorithm) if algorithm else make_key(self.folder, name)
         request, certificate = f"{name}.csr", f"{name}.pem"
         openssl(
             self.folder, "req", "-new", "-key", key.name, "-subj", f"/CN={name}", "-config", "c.cnf", "-out", request

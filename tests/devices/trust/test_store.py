@@ -10,7 +10,7 @@ import pytest
 
 from devices.errors import BundleError
 from devices.trust.store import read_trust, trust_in_key
-from tests.devices.trust.signers import make_authority
+from tests.devices.trust.signers import make_authority, make_key, make_other_key
 
 
 @pytest.fixture
@@ -98,6 +98,17 @@ def test_a_mistake_is_named(place: Path, text: str, where: str, said: str) -> No
         read_trust(written(place, text))
     assert where in caught.value.where
     assert said in f"{caught.value.what} {caught.value.fix}"
+
+
+@pytest.mark.parametrize("kind", ["RSA", "ED25519", "secp256k1"])
+def test_a_key_of_the_wrong_type_is_named(tmp_path: Path, kind: str) -> None:
+    key = make_key(tmp_path, kind, kind) if kind == "secp256k1" else make_other_key(tmp_path, kind)
+    with pytest.raises(BundleError) as caught:
+        trust_in_key(key.with_suffix(".pub"))
+    assert f"{kind}.pub" in caught.value.where
+    assert f"wrong type ({kind})" in caught.value.what
+    assert "P-256" in caught.value.what
+    assert "espalier keygen" in caught.value.fix
 
 
 def test_a_file_of_trust_that_is_not_there_is_named(tmp_path: Path) -> None:

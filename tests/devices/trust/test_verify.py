@@ -312,6 +312,17 @@ def test_a_certificate_with_the_signature_of_another_key_is_refused(
     assert "not the signature" in refused(json.dumps(ours).encode(), trust_in(authority, "CN=release"), now_of())
 
 
+@pytest.mark.parametrize("kind", ["RSA", "ED25519"])
+def test_a_certificate_of_a_key_of_the_wrong_type_is_named(folder: Path, authority: Authority, kind: str) -> None:
+    ours = json.loads(by_certificate(folder, authority))
+    _, certificate = authority.vouch("other", algorithm=kind)
+    der = "".join(line for line in certificate.read_text().splitlines() if not line.startswith("-----"))
+    ours["verificationMaterial"]["x509CertificateChain"]["certificates"] = [{"rawBytes": der}]
+    message = refused(json.dumps(ours).encode(), trust_in(authority, "CN=other"), now_of())
+    assert f"is by a key of the wrong type ({kind})" in message
+    assert "espalier keygen" in message
+
+
 def test_without_openssl_nothing_verifies(folder: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = sign(folder, keys / "ours.key").read_bytes()
     trust = trust_in_key(keys / "ours.pub")

@@ -10,6 +10,7 @@ import pytest
 from devices.bundle import write_manifest
 from devices.errors import BundleError
 from pipeline.cli import main
+from tests.devices.trust.signers import make_other_key
 
 
 @pytest.fixture
@@ -85,6 +86,15 @@ def test_mistakes_are_named(run: Path, key: Path, tmp_path: Path, capsys: pytest
     main(["sign", str(run), "--key", str(key)])
     keyless = ["--identity", "me@example.org", "--issuer", "https://example.org"]
     refused(["verify", str(run), *keyless], "no keyless signature", capsys)
+
+
+@pytest.mark.parametrize("algorithm", ["RSA", "ED25519"])
+def test_a_key_of_the_wrong_type_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], algorithm: str
+) -> None:
+    key = make_other_key(tmp_path, algorithm)
+    refused(["sign", str(run), "--key", str(key)], "of the wrong type", capsys)
+    refused(["verify", str(run), "--key", str(key.with_suffix(".pub"))], f"of the wrong type ({algorithm})", capsys)
 
 
 def test_keyless_without_a_network_signs_nothing(
