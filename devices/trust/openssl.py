@@ -76,7 +76,7 @@ def plain_key(key_pem: str) -> str | None:
 
 
 def key_type(key_pem: str) -> str:
-    """What kind of public key it is: of one on a curve its name, such as `prime256v1`; else `RSA`, `ED25519` and so on."""
+    """Type of a public key: of one on a curve its name, such as `prime256v1`; else `RSA`, `ED25519` and so on."""
     code, printed = openssl(["pkey", "-pubin", "-in", "key.pem", "-noout", "-text_pub"], {"key.pem": key_pem.encode()})
     lines = printed.splitlines() if code == 0 else []
     curves = [line.partition(":")[2].strip() for line in lines if line.startswith("ASN1 OID:")]

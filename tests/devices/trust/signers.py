@@ -80,13 +80,13 @@ class Authority:
             shutil.copyfile(path, folder / copy)
         return Authority(folder)
 
-    def take_back(self, *certificates: Path) -> Path:
-        """The list of certificates that do not count any more."""
+    def take_back(self, *certificates: Path, days: int = 3650) -> Path:
+        """The list of certificates that do not count any more, itself good for so many days."""
         (self.folder / "index.txt").touch()
         shared = ["ca", "-config", "c.cnf", "-name", "authority", "-cert", "root.pem", "-keyfile", "root.key"]
         for certificate in certificates:
             openssl(self.folder, *shared, "-revoke", certificate.name)
-        openssl(self.folder, *shared, "-gencrl", "-out", "revoked.pem")
+        openssl(self.folder, *shared, "-gencrl", "-crldays", str(days), "-out", "revoked.pem")
         return self.folder / "revoked.pem"
 
 

@@ -260,6 +260,37 @@ def test_a_certificate_that_was_taken_back_counts_no_more(folder: Path, authorit
     assert "revoked" in message
 
 
+def test_a_revocation_list_that_is_out_of_date_does_not_blame_the_signer(folder: Path, authority: Authority) -> None:
+    content = by_certificate(folder, authority, days=15)
+    stale = trust_in(authority, "CN=release", revocations=authority.take_back(days=10))
+    assert verify_signature(content, "model.sig", stale, now_of()).signer.standing == "valid"
+    message = refused(content, stale, now_of() + 12 * DAY_S)
+    assert "the revocation list of 'house' cannot tell whether that still counts (CRL has expired)" in message
+    assert "`revocations`" in message
+    # What the signer lacks itself is said of the signer, whatever the list.
+    assert "which is expired on" in refused(content, stale, now_of() + 20 * DAY_S)
+    assert "which is not yet valid on" in refused(content, stale, now_of() - 20 * DAY_S)
+    assert "the clock says" in refused(content, replace(stale, issued_s=now_of() - DAY_S), 0.0)
+
+
+@pytest.mark.parametrize("written", ["not a list", "root"])
+def test_a_revocation_list_that_cannot_be_used_is_named(
+    folder: Path, authority: Authority, tmp_path: Path, written: str
+) -> None:
+    content = by_certificate(folder, authority)
+    path = tmp_path / "list.pem"
+    path.write_text(authority.roots.read_text() if written == "root" else written)
+    message = refused(content, trust_in(authority, "CN=release", revocations=path), now_of())
+    assert "the revocation list of 'house' cannot tell" in message
+    assert "no CRL in PEM" in message
+    # That of another house says nothing of this one's.
+    other = make_authority(tmp_path / "other").take_back()
+    message = refused(content, trust_in(authority, "CN=release", revocations=other), now_of())
+    assert "the revocation list of 'house' cannot tell" in message
+    # Who is not trusted at all is not trusted, whatever the list.
+    assert "not one of its subjects" in refused(content, trust_in(authority, "CN=other"), now_of())
+
+
 def test_a_certificate_of_another_house_is_refused(folder: Path, authority: Authority, tmp_path: Path) -> None:
     other = make_authority(tmp_path / "other")
     content = by_certificate(folder, other)
