@@ -115,7 +115,7 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
     (BundleError.exit_code, "a bundle or run folder is damaged, incomplete, unsigned or by nobody who is trusted"),
     (ParityError.exit_code, "a step changed the network's answers by more than allowed"),
     (StorageError.exit_code, "disk full, folder not writable"),
-    (EXIT_REFUSED, "the gate refused a run, or a run was not reproduced"),
+    (EXIT_REFUSED, "the gate refused a run, nothing was asked of what should be released, or a run was not reproduced"),
     (EXIT_SIGNS, "a scan found signs of a backdoor"),
     (EXIT_INTERRUPTED, "interrupted (Ctrl-C); the next run goes on from there"),
 )

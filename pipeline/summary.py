@@ -31,7 +31,9 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
     asked = bool(report["verdict"]["budgets"])
     lines += decision_lines(report)
     lines.append(
-        f"gate: {'passed' if passed else 'REFUSED'}" if asked else "gate: nothing was asked (no budget is set)"
+        f"gate: {'passed' if passed else 'REFUSED'}"
+        if asked
+        else "gate: nothing was asked, so nothing is proven (no budget is set)"
     )
     if passed:
         lines.append(f"ships:    {report['shipped']}, in {folder / 'deploy'}")

@@ -41,7 +41,7 @@ def release(options: argparse.Namespace) -> int:
     from exporters.sign import SignConfig
     from pipeline.release.build import Product, ReleaseConfig, release_folder, write_release
     from pipeline.release.places import opened_bundle
-    from pipeline.release.text import gate_lines
+    from pipeline.release.text import NOT_ASKED, gate_lines
 
     key = SignConfig(private_key=options.key, password=os.environ.get(PASSWORD) or None)
     config = ReleaseConfig(version=options.release_version, out=options.out, sign=key, changelog=options.changelog)
@@ -52,6 +52,12 @@ def release(options: argparse.Namespace) -> int:
         results = [judged(options, evidence, trust) for evidence in judges]
         release_folder(results[0].name, config)
         print("\n\n".join("\n".join(gate_lines(result)) for result in results))
+        if not all(result.asked for result in results):
+            print(
+                f"not released: {NOT_ASKED}. Set budgets under [gate] in the recipe, or give --baseline",
+                file=sys.stderr,
+            )
+            return EXIT_REFUSED
         if not all(result.passed for result in results):
             print("not released: the gate refused", file=sys.stderr)
             return EXIT_REFUSED

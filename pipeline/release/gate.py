@@ -28,6 +28,11 @@ class GateResult:
         """Whether every budget is met and nothing got worse that was not accepted."""
         return all(budget.met for budget in self.budgets) and all(row.passed for row in self.regressions)
 
+    @property
+    def asked(self) -> bool:
+        """Whether anything was asked: a budget, or a comparison with the last release. If not, nothing is proven."""
+        return bool(self.budgets) or self.compared
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -36,6 +41,7 @@ class GateResult:
             "device": self.device,
             "engine": self.engine,
             "passed": self.passed,
+            "asked": self.asked,
             "compared": self.compared,
             "budgets": [asdict(budget) | {"met": budget.met} for budget in self.budgets],
             "regressions": [asdict(row) | {"passed": row.passed} for row in self.regressions],

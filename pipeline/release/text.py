@@ -9,6 +9,9 @@ from pipeline.release.evidence import Asked
 from pipeline.release.gate import GateResult
 from pipeline.release.regression import Regression
 
+NOT_ASKED = "nothing was asked, so nothing is proven"
+"""Instead of a verdict, of a run without budgets and without a last release to compare with."""
+
 
 def budget_words(budget: Asked) -> str:
     """What was asked and what was found."""
@@ -37,14 +40,14 @@ def gate_lines(result: GateResult) -> list[str]:
         lines.append("no budget is set")
     if not result.compared:
         lines.append("no last release to compare with")
-    asked = result.budgets or result.compared
-    verdict = ("passed" if result.passed else "REFUSED") if asked else "nothing was asked, so nothing is proven"
-    return [*lines, f"gate: {verdict}"]
+    verdict = "passed" if result.passed else "REFUSED"
+    return [*lines, f"gate: {verdict if result.asked else NOT_ASKED}"]
 
 
 def gate_markdown(result: GateResult) -> str:
     """A table for a pull request or a release's notes."""
-    head = f"### {plain(result.name)} on {plain(result.device)}: {'passed' if result.passed else '**refused**'}"
+    verdict = "passed" if result.passed else "**refused**"
+    head = f"### {plain(result.name)} on {plain(result.device)}: {verdict if result.asked else NOT_ASKED}"
     lines = [head, "", f"Ships: {plain(result.engine)}", ""]
     if result.budgets:
         lines += ["| budget | | |", "|---|---|---|"]

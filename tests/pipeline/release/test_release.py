@@ -23,7 +23,7 @@ from pipeline.release.gate import judge_release
 from pipeline.release.regression import RegressionConfig
 from pipeline.release.text import gate_lines
 from tests import drill
-from tests.pipeline.attest.resealed import reseal
+from tests.pipeline.attest.resealed import change_json, reseal
 
 CHANGES = """# Changelog
 
@@ -182,6 +182,22 @@ def test_a_refused_run_is_not_released(
     done = drill.espalier(["verify", str(run), "--explain", "--allow-unsigned"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nothing ships: the gate refused" in done.stdout
+
+
+def test_a_run_of_which_nothing_was_asked_is_not_released(
+    drilled: tuple[Path, Path], key: tuple[Path, TrustedKey], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, dist = tmp_path / "run", tmp_path / "dist"
+    shutil.copytree(drilled[1], run)
+    change_json(run / "evidence" / MANIFEST, lambda manifest: manifest["verdict"].update(budgets=[]))
+    words = ["release", str(run), "--version", "1.0.0", "--key", str(key[0]), "--out", str(dist)]
+    assert main(words) == 10
+    said = capsys.readouterr()
+    assert "gate: nothing was asked, so nothing is proven" in said.out
+    assert "not released: nothing was asked, so nothing is proven" in said.err
+    assert "[gate]" in said.err
+    assert "--baseline" in said.err
+    assert not dist.exists()
 
 
 def test_the_gate_reads_what_would_ship_and_holds_signatures_to_their_word(

@@ -56,7 +56,27 @@ def test_lines_and_markdown_say_the_same() -> None:
         "no last release to compare with",
         "gate: nothing was asked, so nothing is proven",
     ]
-    assert "|" not in gate_markdown(passed)
+
+
+def test_where_nothing_was_asked_nothing_says_that_it_passed() -> None:
+    """No budget and no last release: the same words on the terminal, in Markdown and in JUnit."""
+    result = judge_release(figures(), None, RegressionConfig())
+    assert (result.asked, result.as_dict()["asked"]) == (False, False)
+    page = gate_markdown(result)
+    assert page.startswith("### digits on cpu: nothing was asked, so nothing is proven\n")
+    assert "passed" not in page + "".join(gate_lines(result))
+    assert "|" not in page
+    suites = ET.fromstring(gate_junit(result))
+    (case,) = suites.iter("testcase")
+    (skipped,) = case
+    assert (skipped.tag, skipped.get("message")) == ("skipped", "nothing was asked, so nothing is proven")
+    for element in (suites, suites[0]):
+        assert (element.get("tests"), element.get("failures"), element.get("skipped")) == ("1", "0", "1")
+    # One of both is enough to be asked something.
+    assert judge_release(figures(), figures(), RegressionConfig()).asked
+    assert judge_release(figures(budgets=(asked(),)), None, RegressionConfig()).asked
+    budget = judge_release(figures(budgets=(asked(),)), None, RegressionConfig())
+    assert b"<skipped" not in gate_junit(budget)
 
 
 @given(st.one_of(st.just(HOSTILE), st.text(max_size=40)))
