@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 DRILL = Path(__file__).parent / "drill_recipe" / "drill.toml"
+GUARD = Path(__file__).parent / "no_network"
 ESPALIER = Path(sys.executable).with_name("espalier")
 # Results of these steps hold timings; all others must come out bit for bit the same.
 TIMED = {"measurements", "deploy", "report", "evidence"}
@@ -36,6 +37,14 @@ def espalier(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str
         env=environment(),
         check=False,
     )
+
+
+def guarded(words: list[str], cwd: Path, log: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of which every Python process refuses other machines, and writes the attempt into `log`."""
+    found = os.environ.get("PYTHONPATH")
+    paths = os.pathsep.join([str(GUARD), *([found] if found else [])])
+    with_guard = environment() | {"PYTHONPATH": paths, "ESPALIER_TEST_CONNECTIONS": str(log)}
+    return subprocess.run(words, cwd=cwd, env=with_guard, capture_output=True, text=True, timeout=300, check=False)
 
 
 def environment() -> dict[str, str]:

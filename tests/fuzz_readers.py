@@ -21,6 +21,7 @@ from pipeline.recipe import read_recipe
 from tests.devices.parts import CLASSES, SIZE, build_engine, build_onnx, build_sets, write_sets
 from tests.devices.trust.signers import make_key, sign
 from tests.fuzz import ROOT, Reader
+from tests.fuzz_archives import archive_readers
 
 _FLEET = b"""
 [boards.lab]
@@ -124,6 +125,7 @@ def readers(base: Path) -> list[Reader]:
         Reader("signature", ((deploy / SIGNATURE_FILE).read_bytes(),), of_signature, "json"),
         *(of_bundle(name) for name in (ENGINE_INFO_PATH, PREPROCESS_PATH, LABELS_PATH, ENGINE_PATH)),
         *(of_sets(name) for name in ("sets.json", "clean.npy", "labels.npy")),
+        *archive_readers(deploy, base),
     ]
 
 

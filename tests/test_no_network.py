@@ -1,14 +1,16 @@
-"""Nothing phones home: a whole run, judged, explained and logged, asks for no other machine."""
+"""Nothing phones home: a whole run, and every command on one, asks for no other machine.
+
+`espalier reproduce`, which runs everything again, is watched in `tests/pipeline/attest/test_repeat.py`.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
 from tests import drill
 
-GUARD = Path(__file__).parent / "no_network"
 ASKS = """
 import socket, urllib.request
 for ask in (
@@ -26,15 +28,9 @@ socket.create_server(("127.0.0.1", 0)).close()
 """
 
 
-def guarded(words: list[str], cwd: Path, log: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of which every Python process refuses other machines."""
-    environment = drill.environment() | {"PYTHONPATH": str(GUARD), "ESPALIER_TEST_CONNECTIONS": str(log)}
-    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-
 def test_the_guard_sees_connections(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    done = guarded([sys.executable, "-c", ASKS], tmp_path, log)
+    done = drill.guarded([sys.executable, "-c", ASKS], tmp_path, log)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["getaddrinfo", "getaddrinfo", "connect"]
 
@@ -49,7 +45,7 @@ def test_no_command_asks_for_another_machine(tmp_path: Path) -> None:
         [str(drill.ESPALIER), "report", str(run)],
     ]
     for words in commands:
-        done = guarded(words, tmp_path, log)
+        done = drill.guarded(words, tmp_path, log)
         assert done.returncode == 0, done.stderr
     assert not log.exists(), log.read_text()
     # What was logged lies in the folder that was named.
@@ -58,3 +54,26 @@ def test_no_command_asks_for_another_machine(tmp_path: Path) -> None:
     assert (logged.parent.parent / "artifacts" / "report.json").read_bytes() == (run / "report.json").read_bytes()
     assert (logged.parent.parent / "artifacts" / "deploy" / "manifest.json").is_file()
     assert (logged.parent.parent / "params" / "prune.target_macs").read_text() == "0.6"
+
+
+def test_no_command_on_a_run_asks_for_another_machine(drilled: tuple[Path, Path], tmp_path: Path) -> None:
+    """Signed, released, verified as an archive, attacked, set beside itself and listed."""
+    log, run, dist = tmp_path / "log", tmp_path / "runs" / "drill", tmp_path / "dist"
+    shutil.copytree(drilled[1], run)
+    archive = dist / "drill-1.0.0" / "drill-1.0.0-cpu.tar.gz"
+    commands = [
+        ["keygen", "release"],
+        ["sign", str(run), "--key", "release.key"],
+        ["release", str(run), "--version", "1.0.0", "--key", "release.key", "--trust", "release.trust.toml"],
+        ["verify", str(archive), "--trust", "release.trust.toml"],
+        ["attack", str(run), "--trust", "release.trust.toml", "--threats", "replay,bit_errors", "--samples", "64"],
+        ["compare", str(run), str(run), "--out", "page.html"],
+        ["index", "runs"],
+        ["gate", str(run), "--baseline", str(dist / "drill-1.0.0"), "--trust", "release.trust.toml"],
+        ["devices", "list"],
+    ]
+    for words in commands:
+        done = drill.guarded([str(drill.ESPALIER), *words], tmp_path, log)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+    assert not log.exists(), log.read_text()
+    assert all((tmp_path / name).is_file() for name in ("page.html", "runs/index.html"))

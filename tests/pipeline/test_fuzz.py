@@ -1,4 +1,7 @@
-"""Readers of recipes, profiles, bundles and the like take any input without a traceback; `make fuzz` tries more."""
+"""Readers of recipes, profiles, bundles and the like take any input without a traceback or a hang.
+
+`make fuzz` tries more, each reader within 1 GiB of memory.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import pytest
 from tests.fuzz import Reader, case, fault_of
 from tests.fuzz_readers import readers
 
-COUNT = 40
+COUNT = 64
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,8 @@ def test_what_is_valid_is_read(all_readers: dict[str, Reader], tmp_path: Path) -
 
 @pytest.mark.parametrize("seed", [1])
 def test_mutated_inputs_are_read_or_refused(all_readers: dict[str, Reader], tmp_path: Path, seed: int) -> None:
-    assert len(all_readers) == 14
+    assert len(all_readers) == 16
+    assert COUNT * len(all_readers) > 1000
     for reader in all_readers.values():
         for index in range(COUNT):
             content = case(reader, seed, index)

@@ -29,13 +29,17 @@ def outcomes(before: dict[str, Step], after: dict[str, Step]) -> dict[str, str]:
 
 def test_a_run_is_reproduced_bit_for_bit(drilled: tuple[Path, Path], tmp_path: Path) -> None:
     run, sources = str(drilled[1]), str(drill.DRILL.parent)
-    done = drill.espalier(["reproduce", run, "--sources", sources, "--allow-unsigned"], cwd=tmp_path)
+    words = [str(drill.ESPALIER), "reproduce", run, "--sources", sources, "--allow-unsigned"]
+    (here := tmp_path / "here").mkdir()
+    done = drill.guarded(words, here, tmp_path / "connections")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = dict(reversed(line.split(maxsplit=1)) for line in done.stdout.splitlines() if line[:8].strip() == "same")
     results = drill.digests(drilled[1])
     assert set(results) - {"decision", "verdict"} <= set(rows)
     assert "DIFFERS" not in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
+    # And it asked for no other machine.
+    assert not (tmp_path / "connections").exists()
 
 
 def test_the_recorded_recipe_is_the_recipe(drilled: tuple[Path, Path], steps: dict[str, Step]) -> None:
