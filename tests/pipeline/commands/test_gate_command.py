@@ -1,4 +1,4 @@
-"""`espalier gate` as CI calls it: its options, and what it writes, on a finished run against one that was better."""
+"""`espalier gate` as CI calls it: its options, and what it writes, on a finished run and one that is worse."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from tests.pipeline.attest.resealed import change_json, reseal
 
 
 @pytest.fixture(scope="module")
-def better(drilled: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Evidence of a last release: every answer right, twice as fast, two thirds of the size."""
-    folder = tmp_path_factory.mktemp("last") / "evidence"
+def worse(drilled: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Evidence of that run made worse: every answer wrong, half as fast, half as large again."""
+    folder = tmp_path_factory.mktemp("worse") / "evidence"
     shutil.copytree(drilled[1] / "evidence", folder)
     shipped = json.loads((folder / MANIFEST).read_text())["engine"]
 
-    def all_right(replay: Any) -> None:
-        replay["correct"][shipped] = {name: "1" * len(row) for name, row in replay["correct"][shipped].items()}
+    def all_wrong(replay: Any) -> None:
+        replay["correct"][shipped] = {name: "0" * len(row) for name, row in replay["correct"][shipped].items()}
 
-    def faster(report: Any) -> None:
+    def slower(report: Any) -> None:
         for row in report["speedups"]:
             if row["engine"] == shipped:
-                row.update({key: 2 * row[key] for key in ("value", "low", "high")})
+                row.update({key: row[key] / 2 for key in ("value", "low", "high")})
 
-    def smaller(manifest: Any) -> None:
-        manifest["metrics"]["size_bytes"] = 2 * manifest["metrics"]["size_bytes"] // 3
+    def larger(manifest: Any) -> None:
+        manifest["metrics"]["size_bytes"] = 3 * manifest["metrics"]["size_bytes"] // 2
 
-    change_json(folder / "results" / "replay.json", all_right)
-    change_json(folder / "report.json", faster)
-    change_json(folder / MANIFEST, smaller)
+    change_json(folder / "results" / "replay.json", all_wrong)
+    change_json(folder / "report.json", slower)
+    change_json(folder / MANIFEST, larger)
     reseal(folder)
     return folder
 
 
-def judged(run: Path, better: Path, folder: Path, *options: str) -> tuple[int, dict[str, str]]:
+def judged(run: Path, baseline: Path, folder: Path, *options: str) -> tuple[int, dict[str, str]]:
     """Exit code, and what became of each figure, from the JSON that was written."""
     written = folder / "gate.json"
-    words = ["gate", str(run), "--baseline", str(better), "--allow-unsigned", "--json", str(written), *options]
+    words = ["gate", str(run), "--baseline", str(baseline), "--allow-unsigned", "--json", str(written), *options]
     code = main(words)
     found = json.loads(written.read_text())
     assert found["format"] == "espalier-gate/1"
@@ -54,9 +54,9 @@ def judged(run: Path, better: Path, folder: Path, *options: str) -> tuple[int, d
 
 
 def test_what_got_worse_is_refused_and_told_in_json(
-    drilled: tuple[Path, Path], better: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drilled: tuple[Path, Path], worse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, outcomes = judged(drilled[1], better, tmp_path)
+    code, outcomes = judged(worse, drilled[1], tmp_path)
     assert code == 10
     assert list(outcomes) == list(NAMES)
     assert set(outcomes.values()) == {"regressed"}
@@ -76,17 +76,17 @@ def test_what_got_worse_is_refused_and_told_in_json(
     ],
 )
 def test_as_much_as_is_allowed_may_be_lost_of_one_figure(
-    drilled: tuple[Path, Path], better: Path, tmp_path: Path, name: str, option: str, enough: str, too_little: str
+    drilled: tuple[Path, Path], worse: Path, tmp_path: Path, name: str, option: str, enough: str, too_little: str
 ) -> None:
     """Of that one alone: the others regress as before, or are taken by name."""
-    code, outcomes = judged(drilled[1], better, tmp_path, option, enough)
+    code, outcomes = judged(worse, drilled[1], tmp_path, option, enough)
     assert code == 10
     assert outcomes == {other: "held" if other == name else "regressed" for other in NAMES}
     accepted = [word for other in NAMES if other != name for word in ("--accept", other)]
-    code, outcomes = judged(drilled[1], better, tmp_path, option, enough, *accepted)
+    code, outcomes = judged(worse, drilled[1], tmp_path, option, enough, *accepted)
     assert code == 0
     assert outcomes == {other: "held" if other == name else "accepted" for other in NAMES}
-    assert judged(drilled[1], better, tmp_path, option, too_little, *accepted)[0] == 10
+    assert judged(worse, drilled[1], tmp_path, option, too_little, *accepted)[0] == 10
 
 
 @pytest.mark.parametrize("words", [["--accept", "latency"], ["--max-growth", "-1"], ["--max-slowdown", "inf"]])
