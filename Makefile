@@ -24,7 +24,8 @@ ATTACK_PEER ?= .venv-attack-peer
 # Of bench: a deploy bundle. Of bench and run: the board that measures (this machine without it).
 BUNDLE ?=
 HOST ?=
-# File of who may have signed the bundle; without it, an unsigned one is taken.
+# File of who is trusted. Of bench: who may have signed the bundle; without it, an unsigned one is taken. Of release: who
+# may have signed the last one, which is refused without it.
 TRUST ?=
 # Of matrix: a file of boards, and the recipes.
 FLEET ?= fleet.toml
@@ -45,7 +46,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
 
-.PHONY: help run release test lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench-edge-threats bench matrix drill fuzz mutate gpu-check clean
+.PHONY: help run release test coverage lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench-edge-threats bench-trust bench matrix drill fuzz mutate gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -67,6 +68,11 @@ release: $(VENV)/.sign $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## signed ar
 
 test: lint $(OPENVINO_STAMP) ## lint, check types and run all tests
 	$(if $(OPENVINO_STAMP),ESPALIER_OPENVINO_PYTHON=$(abspath $(OPENVINO))/bin/python )OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder $(ARGS)
+
+coverage: $(VENV)/.test ## lines and branches that the tests reach, also in build/coverage (all tests run, more slowly)
+	@mkdir -p build
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder \
+		--cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(ARGS)
 
 lint: $(VENV)/.test ## check style and types
 	$(BIN)/ruff check .
@@ -139,6 +145,9 @@ bench-harness: $(VENV)/.compress ## the harness against itself and a bare loop, 
 
 bench-backdoors: $(VENV)/.compress ## planted backdoors: what the scan finds, what removal leaves (about half an hour)
 	$(BIN)/python -m tests.benchmarks.backdoors $(ARGS)
+
+bench-trust: $(VENV)/.sign ## what sign and verify of 100 MB, gate, report and an index of 200 runs take (some minutes)
+	$(BIN)/python -m tests.benchmarks.trust $(ARGS)
 
 drill: $(VENV)/.test ## 500 times `kill -9` over all steps, here and on a board: ARGS="--kills 50 --minutes 10" (needs sshd)
 	$(BIN)/python -m tests.benchmarks.kills $(ARGS)

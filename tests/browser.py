@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -70,11 +69,6 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             said = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
             self.call("Input.dispatchKeyEvent", **said, **(text if kind == "keyDown" else {}))
-
-    def screenshot(self, to: Path, whole: bool = True) -> None:
-        """A picture of the page as PNG."""
-        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        to.write_bytes(base64.b64decode(taken["data"]))
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._left:

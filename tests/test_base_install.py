@@ -23,6 +23,18 @@ print(classify(numpy.zeros((8, 8), dtype=numpy.uint8)).label)
 """
 
 
+# Bytes of what the base install brings beside numpy; the engine runtime is an extra.
+SIZE = """
+import importlib.metadata, os, re
+needed = [re.match(r"[\\w.-]+", text)[0] for text in importlib.metadata.requires("espalier") if "extra ==" not in text]
+found = {dist.metadata["Name"].lower() for dist in importlib.metadata.distributions()}
+counted = ["espalier", *(name for name in needed if name != "numpy" and name.lower() in found)]
+places = [file.locate() for name in counted for file in importlib.metadata.files(name)]
+print(sum(os.stat(place).st_size for place in places if os.path.isfile(place)))
+"""
+MOST_BYTES = 10_000_000
+
+
 def interpreter(version: str) -> str | None:
     """A Python of this version that really starts, or None."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
@@ -73,6 +85,8 @@ def test_base_install(version: str, wheel: Path, drilled: tuple[Path, Path], tmp
 
     heavy = "import importlib.util as u; print([m for m in ('torch', 'onnx', 'pydantic', 'sklearn') if u.find_spec(m)])"
     assert run("python", "-c", heavy).stdout.strip() == "[]"
+    # More than a megabyte, or it was not counted.
+    assert 1_000_000 < int(run("python", "-c", SIZE).stdout) <= MOST_BYTES
     detected = json.loads(run("espalier-agent", "detect", "--json").stdout)
     assert "cpu" in detected["profiles"]
     assert detected["host"]["python"].startswith(version)

@@ -8,7 +8,7 @@ from pathlib import Path
 from devices.errors import BundleError
 from pipeline.pages.compare_view import changed_keys, latency_sentence, pair_rows
 from pipeline.pages.pairs import read_evidence
-from pipeline.pages.run_figures import labels_of, run_figures, shown
+from pipeline.pages.run_line import labels_of, run_line, shown
 from pipeline.report.page import page_environment
 from pipeline.report.plot_tradeoff import front_note, tradeoff_plots
 from pipeline.report.words import words_of
@@ -25,7 +25,7 @@ def compare_page(folders: Sequence[Path], page: Path) -> str:
         with whole_report(folder):
             reports.append(read_run(folder))
             evidence.append(read_evidence(folder, reports[-1]))
-            runs.append(run_figures(reports[-1], folder, label, page))
+            runs.append(run_line(reports[-1], folder, label, page))
     kinds = [words_of(report).kind for report in reports]
     for folder, kind in zip(folders, kinds, strict=True):
         if kind != kinds[0]:

@@ -9,7 +9,7 @@ from shlex import quote
 from typing import Any
 
 from pipeline.pages.pairs import Evidence, Pair, clean_pair, robust_pair
-from pipeline.pages.run_figures import RunFigures
+from pipeline.pages.run_line import RunLine
 from pipeline.report.cells import Cell
 from pipeline.report.figures import points, span
 
@@ -43,7 +43,7 @@ def pair_rows(labels: Sequence[str], evidence: Sequence[Evidence]) -> list[PairR
     ]
 
 
-def latency_sentence(runs: Sequence[RunFigures], folders: Sequence[str]) -> str:
+def latency_sentence(runs: Sequence[RunLine], folders: Sequence[str]) -> str:
     """Why latencies of two runs give no ratio, and the command that gives one; `folders` as the user named them."""
     said = (
         "Latencies of different runs were not measured in turns, so their difference may be the machine's: no ratio of "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from devices.errors import BundleError, EspalierError
 from devices.files import storage_errors
-from pipeline.pages.run_figures import RunFigures, run_figures, shown
+from pipeline.pages.run_line import RunLine, run_line, shown
 from pipeline.report.figures import plural
 from pipeline.report.page import page_environment
 from pipeline.run_folder import MARK_FILE, RUN_FILE, read_run, whole_report
@@ -26,11 +26,11 @@ class DamagedRun:
     why: str
 
 
-def index_page(root: Path) -> tuple[str, list[RunFigures], list[DamagedRun]]:
+def index_page(root: Path) -> tuple[str, list[RunLine], list[DamagedRun]]:
     """The page of all runs below `root`, with what is on it. Raises `BundleError` when there is none."""
     if not root.is_dir():
         raise BundleError(str(root), "is not a folder", "Give the folder that holds runs, such as runs")
-    runs: list[RunFigures] = []
+    runs: list[RunLine] = []
     damaged: list[DamagedRun] = []
     with storage_errors(root):
         folders = sorted(_run_folders(root, _DEEPEST))
@@ -38,7 +38,7 @@ def index_page(root: Path) -> tuple[str, list[RunFigures], list[DamagedRun]]:
         label = shown(str(folder.relative_to(root)))
         try:
             with whole_report(folder):
-                runs.append(run_figures(read_run(folder), folder, label, root / INDEX_FILE))
+                runs.append(run_line(read_run(folder), folder, label, root / INDEX_FILE))
         except EspalierError as error:
             damaged.append(DamagedRun(label=label, why=shown(str(error))))
     if not folders:

@@ -15,7 +15,6 @@ from devices.statistics import Interval, independent_difference
 from pipeline.release.evidence import RunFigures
 
 Outcome = Literal["held", "regressed", "not comparable", "accepted"]
-NAMES = ("accuracy", "robust_accuracy", "speedup", "size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,7 @@ class RegressionConfig:
     max_growth: float = 0.0
     """Percent of the engine's bytes."""
     accept: tuple[str, ...] = ()
-    """Of `NAMES`."""
+    """Names of figures: `accuracy`, `robust_accuracy`, `speedup`, `size`."""
 
 
 @dataclass(frozen=True, kw_only=True)

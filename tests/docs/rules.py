@@ -10,7 +10,7 @@ from typing import Any
 
 NOT_RUN = (
     (r"pip (un)?install|pip wheel", "changes the environment, and wheels come from the network"),
-    (r"make (test|lint|format|docs|reference|clean)\b", "these run the tests, or undo what they stand on"),
+    (r"make (test|coverage|lint|format|docs|reference|clean)\b", "these run the tests, or undo what they stand on"),
     (r"make (bench-|gpu-check|mutate)", "takes minutes to hours, a GPU, or data of one's own"),
     (
         r".*(user@|--host|HOST=|--fleet|FLEET=)",

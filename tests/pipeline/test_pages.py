@@ -18,7 +18,7 @@ from pipeline.pages.compare import compare_page
 from pipeline.pages.compare_view import changed_keys, latency_sentence
 from pipeline.pages.index import index_page
 from pipeline.pages.pairs import clean_pair, read_evidence, robust_pair
-from pipeline.pages.run_figures import labels_of, link, run_figures
+from pipeline.pages.run_line import labels_of, link, run_line
 from pipeline.report.figures import points
 from tests.pipeline.example_run import IMAGES, grown_report, write_run
 from tests.pipeline.test_report_page import HOSTILE, example_report
@@ -97,8 +97,8 @@ def test_runs_of_two_tasks_are_not_compared(tmp_path: Path) -> None:
 
 def test_a_ratio_of_latencies_is_offered_by_a_command_on_one_device_alone(tmp_path: Path) -> None:
     write_run(tmp_path / "a", example_report())
-    run = run_figures(example_report(), tmp_path / "a", "a", tmp_path / "page.html")
-    other = run_figures(
+    run = run_line(example_report(), tmp_path / "a", "a", tmp_path / "page.html")
+    other = run_line(
         example_report() | {"device": {"name": "gpu", "title": "a GPU"}}, tmp_path / "a", "b", tmp_path / "page.html"
     )
     command = "espalier bench b/deploy --against a/deploy"

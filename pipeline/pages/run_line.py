@@ -23,7 +23,7 @@ _Figures = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFigures:
+class RunLine:
     """One run and the engine that it judged."""
 
     label: str
@@ -50,12 +50,12 @@ class RunFigures:
     """The same as plain figures."""
 
 
-def run_figures(report: _Figures, folder: Path, label: str, page: Path) -> RunFigures:
+def run_line(report: _Figures, folder: Path, label: str, page: Path) -> RunLine:
     """The line of a run for a page in `page`'s folder."""
     engine = next(row for row in report["engines"] if row["name"] == report["shipped"])
     verdict, samples = verdict_view(report), report["samples"]
     href = link(folder / REPORT_FILE, page)
-    return RunFigures(
+    return RunLine(
         label=label,
         href=href,
         recipe=str(report["name"]),
