@@ -21,6 +21,7 @@ NOT_RUN = (
     (r"espalier run .*--profile", "needs the device that the profile is of"),
     (r".*cifar10-resnet20", "needs images and weights of CIFAR-10"),
     (r"(make run|espalier run) .*--full", "takes AutoAttack's standard budget; tests/pipeline/test_recipe.py lists it"),
+    (r".*face-detector", "needs the detector's file; tests/pipeline/test_detector_chain.py makes one"),
 )
 
 _SHORT: dict[str, Any] = {
