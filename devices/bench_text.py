@@ -42,7 +42,14 @@ def _latency(result: Mapping[str, Any]) -> list[str]:
         holds = "it does NOT hold 1, so the machine was not quiet enough to compare"
     rows.append(("A/A", f"{_span(same, '')}: the same engine twice; {holds}"))
     rows.append(("threads", f"{result['threads']} on CPU {', '.join(map(str, result['pinned_cpus']))}"))
+    if "cuda_graph" in result:
+        rows.append(("CUDA graph", graph_text(result["cuda_graph"])))
     return _rows(rows)
+
+
+def graph_text(used: bool) -> str:
+    """What latency was taken of, in words."""
+    return "used: the query is one launch" if used else "not used: it was not faster, or cannot be captured"
 
 
 def _cost(result: Mapping[str, Any]) -> list[str]:

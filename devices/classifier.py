@@ -62,19 +62,28 @@ class Classifier:
 
 
 def load(
-    bundle: str | Path, *, trust: str | Path | None = None, allow_unsigned: bool = False
+    bundle: str | Path,
+    *,
+    trust: str | Path | None = None,
+    allow_unsigned: bool = False,
+    kernels: str | Path | None = None,
 ) -> Classifier | Segmenter | Detector | RawNetwork:
     """Verify a deploy bundle and load its engine, as a function of one frame.
 
     `trust` is the file of who is trusted. What it returns is by the bundle's task: a label, a class map, boxes, or the
-    outputs as they are. Raises `BundleError` when it is damaged, unsigned or by nobody trusted, `DeviceError` when the
-    engine does not fit this host.
+    outputs as they are. `kernels` is a folder of this user in which TensorRT-RTX's compiled kernels are kept, so that
+    only the first start compiles; without it every start does. Raises `BundleError` when the bundle is damaged,
+    unsigned or by nobody trusted, `DeviceError` when the engine does not fit this host, `StorageError` for a folder of
+    kernels that is not writable, or that others may write to.
     """
     trusted = replace(read_trust(Path(trust)) if trust is not None else Trust(), allow_unsigned=allow_unsigned)
-    return load_verified(open_bundle(Path(bundle), "deploy", trusted), detect_host())
+    folder = None if kernels is None else Path(kernels)
+    return load_verified(open_bundle(Path(bundle), "deploy", trusted), detect_host(), folder)
 
 
-def load_verified(bundle: Bundle, host: Host) -> Classifier | Segmenter | Detector | RawNetwork:
+def load_verified(
+    bundle: Bundle, host: Host, kernels: Path | None = None
+) -> Classifier | Segmenter | Detector | RawNetwork:
     """Load the engine of a bundle that was verified. Raises as `load` does."""
     scoring = Scoring.from_dict(bundle.manifest.get("task"), f"{bundle.folder / MANIFEST}: task")
     info = read_engine_info(bundle)
@@ -88,7 +97,7 @@ def load_verified(bundle: Bundle, host: Host) -> Classifier | Segmenter | Detect
         raise BundleError(place, "must be a list of texts", _MAKE_AGAIN)
     if scoring.kind != "custom":
         _require_classes(info, scoring, len(labels), str(bundle.folder))
-    engine = open_engine(bundle.read(engine_path(info)), info, host)
+    engine = open_engine(bundle.read(engine_path(info)), info, host, kernels)
     kinds: dict[str, type[Classifier | Segmenter | Detector | RawNetwork]] = {
         "classification": Classifier,
         "segmentation": Segmenter,

@@ -112,7 +112,11 @@ def measure_engines(
         opened[again] = open_engine(*read_engine(engines[baseline]), host)
         watch = WatchConfig(root=config.telemetry_root, cpus=cpus, power_mode=config.power_mode)
         with watching(watch) as watched:
-            timings = time_interleaved(_bind_all(opened, 1, config), config.latency, progress)
+            queries = _bind_all(opened, 1, config)
+            timings = time_interleaved(queries, config.latency, progress)
+            graphs = {name: graph_of(query) for name, query in queries.items()}
+            # Each holds memory of the device.
+            del queries
             throughput = {batch: _throughput(opened, batch, config) for batch in _batches(opened, config.batch_sizes)}
         del opened[again]
         alone = _alone(opened, cpus, config, progress)
@@ -122,6 +126,7 @@ def measure_engines(
     results = {
         name: {
             **_latency(timings[name], config),
+            **graphs[name],
             "throughput": [{"batch": batch, "images_per_s": found[name]} for batch, found in throughput.items()],
             "footprint": footprints[name].as_dict(),
             "size_bytes": (place / engine_name(read_info(place))).stat().st_size,
@@ -143,6 +148,12 @@ def measure_engines(
     }
     _write(folder, {name: samples[name] for name in engines}, watched[0], metrics)
     return StageResult(MeasurementArtifact(folder), metrics)
+
+
+def graph_of(query: Callable[[], None]) -> dict[str, object]:
+    """Whether the bound query ran as a CUDA graph; nothing where the engine's runtime knows none."""
+    uses_graph = getattr(query, "uses_graph", None)
+    return {} if uses_graph is None else {"cuda_graph": bool(uses_graph)}
 
 
 def _latency(timings: Timings, config: MeasurePlan) -> dict[str, object]:

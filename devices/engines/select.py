@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from devices.detect import Host, matches
 from devices.engines import onnxruntime
 from devices.engines.base import Engine, EngineInfo
+from devices.engines.kernel_folder import kernels_path
 from devices.engines.ort_session import require_provider
 from devices.engines.tensorrt_options import INSTALL, TITLES, TensorRtOptions, is_tensorrt, require_precision
 from devices.errors import DeviceError
@@ -23,13 +25,22 @@ _BY_TRTEXEC = (
 )
 
 
-def open_engine(content: bytes, info: EngineInfo, host: Host) -> Engine:
-    """Check and load an engine of any runtime from bytes that the caller has verified. Raises `DeviceError`."""
-    if is_tensorrt(info):
-        from devices.engines import tensorrt
+def open_engine(content: bytes, info: EngineInfo, host: Host, kernels: Path | None = None) -> Engine:
+    """Check and load an engine of any runtime from bytes that the caller has verified.
 
+    `kernels` is a folder in which what TensorRT-RTX compiles is kept for the next start: the engine has then run once
+    when it is handed out. Other runtimes compile nothing and leave it alone. Raises `DeviceError`, and `StorageError`
+    for a folder that cannot be used.
+    """
+    if not is_tensorrt(info):
+        return onnxruntime.open_engine(content, info, host)
+    from devices.engines import tensorrt
+
+    if kernels is None or info.runtime != "tensorrt_rtx":
         return tensorrt.open_engine(content, info, host)
-    return onnxruntime.open_engine(content, info, host)
+    engine = tensorrt.open_engine(content, info, host, kernels_path(kernels, content))
+    engine.make_ready()
+    return engine
 
 
 def tensorrt_options(

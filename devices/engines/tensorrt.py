@@ -140,6 +140,12 @@ class TensorRtEngine:
         """As `bind`, with the images copied to the GPU and the answers back, from and to page-locked memory."""
         return self.bind(images_NCHW).with_copies
 
+    def make_ready(self) -> None:
+        """Run once, so that TensorRT-RTX has its kernels, and keep those that were not kept yet."""
+        self.run_all(np.zeros((self._batches[0], *self._info.input_shape), dtype=np.float32))
+        if not self._kernels.was_warm:
+            self._kernels.write()
+
     def keep_kernels(self) -> int:
         """Write what TensorRT-RTX compiled to the cache's file. Returns its size in bytes; 0 without a cache."""
         return self._kernels.write()

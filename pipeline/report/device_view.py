@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from devices.bench_text import graph_text
 from devices.scenarios import scenario_lines
 from devices.sustained import level_lines
 from pipeline.report.figures import milliseconds, significant
@@ -57,6 +58,8 @@ def beside_inference(report: _Figures) -> list[Fact]:
     if warm:
         steady = "" if warm["steady"] else "; NOT steady by then"
         facts.append(Fact("warm-up", f"{warm['queries']:,} queries in {significant(warm['duration_s'])} s{steady}"))
+    if "cuda_graph" in engine:
+        facts.append(Fact("CUDA graph", graph_text(engine["cuda_graph"])))
     for found in engine.get("scenarios", []):
         lines = scenario_lines([found])
         facts.append(Fact(f"scenario {lines[0][:14].strip()}", "; ".join(line[14:].strip() for line in lines)))

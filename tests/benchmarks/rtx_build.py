@@ -32,6 +32,9 @@ from devices.profile import Precision, load_profile
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 _GPUS = (("7.5", "RTX 2060"), ("8.6", "RTX 3060"), ("8.9", "RTX 4090"), ("12.0", "RTX 5090"))
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
+_SIDE = 224
+# Convolutions in BF16 are of opset 22.
+_OPSET = {"bf16": 22}
 _STEP = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
 _HIGHEST = {"int8": 127.0, "fp8": 448.0}
 GOAL_S = 3.0
@@ -54,7 +57,11 @@ class _Writer:
         self.rng = np.random.default_rng(0)
 
     def weight(self, name: str, value: Array) -> str:
-        self.weights.append(numpy_helper.from_array(value, name))
+        if self.precision == "bf16":
+            values = value.astype(np.float32).ravel().tolist()
+            self.weights.append(helper.make_tensor(name, TensorProto.BFLOAT16, value.shape, values))
+        else:
+            self.weights.append(numpy_helper.from_array(value, name))
         return name
 
     def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
@@ -107,14 +114,20 @@ class _Writer:
         return self.node("Relu", [self.node("Add", [third, value], f"{name}_sum")], f"{name}_r")
 
 
-def write_resnet50(path: Path, precision: Precision) -> Path:
-    """The shape of ResNet-50 (He and others 2016, table 1; the stride in the 3x3 convolution), norms folded."""
+def write_resnet50(
+    path: Path, precision: Precision, stages: tuple[tuple[int, int, int], ...] = _STAGES, side: int = _SIDE
+) -> Path:
+    """The shape of ResNet-50 (He and others 2016, table 1; the stride in the 3x3 convolution), norms folded.
+
+    Its weights are the same in every precision but for rounding. `stages` are width, blocks and stride of each.
+    """
     made = _Writer(precision)
-    value = "image" if precision == "fp32" else made.node("Cast", ["image"], "to_half", to=TensorProto.FLOAT16)
+    half = TensorProto.BFLOAT16 if precision == "bf16" else TensorProto.FLOAT16
+    value = "image" if precision == "fp32" else made.node("Cast", ["image"], "to_half", to=half)
     value = made.node("Relu", [made.convolution(value, "stem", (3, 64, 7), 2)], "stem_r")
     value = made.node("MaxPool", [value], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     channels = 64
-    for stage, (width, blocks, stride) in enumerate(_STAGES):
+    for stage, (width, blocks, stride) in enumerate(stages):
         for index in range(blocks):
             value = made.block(value, f"s{stage}_{index}", channels, width, stride if index == 0 else 1)
             channels = 4 * width
@@ -122,10 +135,11 @@ def write_resnet50(path: Path, precision: Precision) -> Path:
     inputs = [made.quantized(value, "fc"), made.kernel("head", (1000, channels))]
     value = made.node("Gemm", [*inputs, made.weight("offset", np.zeros(1000, dtype=made.dtype))], "fc", transB=1)
     value = made.node("Cast", [value], "to_float", to=TensorProto.FLOAT)
-    shapes: dict[str, list[str | int | None]] = {"image": ["batch", 3, 224, 224], value: ["batch", 1000]}
+    shapes: dict[str, list[str | int | None]] = {"image": ["batch", 3, side, side], value: ["batch", 1000]}
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     graph = helper.make_graph(made.nodes, "resnet50", ports[:1], ports[1:], made.weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
+    opset = helper.make_opsetid("", _OPSET.get(precision, 19))
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10 if precision == "bf16" else 9), path)
     return path
 
 

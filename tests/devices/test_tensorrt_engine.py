@@ -20,6 +20,7 @@ from devices.engines.base import EngineInfo
 from devices.engines.tensorrt import TensorRtEngine, require_gpu
 from devices.engines.tensorrt_runtime_cache import no_cache
 from devices.errors import DataError, DeviceError
+from devices.measure import graph_of
 
 SHAPE = (1, 2, 3)
 
@@ -170,6 +171,8 @@ def test_a_query_that_cannot_be_captured_runs_as_it_is() -> None:
     engine, runs = _engine((1, 1, 1), library)
     query = engine.bind(_images(1))
     assert not query.uses_graph
+    assert graph_of(query) == {"cuda_graph": False}
+    assert graph_of(lambda: None) == {}
     before = len(runs)
     query()
     assert len(runs) == before + 1
@@ -194,3 +197,17 @@ def test_another_gpu_is_refused() -> None:
     other: Any = SimpleNamespace(compute_capability=lambda: "8.9")
     with pytest.raises(DeviceError, match=r"built for compute capability 8\.7, and this GPU has 8\.9"):
         require_gpu(engine.info, other)
+
+
+def test_an_engine_that_was_made_ready_has_run_and_kept_its_kernels_once() -> None:
+    """What keeps them stands in for TensorRT-RTX's cache."""
+    engine, runs = _engine((2, 2, 4), _HostMemory())
+    written: list[str] = []
+    kernels: Any = SimpleNamespace(was_warm=False, create_context=no_cache().create_context)
+    kernels.write = lambda: written.append("kernels")
+    engine._kernels = kernels
+    engine.make_ready()
+    assert (set(runs), written) == ({2}, ["kernels"])
+    kernels.was_warm = True
+    engine.make_ready()
+    assert written == ["kernels"]

@@ -133,6 +133,13 @@ def test_of_a_report_without_telemetry_nothing_is_said() -> None:
     assert (device_facts(report), device_findings(report), beside_inference(report)) == ([], [], [])
 
 
+@pytest.mark.parametrize(("used", "said"), [(True, "used: the query is one launch"), (False, "not used: ")])
+def test_whether_a_cuda_graph_was_timed_is_said(used: bool, said: str) -> None:
+    (fact,) = beside_inference({"engines": [{"name": "a", "cuda_graph": used}], "shipped": "a"})
+    assert fact.name == "CUDA graph"
+    assert fact.value.startswith(said)
+
+
 def robustness(**keys: Any) -> dict[str, Any]:
     """A recipe's section, as a report keeps it."""
     own = dict.fromkeys(("apgd_steps", "fab_steps", "targets", "square_queries", "pgd_step_size"))

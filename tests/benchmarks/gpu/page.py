@@ -14,10 +14,11 @@ PAGE = ROOT / "docs" / "gpu.md"
 _HEAD = """# Checked on GPUs
 
 `make gpu-check` runs once what needs an NVIDIA GPU: fine-tuning on CUDA, ONNX Runtime's providers of CUDA and TensorRT,
-engines of TensorRT and TensorRT-RTX with parity and latency, telemetry. A part is `ok`, `failed`, or `absent` with what
-is missing. The engines' latency is of the shape of ResNet-50, random weights, one image of 224x224, input and output in
-place. Its exit code is 0 when nothing that is there fails, 1 when something does, and 77 on a machine without a GPU.
-This page is made of the files in `docs/gpu/`, one a run.
+engines of TensorRT and TensorRT-RTX with parity and latency in every precision that the GPU's profile names, cold and
+warm starts with the runtime cache, telemetry. A part is `ok`, `failed`, or `absent` with what is missing. The engines'
+latency is of the shape of ResNet-50, random weights, one image of 224x224, input and output in place. Its exit code is
+0 when nothing that is there fails, 1 when something does, and 77 on a machine without a GPU. This page is made of the
+files in `docs/gpu/`, one a run.
 """
 
 
@@ -35,7 +36,7 @@ def _section(run: Mapping[str, Any]) -> Iterator[str]:
     yield "| part | state | what was seen |"
     yield "|---|---|---|"
     for part in run["parts"]:
-        seen = part["reason"] or "; ".join(_figures(part["figures"]))
+        seen = "; ".join([part["reason"]] * bool(part["reason"]) + list(_figures(part["figures"])))
         yield f"| {part['name']} | {part['state']} | {seen.replace('|', '/')} |"
     yield ""
 

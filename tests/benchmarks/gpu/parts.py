@@ -24,6 +24,14 @@ class AbsentError(Exception):
     """What the part needs is not on this machine; the message says what."""
 
 
+class FailedError(Exception):
+    """Some of the part failed; what else was found is kept."""
+
+    def __init__(self, what: str, figures: Mapping[str, Any]) -> None:
+        super().__init__(what)
+        self.figures = figures
+
+
 @dataclass(frozen=True)
 class PartResult:
     """What came of one part."""
@@ -52,6 +60,8 @@ def run_here(name: str, part: Callable[[], Mapping[str, Any]]) -> PartResult:
         return PartResult(name, OK, figures=part())
     except AbsentError as missing:
         return PartResult(name, ABSENT, without_paths(str(missing)))
+    except FailedError as failed:
+        return PartResult(name, FAILED, without_paths(str(failed)), failed.figures)
     # A part's library may raise anything, and the other parts still run.
     except Exception as fault:  # noqa: BLE001
         return PartResult(name, FAILED, without_paths(f"{type(fault).__name__}: {fault}"))

@@ -92,6 +92,8 @@ def test_energy_and_memory_of_a_board_that_has_sensors(deploy: Path) -> None:
     assert "150 MB in use at the most, 100 MB before" in text
     assert "it does NOT hold 1" in text
     assert "NOT steady by then" in text
+    assert "CUDA graph" not in text
+    assert "CUDA graph used: the query is one launch" in " ".join(bench_text(found | {"cuda_graph": True}).split())
     found["energy"]["is_resolved"] = False
     assert "less than the sensor can tell an image" in bench_text(found)
 
