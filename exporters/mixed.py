@@ -24,7 +24,7 @@ from exporters.fp8 import calibrate_fp8, fp8_graph
 from exporters.layers import layer_costs
 from exporters.mixed_choice import MixedChoice
 from exporters.mixed_search import Search, measure_harms
-from exporters.mixed_trials import Figures, Judge, Latency, Make, Score, Trials, require_apart
+from exporters.mixed_trials import Figures, Judge, Make, Score, Trials, require_apart
 from exporters.parity import Agreement
 from exporters.quantize import CalibratedGraph, calibrate_graph, int8_graph
 from exporters.quantize_layers import require_costs
@@ -51,7 +51,7 @@ class MixedConfig:
     max_trials: int = 64
     """Graphs that are tried at most, those that measure single layers not counted."""
     cost: Cost = "equal"
-    """Of keeping a layer, where neither costs nor latencies are given: `equal` for all, or its `macs`."""
+    """Of keeping a layer, where no costs are given: `equal` for all, or its `macs`."""
 
     def __post_init__(self) -> None:
         if self.min_sqnr_db is None and self.min_agreement is None and self.max_score_drop is None:
@@ -77,14 +77,12 @@ def choose_int8_layers(
     agreement: Agreement | None = same_classes,
     score: Score | None = None,
     costs: Mapping[str, float] | None = None,
-    latency: Latency | None = None,
 ) -> MixedChoice:
     """Layers of an INT8 graph that stay in FP32; hand them to `convert_int8` as `QuantizeOptions.keep`.
 
-    `costs` says per layer what keeping it costs, in any unit; every layer costs the same without it. `latency` takes
-    the file of a graph and returns milliseconds: it is asked for each layer that is kept alone, which then are the
-    costs, and for each trial. Raises `DataError` when images are unfit or judge and calibration share one,
-    `ParityError` when the budget cannot be met, and what `convert_int8` raises.
+    `costs` says per layer what keeping it costs, in any unit; without it `config.cost` does. Raises `DataError` when
+    images are unfit or judge and calibration share one, `ParityError` when the budget cannot be met, and what
+    `convert_int8` raises.
     """
     calibrated = calibrate_graph(source, calibration_NCHW, threads, options)
 
@@ -92,7 +90,7 @@ def choose_int8_layers(
         return int8_graph(calibrated, activations, weight_bits, set(keep), str(source))
 
     judge = Judge(images_NCHW=judge_NCHW, agreement=agreement, score=score, threads=threads)
-    return _choose(source, calibrated, make, calibration_NCHW, judge, config, costs, latency)
+    return _choose(source, calibrated, make, calibration_NCHW, judge, config, costs)
 
 
 def choose_fp8_layers(
@@ -105,7 +103,6 @@ def choose_fp8_layers(
     agreement: Agreement | None = same_classes,
     score: Score | None = None,
     costs: Mapping[str, float] | None = None,
-    latency: Latency | None = None,
 ) -> MixedChoice:
     """The same for FP8; hand what it says to `convert_fp8`."""
     calibrated = calibrate_fp8(source, calibration_NCHW, threads, options)
@@ -114,7 +111,7 @@ def choose_fp8_layers(
         return fp8_graph(calibrated, set(keep))
 
     judge = Judge(images_NCHW=judge_NCHW, agreement=agreement, score=score, threads=threads)
-    return _choose(source, calibrated, make, calibration_NCHW, judge, config, costs, latency)
+    return _choose(source, calibrated, make, calibration_NCHW, judge, config, costs)
 
 
 def _choose(
@@ -125,7 +122,6 @@ def _choose(
     judge: Judge,
     config: MixedConfig,
     costs: Mapping[str, float] | None,
-    latency: Latency | None,
 ) -> MixedChoice:
     require_images(judge.images_NCHW, onnx.load(source), JUDGE_IMAGES)
     require_apart(calibration_NCHW, judge.images_NCHW, JUDGE_IMAGES)
@@ -133,9 +129,9 @@ def _choose(
         raise RecipeError("mixed.max_score_drop", "is set, and nothing scores", "Give a score, or take min_sqnr_db")
     if costs is not None:
         require_costs(calibrated.layers, costs)
-    elif config.cost == "macs" and latency is None:
+    elif config.cost == "macs":
         costs = _macs(calibrated)
-    trials = Trials(source, make, judge, latency)
+    trials = Trials(source, make, judge)
     always = frozenset(calibrated.kept(calibrated.options.keep))
     harms = measure_harms(trials, calibrated.layers, always, config.sensitivity == "alone", costs)
 

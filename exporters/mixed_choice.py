@@ -18,7 +18,7 @@ class LayerHarm:
     score: float | None
     """Score of that graph."""
     cost: float
-    """Of keeping it: in milliseconds if latency was measured, in the unit of the given costs, or 1."""
+    """Of keeping it: multiply-accumulates, in the unit of the given costs, or 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,6 @@ class Trial:
     sqnr_db: float
     agreement: float | None
     score: float | None
-    latency_ms: float | None
     cost: float
     """Sum over the layers that are kept."""
     holds: bool
@@ -79,6 +78,4 @@ def _figures(trial: Trial, reference_score: float | None) -> str:
         parts.append(f"{100 * trial.agreement:.1f} % same answers")
     if trial.score is not None and reference_score is not None:
         parts.append(f"score {trial.score:.4f} of {reference_score:.4f}")
-    if trial.latency_ms is not None:
-        parts.append(f"{trial.latency_ms:.4f} ms")
     return ", ".join(parts)

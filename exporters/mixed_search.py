@@ -41,7 +41,7 @@ def measure_harms(
                 noise=noise,
                 sqnr_db=figures.parity.sqnr_db,
                 score=figures.score,
-                cost=_cost(trials, layer.name, always, costs),
+                cost=1.0 if costs is None else float(costs[layer.name]),
             )
         )
     least = max((harm.cost for harm in found), default=1.0) * _LEAST_COST_SHARE or 1.0
@@ -97,7 +97,7 @@ class Search:
         for name in sorted(kept, key=lambda name: (-self._costs[name], self._order.index(name))):
             if len(self._tried) >= self._max:
                 break
-            # One that is no slower in higher precision had better stay there.
+            # One that costs nothing to keep had better stay.
             if self._costs[name] > 0 and self._trial(kept - {name}).holds:
                 kept -= {name}
         return self._trial(kept)
@@ -113,18 +113,10 @@ class Search:
                 sqnr_db=figures.parity.sqnr_db,
                 agreement=figures.parity.agreement,
                 score=figures.score,
-                latency_ms=self._trials.latency_ms(kept | self._always),
                 cost=sum(self._costs[name] for name in sorted(kept)),
                 holds=self._holds(figures),
             )
         return self._tried[kept]
-
-
-def _cost(trials: Trials, name: str, always: frozenset[str], costs: Mapping[str, float] | None) -> float:
-    with_layer, without = trials.latency_ms(always | {name}), trials.latency_ms(always)
-    if with_layer is not None and without is not None:
-        return with_layer - without
-    return 1.0 if costs is None else float(costs[name])
 
 
 def _noise(figures: Figures) -> float:

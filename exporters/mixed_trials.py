@@ -1,4 +1,4 @@
-"""Graphs with some layers left in higher precision: made, run on the judging images, and timed if asked."""
+"""Graphs with some layers left in higher precision: made, and run on the judging images."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ Make = Callable[[Iterable[str]], onnx.ModelProto]
 """The graph, quantized but for the layers of these names."""
 Score = Callable[[Outputs], float]
 """How good outputs on the judging images are, such as accuracy; more is better."""
-Latency = Callable[[Path], float]
-"""Milliseconds of a graph on the device."""
 _BATCH = 32
 
 
@@ -48,19 +46,13 @@ class Figures:
 
 
 class Trials:
-    """Makes and judges graphs; one that was judged or timed is not again."""
+    """Makes and judges graphs; one that was judged is not again."""
 
-    def __init__(self, source: Path, make: Make, judge: Judge, latency: Latency | None) -> None:
-        self._make, self._judge, self._latency = make, judge, latency
+    def __init__(self, source: Path, make: Make, judge: Judge) -> None:
+        self._make, self._judge = make, judge
         self._reference = self._answers(source)
         self._judged: dict[frozenset[str], Figures] = {}
-        self._timed: dict[frozenset[str], float] = {}
         self.reference_score = None if judge.score is None else float(judge.score(self._reference))
-
-    @property
-    def timed(self) -> bool:
-        """Latency is measured."""
-        return self._latency is not None
 
     def judge(self, keep: frozenset[str]) -> Figures:
         """Parity with the network before quantization, and score."""
@@ -71,15 +63,6 @@ class Trials:
             score = None if self._judge.score is None else float(self._judge.score(answered))
             self._judged[keep] = Figures(parity=parity, score=score)
         return self._judged[keep]
-
-    def latency_ms(self, keep: frozenset[str]) -> float | None:
-        """Milliseconds on the device; None where latency is not measured."""
-        if self._latency is None:
-            return None
-        if keep not in self._timed:
-            with self._written(keep) as path:
-                self._timed[keep] = float(self._latency(path))
-        return self._timed[keep]
 
     def _answers(self, path: Path) -> Outputs:
         run, images = open_reference(path, self._judge.threads), self._judge.images_NCHW

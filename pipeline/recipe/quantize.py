@@ -11,7 +11,8 @@ from pipeline.recipe.base import Count, Section, Unit
 
 class MixedConfig(Section):
     """Accuracy budget of a quantized graph: layers stay in higher precision until it holds, those first whose harm is
-    greatest for their multiply-accumulates."""
+    greatest for their multiply-accumulates. Cost is counted so on every device, not measured: the same recipe then
+    keeps the same layers everywhere. Whether the graph is faster for it is measured afterwards, as of any."""
 
     max_score_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     """Points of the score, such as accuracy, that the graph may lose against the one before quantization."""

@@ -70,6 +70,7 @@ def mix(inputs: StepInputs) -> Metrics:
         "kept": list(choice.kept),
         "trials": len(choice.curve),
         "judged_on": choice.judged_on,
+        "cost": asked.cost,
         "lines": [line],
     }
 

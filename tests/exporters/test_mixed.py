@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,23 +96,6 @@ def test_multiply_accumulates_are_a_cost(fragile: Path) -> None:
     assert len({harm.cost for harm in choice.harms}) > 1
 
 
-def test_measured_latency_is_the_cost(fragile: Path) -> None:
-    """A stand-in for a device on which each product in FP32 costs 2 ms and one of 16 by 10 numbers only 1."""
-
-    def latency(path: Path) -> float:
-        graph = onnx.load(path).graph
-        floats = [item for item in graph.initializer if item.data_type == 1 and len(item.dims) in (2, 4)]
-        return 10.0 + sum(1.0 if 10 in item.dims else 2.0 for item in floats)
-
-    choice = choose(fragile, {"min_sqnr_db": 30}, latency=latency)
-    costs = {harm.layer: harm.cost for harm in choice.harms}
-    assert costs["node_logits"] == 1
-    assert costs["node_wide"] == 2
-    assert costs["node_scores"] == 0
-    assert choice.curve[0].latency_ms == 10
-    assert choice.chosen.latency_ms == 10 + choice.chosen.cost
-
-
 def test_a_score_is_a_budget_too(fragile: Path) -> None:
     """Accuracy on labels that the network itself gave before quantization, so 1 at first."""
     labels: list[np.ndarray] = []
@@ -186,9 +168,6 @@ class _Additive:
         noise = sum(noise for name, noise in self._noises.items() if name not in keep)
         parity = Parity(border="", sqnr_db=-noise, max_abs_diff=0, agreement=None, samples=1)
         return Figures(parity=parity, score=None)
-
-    def latency_ms(self, keep: frozenset[str]) -> None:
-        return None
 
 
 @given(

@@ -46,6 +46,7 @@ def test_layers_stay_in_higher_precision_by_a_stored_choice(drilled: tuple[Path,
     for form in ("dense", "compressed"):
         choice = json.loads((found[f"mixed {form}"]["folder"] / "mixed.json").read_text())
         assert choice["chosen"]["sqnr_db"] >= 24.0
+        assert found[f"mixed {form}"]["cost"] == "macs"
         assert found[f"quantized {form}"]["kept"] == choice["kept"]
         assert found[f"quantized {form}"]["operators"] == "products"
         # A convolution costs more than the classifier behind it.
