@@ -12,6 +12,7 @@ import pytest
 from devices.errors import EspalierError, RecipeError
 from devices.files import read_toml
 from devices.fleet import read_fleet
+from devices.profile import read_profile
 from devices.trust.store import read_trust
 from exporters.keys import make_key
 from pipeline.recipe import read_recipe
@@ -62,6 +63,8 @@ def test_a_block_is_read(block: Block, tmp_path: Path) -> None:
         read_fleet(path)
     elif {"keys", "revoked"} & set(raw):
         _check_trust(path)
+    elif {"name", "engine"} <= set(raw):
+        read_profile(path)
     elif {"session", "engine"} & set(raw):
         schema = profile_schema()
         for name, section in raw.items():
