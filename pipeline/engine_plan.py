@@ -67,6 +67,16 @@ def plan_engines(config: QuantizeConfig, profile: Profile, opset: int) -> Engine
     return EnginePlan(baseline=baseline, candidate=candidate, precisions=tuple(dict.fromkeys(precisions)), rest=rest)
 
 
+def plan_notes(plan: EnginePlan, config: QuantizeConfig, profile: Profile, opset: int) -> tuple[str, ...]:
+    """What is to be said of a plan: a quantized graph whose opset keeps its rest from FP16, which the device has."""
+    has_half = profile.engine.runtime != "onnxruntime" and "fp16" in profile.engine.precisions
+    if not (plan.quantized and plan.rest == "fp32" and has_half and config.rest == "auto"):
+        return ()
+    name = plan.candidate.upper()
+    why = f"FP16 around {name} needs opset {_OPSET_OF_HALF_REST}, and {profile.name} is served opset {opset}"
+    return (f"what is not {name} of the {name} engines is FP32: {why}",)
+
+
 def graph_of(engine: str, plan: EnginePlan) -> str:
     """Name of the step that gives the graph of this engine."""
     form, _, precision = engine.partition("-")

@@ -17,7 +17,7 @@ from devices.engines.select import runs_here
 from devices.profile import Profile
 from devices.remote.result import BoardResult
 from devices.stage import Progress
-from pipeline.engine_plan import EnginePlan, plan_engines
+from pipeline.engine_plan import EnginePlan, plan_engines, plan_notes
 from pipeline.opset import choose_opset
 from pipeline.recipe import Recipe
 
@@ -106,6 +106,11 @@ class Work:
     def engines(self) -> EnginePlan:
         """Which engines are built. Raises `DeviceError` or `RecipeError` for what the device cannot do."""
         return plan_engines(self.recipe.quantize, self.profile, self.opset)
+
+    @property
+    def plan_notes(self) -> tuple[str, ...]:
+        """What is to be said of them."""
+        return plan_notes(self.engines, self.recipe.quantize, self.profile, self.opset)
 
     @property
     def measured(self) -> bool:

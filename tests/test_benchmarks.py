@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tests import drill
+from tests.benchmarks.harness import shift_line
 from tests.benchmarks.peak import activation_bytes, growing, network_bytes
 
 ROOT = Path(__file__).parent.parent
@@ -52,3 +53,10 @@ def test_memory_is_that_of_the_work_and_of_nothing_before_it() -> None:
     with growing() as grown:
         torch.ones(100 * megabytes, dtype=torch.uint8)
     assert 90 * megabytes < grown.bytes < 200 * megabytes
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(1.002, "no more than that"), (0.99, "MORE than that")])
+def test_the_shift_by_telemetry_stands_beside_the_error_of_its_comparison(ratio: float, said: str) -> None:
+    line = shift_line({"value": ratio, "low": 0.98, "high": 1.01}, {"value": 1.001, "low": 0.996, "high": 1.005})
+    assert f"p50 without: {ratio:.4f} (0.9800 to 1.0100), a shift of {100 * abs(ratio - 1):.2f} %" in line
+    assert f"up to 0.50 % off: {said} (must: no more)" in line

@@ -64,7 +64,8 @@ def _subject(inputs: StepInputs, sets: EvaluationSets) -> dict[str, Any]:
         "shipped": shipped_of(results),
         "decision": results[DECISION].metrics,
         "verdict": results["verdict"].metrics,
-        "notes": {name: stored.metrics["lines"] for name, stored in results.items() if "lines" in stored.metrics},
+        "notes": {name: stored.metrics["lines"] for name, stored in results.items() if "lines" in stored.metrics}
+        | ({"plan": list(work.plan_notes)} if work.plan_notes else {}),
     }
 
 

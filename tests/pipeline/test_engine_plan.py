@@ -147,6 +147,18 @@ def test_the_dla_is_asked_for_by_core_and_takes_fp16_alone() -> None:
         require_possible(work(orin, "engine.dla_core=0", "quantize.precision=fp32"))
 
 
+def test_a_rest_that_the_opset_keeps_in_fp32_is_said() -> None:
+    """Orins are served the opset of TensorRT 8.6, the oldest that they may have; a profile for 10.3 says so itself."""
+    orin = load_profile("jetson-orin-nano-8gb")
+    (note,) = work(orin).plan_notes
+    assert note.startswith("what is not INT8 of the INT8 engines is FP32: FP16 around INT8 needs opset 19")
+    assert "jetson-orin-nano-8gb is served opset 17" in note
+    newer = replace(orin, engine=replace(orin.engine, versions=("10.3",), max_opset=20))
+    assert (work(newer).plan_notes, work(newer).engines.rest) == ((), "fp16")
+    for quiet in (work(orin, "quantize.rest=fp32"), work(orin, "quantize.precision=fp16"), work(load_profile("cpu"))):
+        assert quiet.plan_notes == ()
+
+
 def test_bf16_is_exported_at_the_opset_that_has_it() -> None:
     assert work(device(), "quantize.precision=bf16").opset == 22
     assert work(device(), "quantize.precision=fp16").opset == 20
