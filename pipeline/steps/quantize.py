@@ -65,7 +65,7 @@ def mix(inputs: StepInputs) -> Metrics:
         )
     write_json(inputs.folder / MIXED_FILE, choice.as_dict())
     (source_name,) = inputs.results
-    line = f"{source_name.removeprefix('simplified ')}: {mixed_lines(choice)[0]}"
+    line = f"{source_name.removeprefix('simplified ')}: {mixed_lines(choice)[0]} (cost counted in multiply-accumulates)"
     return {
         "kept": list(choice.kept),
         "trials": len(choice.curve),

@@ -53,6 +53,7 @@ def test_layers_stay_in_higher_precision_by_a_stored_choice(drilled: tuple[Path,
         costs = {harm["operation"]: harm["cost"] for harm in choice["harms"]}
         assert costs["Conv"] > costs["Gemm"]
     assert f"compressed: {len(choice['kept'])} of 3 layers stay in higher precision" in done.stdout
+    assert "(cost counted in multiply-accumulates)" in done.stdout
     assert (out / "evidence" / "results" / "mixed-compressed" / "mixed.json").is_file()
     plain = metrics_of(*drilled)["quantized dense"]
     assert plain["kept"] == []

@@ -39,7 +39,7 @@ _LEAST_ACCURACY = 0.9
 _DIFFERENCE = {"fp32": 5e-3, "fp16": 0.02, "bf16": 0.1, "int8": 0.1, "fp8": 0.25}
 # Two short stages of bottlenecks on images of 32x32.
 _SMALL = (((16, 1, 1), (32, 1, 2)), 32)
-_NOT_STARTED, _NOT_KNOWN = "does not start", "does not build for"
+_NOT_STARTED, _NOT_KNOWN = "Provider does not start (", "does not build for"
 _TELEMETRY_S = 2.0
 
 
