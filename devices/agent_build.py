@@ -110,6 +110,17 @@ def build_engine(
     return {**told, "engine": report.info.as_dict(), "lines": tensorrt_process.build_lines(report)}
 
 
+def keep_graph(onnx_path: Path, folder: Path, profile: Profile, config: BuildJob, host: Host) -> dict[str, object]:
+    """The graph in an engine's place, for a board where `trtexec` builds an engine of it. Returns what it is.
+
+    Raises `DeviceError` for what the board cannot do by its profile, `ModelError` for a graph that does not open.
+    """
+    tensorrt_options(profile, config.precision, config.batches, config.sparse, config.dla_core)
+    info = onnxruntime.keep(onnx_path, folder / ENGINE_FILE, host)
+    write_info(folder, info)
+    return {"engine": info.as_dict()}
+
+
 def _answer(folder: Path, images_path: Path, host: Host) -> list[str]:
     """Write every output of the images, (N, ...) each; returns the files' names."""
     images = _read_images(images_path)

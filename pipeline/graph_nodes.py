@@ -94,6 +94,8 @@ def _build_node(work: Work, engine: str, needs: tuple[str, ...], shared: dict[st
         }
         # What is run here is proved here; TensorRT measures its kernels on the machine that it builds on.
         host = {"measured": work.measured, "host": work.device_key if work.measured else None}
+        if work.graphs_alone:
+            host["host_class"] = work.engine_class
     job = build_job(work, engine.rpartition("-")[2], shared["two_of_four"])
     config = shared | {"engine": options, "build": job} | host
     return make_node(name, "build", "build:build", needs, config, (*ORT, *TENSORRT))

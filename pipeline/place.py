@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from devices.agent_build import ANSWERS_FILE, IMAGES_FILE, ONNX_FILE, BuildJob, build_engine
+from devices.agent_build import ANSWERS_FILE, IMAGES_FILE, ONNX_FILE, BuildJob, build_engine, keep_graph
 from devices.agent_runtime import RebuildJob, rebuild_on_device, start_on_device
 from devices.agent_stage import ENGINE_PREFIX, AttackJob
 from devices.attack import attack_engines
@@ -114,7 +114,10 @@ class Here:
         """Build and ask in this process, or in one that TensorRT gets for itself."""
         host = self.work.host
         progress(0, 2, "building")
-        told = build_engine(onnx, folder, profile, job, host, self.kept)
+        if self.work.graphs_alone:
+            told = keep_graph(onnx, folder, profile, job, host)
+        else:
+            told = build_engine(onnx, folder, profile, job, host, self.kept)
         progress(1, 2, "answering")
         answers = () if images is None else open_engine(*read_engine(folder), host).run_all(images)
         return Built(told=told, answers=answers, origin={})

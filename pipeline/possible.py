@@ -23,6 +23,9 @@ def require_possible(work: Work) -> None:
     if work.recipe.measure.rebuilds is not None and work.profile.engine.runtime == "onnxruntime":
         what = f"is of TensorRT, and {work.profile.name} runs ONNX Runtime, which builds the same engine every time"
         raise RecipeError("measure.rebuilds", what, "Leave it out")
+    if work.recipe.measure.rebuilds is not None and work.graphs_alone:
+        what = f"is of engines, and for a {work.profile.title} this run makes the graph: trtexec builds on the board"
+        raise RecipeError("measure.rebuilds", what, "Leave it out")
     if work.recipe.engine.dla_core is not None:
         _require_dla(work, work.recipe.engine.dla_core)
     _require_milliseconds(work)

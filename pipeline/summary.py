@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.report.comparison_view import is_built
 from pipeline.report.queries_view import query_lines
 
 _MUCH_LOST_POINTS = 10.0
@@ -92,13 +93,18 @@ def _ahead_lines(report: Mapping[str, Any]) -> list[str]:
     for engine in report["engines"]:
         lines.append(
             f"{engine['title']:20} {engine['macs']:11,} {engine['size_bytes'] / 1e3:6.0f} kB "
-            f"{engine['build_s']:7.2f} s {predicted_text(engine['predicted']):>24} {_accuracies(engine)}"
+            f"{_built_text(engine):>9} {predicted_text(engine['predicted']):>24} {_accuracies(engine)}"
         )
     return [
         *lines,
         "* of the graph, in ONNX Runtime on this machine: of the engine itself it is not proven here",
         *prediction_notes(report),
     ]
+
+
+def _built_text(engine: Mapping[str, Any]) -> str:
+    # A board of trtexec builds its engine after the run.
+    return f"{engine['build_s']:.2f} s" if "build_s" in engine else "there"
 
 
 def predicted_text(predicted: Mapping[str, Any]) -> str:
@@ -131,6 +137,9 @@ def _where_to_measure(report: Mapping[str, Any], deploy: Path | None) -> str:
     if deploy is not None:
         command = f"espalier bench {deploy} --device {device['name']} --host USER@MACHINE --allow-unsigned"
         return f"measure:  {command}"
+    if not is_built(report):
+        # No run goes there, so what a budget asks of answers stays unproven.
+        return f"no run measures on a {device['title']}: with `--set gate={{}}` the bundle is made for `espalier bench`"
     return f"to prove it, run this where there is a {device['title']}: {report['commands'][0]['command']}"
 
 

@@ -116,7 +116,12 @@ class Work:
     def measured(self) -> bool:
         """Whether engines are run and measured. TensorRT-RTX builds them ahead of time where they cannot be."""
         ahead = self.profile.engine.runtime == "tensorrt_rtx" and not runs_here(self.profile, self.host)
-        return self.board is not None or not ahead
+        return self.board is not None or not (ahead or self.graphs_alone)
+
+    @property
+    def graphs_alone(self) -> bool:
+        """Whether what ships is the graph, of which `trtexec` builds the engine on the board, after the run."""
+        return self.profile.engine.served_by == "trtexec"
 
     @property
     def form(self) -> str:

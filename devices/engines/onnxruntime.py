@@ -25,6 +25,7 @@ __all__ = [
     "OrtOptions",
     "build",
     "check",
+    "keep",
     "load_module",
     "open_engine",
     "open_profiled",
@@ -47,7 +48,25 @@ def build(onnx_path: Path, engine_path: Path, options: OrtOptions, host: Host) -
         session = open_session(onnx_bytes, options, options.session.graph_optimization, str(onnx_path), ModelError)
         _ports(session, str(onnx_path))
         write_atomic(engine_path, onnx_bytes)
-    ports = _ports(session, str(onnx_path))
+    return _info(session, onnx_bytes, options, host, str(onnx_path))
+
+
+def keep(onnx_path: Path, engine_path: Path, host: Host) -> EngineInfo:
+    """Write the graph as it is, and describe it: for a device that builds an engine of it, later and elsewhere.
+
+    Here it opens as it is written, not optimized. Raises `ModelError` when the runtime refuses it.
+    """
+    onnx_bytes = _read_onnx(onnx_path)
+    options = OrtOptions(provider=CPU, threads=1)
+    info = _info(
+        open_session(onnx_bytes, options, "off", str(onnx_path), ModelError), onnx_bytes, options, host, str(onnx_path)
+    )
+    write_atomic(engine_path, onnx_bytes)
+    return info
+
+
+def _info(session: Any, onnx_bytes: bytes, options: OrtOptions, host: Host, where: str) -> EngineInfo:
+    ports = _ports(session, where)
     (image,) = session.get_inputs()
     name, shape = ports[0]
     return EngineInfo(

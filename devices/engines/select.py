@@ -19,10 +19,7 @@ _ELSEWHERE = (
     "Add `--host user@board` to do that part there, or use `--device cpu` here; `espalier stages`, `espalier predict` "
     "and `espalier devices show` work for every device"
 )
-_BY_TRTEXEC = (
-    "Run the recipe with `--device cpu`, and measure its bundle on the board with `espalier bench BUNDLE --host`: "
-    "trtexec builds it there"
-)
+_BY_TRTEXEC = "Take its bundle to the board with `espalier bench BUNDLE --host`: trtexec builds and measures it there"
 
 
 def open_engine(content: bytes, info: EngineInfo, host: Host, kernels: Path | None = None) -> Engine:
@@ -99,9 +96,12 @@ def runs_here(profile: Profile, host: Host) -> bool:
 def require_buildable(profile: Profile, host: Host) -> None:
     """Raise `DeviceError` unless an engine for this profile can be built on this host.
 
-    ONNX Runtime and TensorRT build for the machine that they are on; TensorRT-RTX builds ahead of time, on any.
+    ONNX Runtime and TensorRT build for the machine that they are on; TensorRT-RTX builds ahead of time, on any. What is
+    made here for a board of `trtexec` is the graph, which it builds an engine of.
     """
     runtime, where = profile.engine.runtime, f"device '{profile.name}'"
+    if profile.engine.served_by == "trtexec":
+        return
     if runtime == "onnxruntime":
         require_provider(onnxruntime.load_module(), ort_options(profile).provider)
     elif find_spec(runtime) is None and (runtime == "tensorrt_rtx" or matches(profile, host)):
@@ -110,13 +110,15 @@ def require_buildable(profile: Profile, host: Host) -> None:
     if runtime != "tensorrt_rtx" and not matches(profile, host):
         machine = host.device_tree_model or host.machine
         what = f"its engine is built on the device itself by {_RUNTIME_TITLES[runtime]}, and this host ({machine}) is "
-        instead = _BY_TRTEXEC if profile.engine.served_by == "trtexec" else _ELSEWHERE
-        raise DeviceError(where, f"{what}not a {profile.title}", instead)
+        raise DeviceError(where, f"{what}not a {profile.title}", _ELSEWHERE)
 
 
 def require_measurable(profile: Profile, host: Host) -> None:
     """Raise `DeviceError` unless an engine for this profile can be built and measured on this host."""
     require_buildable(profile, host)
+    if profile.engine.served_by == "trtexec":
+        what = "its engines are built and measured by trtexec over ssh, and not here"
+        raise DeviceError(f"device '{profile.name}'", what, _BY_TRTEXEC)
     if not runs_here(profile, host):
         what = f"its engines can be built here and not measured: this host is not a {profile.title}"
         raise DeviceError(f"device '{profile.name}'", what, _ELSEWHERE)

@@ -54,7 +54,7 @@ def require_agent(profile: Profile) -> None:
     if profile.engine.served_by == "trtexec":
         what = f"a {profile.title} is served by trtexec, which builds and measures time, and no more"
         raise DeviceError(
-            f"device '{profile.name}'", what, "Run the recipe for another device, and `espalier bench` there"
+            f"device '{profile.name}'", what, "Leave the board out, and take the bundle there with `espalier bench`"
         )
 
 

@@ -158,7 +158,7 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
         row(f"robust, against {against}", lambda engine: _change(engine, "robust", baseline)),
     )
     if not report.get("measured", True):
-        return [TableGroup(f"{words.title} of the graph", accuracy), *_ahead_groups(row)]
+        return [TableGroup(f"{words.title} of the graph", accuracy), *_ahead_groups(row, is_built(report))]
     latency = (
         row("p50: half of the queries", percentile("p50_ms")),
         row("p90: 90 % of the queries", percentile("p90_ms")),
@@ -177,16 +177,20 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
     return [group for group in groups if group.rows]
 
 
-def _ahead_groups(row: _MakeRow) -> list[TableGroup]:
-    """Of engines that were built and not run."""
+def is_built(report: Mapping[str, Any]) -> bool:
+    """Whether the engines of a report that measured nothing were built; else they are graphs."""
+    return all("build_s" in engine for engine in report["engines"])
+
+
+def _ahead_groups(row: _MakeRow, built: bool) -> list[TableGroup]:
+    """Of engines that were built and not run, or of the graphs that a board builds them of."""
     predicted = row(
         "latency of one image",
         lambda engine: Cell(milliseconds(engine["predicted"]["latency_ms"]), predicted_bounds(engine)),
     )
     cost = (
-        row("engine size", lambda engine: Cell(size(engine["size_bytes"]))),
-        _built_row(row),
-        row("convolutions and products", lambda engine: Cell(_products(engine))),
+        row("engine size" if built else "size of the graph", lambda engine: Cell(size(engine["size_bytes"]))),
+        *((_built_row(row), row("convolutions and products", lambda engine: Cell(_products(engine)))) if built else ()),
         row("MACs per image", lambda engine: Cell(f"{engine['macs']:,}")),
         row("parameters", lambda engine: Cell(f"{engine['parameters']:,}")),
     )

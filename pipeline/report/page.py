@@ -79,6 +79,7 @@ def _content(report: dict[str, Any]) -> dict[str, Any]:
         "report": report,
         "words": words_of(report),
         "measured": is_measured(report),
+        "built": comparison_view.is_built(report),
         **_overview(report),
         **_robustness(report),
         **_layers(report),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -13,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from devices.engines import trtexec
 from devices.fleet import BoardConfig
 from tests.devices.remote.sshd import SERVER, Server, start_server, stop_server
+from tests.devices.test_trtexec import FAILED, PASSED
+
+TIMES = [{"computeMs": 0.5 + 0.25 * (index % 2), "latencyMs": 0.75 + 0.25 * (index % 2)} for index in range(200)]
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +52,32 @@ def board_config(server: Server, tmp_path: Path) -> Iterator[BoardConfig]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     assert left == []
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in for `trtexec`; `asked` beside it holds its command lines."""
+    path = tmp_path / "trtexec"
+    (tmp_path / "passed").write_text(PASSED)
+    (tmp_path / "failed").write_text(FAILED)
+    (tmp_path / "times").write_text(json.dumps(TIMES))
+    path.write_text(
+        f"""#!/bin/sh
+echo "$@" >>{tmp_path}/asked
+for word in "$@"; do
+  case "$word" in
+    --onnx=*) sha256sum "${{word#*=}}" | cut -c 1-64 >{tmp_path}/sent
+      if [ -f {tmp_path}/fail ]; then cat {tmp_path}/failed; exit 1; fi ;;
+    --saveEngine=*) echo plan >"${{word#*=}}" ;;
+    --exportTimes=*) cp {tmp_path}/times "${{word#*=}}" ;;
+  esac
+done
+cat {tmp_path}/passed
+"""
+    )
+    path.chmod(0o755)
+    monkeypatch.setattr(trtexec, "PLACES", (str(path),))
+    return path
 
 
 @dataclass

@@ -20,36 +20,8 @@ from devices.remote.trtexec_bench import bench_by_trtexec, board_host, find_on_b
 from devices.trust.store import UNSIGNED
 from pipeline.cli import main
 from tests.devices.remote.test_bench_command import fleet_file
-from tests.devices.test_trtexec import FAILED, PASSED
 
 NANO = load_profile("jetson-nano")
-TIMES = [{"computeMs": 0.5 + 0.25 * (index % 2), "latencyMs": 0.75 + 0.25 * (index % 2)} for index in range(200)]
-
-
-@pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The stand-in for `trtexec`; `asked` beside it holds its command lines."""
-    path = tmp_path / "trtexec"
-    (tmp_path / "passed").write_text(PASSED)
-    (tmp_path / "failed").write_text(FAILED)
-    (tmp_path / "times").write_text(json.dumps(TIMES))
-    path.write_text(
-        f"""#!/bin/sh
-echo "$@" >>{tmp_path}/asked
-for word in "$@"; do
-  case "$word" in
-    --onnx=*) sha256sum "${{word#*=}}" | cut -c 1-64 >{tmp_path}/sent
-      if [ -f {tmp_path}/fail ]; then cat {tmp_path}/failed; exit 1; fi ;;
-    --saveEngine=*) echo plan >"${{word#*=}}" ;;
-    --exportTimes=*) cp {tmp_path}/times "${{word#*=}}" ;;
-  esac
-done
-cat {tmp_path}/passed
-"""
-    )
-    path.chmod(0o755)
-    monkeypatch.setattr(trtexec, "PLACES", (str(path),))
-    return path
 
 
 @pytest.fixture
