@@ -1,4 +1,4 @@
-"""Who uses a board's cache, and the one place for measurements on the board."""
+"""Who uses a board's cache, and who has the machine's place for measurements."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pathlib import Path
 from devices.agent_cache import Cache, open_cache
 from devices.errors import StorageError
 from devices.files import storage_errors
+from devices.machine_place import give_place, take_place
 
 _LOCK_FILE = "measure.lock"
+"""In the cache: it names who measures, to others of the same cache."""
+_OTHERS = "somebody else on this machine"
 _SHOWN = 200
 
 
@@ -26,6 +29,7 @@ class Session:
         with storage_errors(cache.root):
             self._handle = os.open(cache.root, os.O_RDONLY | os.O_DIRECTORY)
         self._measuring: int | None = None
+        self._place: int | None = None
         if self._try(fcntl.LOCK_EX):
             cache.trim()
         if not self._try(fcntl.LOCK_SH):
@@ -39,7 +43,10 @@ class Session:
             raise StorageError(str(self.cache.root), "is in use by another session", "Wait until it has ended")
 
     def try_measure(self, who: str) -> str | None:
-        """Take the board's place for measurements; None when it is taken now, else who has it."""
+        """Take the board's place for measurements; None when it is taken now, else who has it.
+
+        Raises `StorageError` where it cannot be locked.
+        """
         if self._measuring is not None:
             return None
         with storage_errors(self.cache.root):
@@ -50,6 +57,13 @@ class Session:
                 holder = os.pread(handle, _SHOWN, 0).decode(errors="replace")
                 os.close(handle)
                 return holder or "another session"
+            try:
+                self._place = take_place(wait=False)
+            finally:
+                if self._place is None:
+                    os.close(handle)
+            if self._place is None:
+                return _OTHERS
             os.ftruncate(handle, 0)
             os.pwrite(handle, who.encode()[:_SHOWN], 0)
         self._measuring = handle
@@ -62,9 +76,11 @@ class Session:
 
     def stop_measuring(self) -> None:
         """Give the place to the next."""
+        if self._place is not None:
+            give_place(self._place)
         if self._measuring is not None:
             os.close(self._measuring)
-        self._measuring = None
+        self._measuring = self._place = None
 
     def end(self) -> None:
         """Give everything back."""

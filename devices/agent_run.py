@@ -16,6 +16,7 @@ from devices.agent_errors import error_of
 from devices.agent_link import Line, Link, LinkLostError
 from devices.agent_process import kill_descendants, python_command
 from devices.errors import DeviceError
+from devices.machine_place import HELD_VARIABLE
 
 _CODE = "from devices.agent import main; sys.exit(main(sys.argv[1:]))"
 _TO_EXIT_S = 10.0
@@ -30,7 +31,9 @@ def run_job(link: Link, folder: Path, scratch: Path, limit_s: float, told: Mappi
 
     Raises the job's error, `DeviceError` at the limit or when it is killed, `LinkLostError`.
     """
-    environment = os.environ | {"TMPDIR": str(scratch), "CUDA_CACHE_PATH": str(scratch / "cuda")}
+    # Only a session that holds the machine's place runs jobs.
+    held = {HELD_VARIABLE: "1"}
+    environment = os.environ | held | {"TMPDIR": str(scratch), "CUDA_CACHE_PATH": str(scratch / "cuda")}
     process = subprocess.Popen(
         python_command(_CODE, "stage", str(folder)),
         stdin=subprocess.DEVNULL,

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.machine_place import HELD_VARIABLE, give_place, take_place
 from devices.stage import Progress, no_progress
 from devices.statistics import Interval, bootstrap_percentile
 from devices.warmup import WarmUp, warm_up
 
-_LOCK_NAME = "espalier-measure.lock"
 _SETTLE_QUERIES = 2
 _MAX_ROUNDS = 400
 _VISIT_NS = 3_000_000
@@ -81,18 +78,21 @@ def measuring_alone(waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the machine's one place for measurements; `waiting` is called once when another holds it.
 
     Two that measure at once would slow each other on the same CPU, and their figures would be kept as if nothing were.
+    Raises `StorageError` where the place cannot be locked.
     """
-    # Read only, so that every user of the machine can lock the file of the first.
-    handle = os.open(Path(tempfile.gettempdir(), _LOCK_NAME), os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    if HELD_VARIABLE in os.environ:
+        # The agent that runs this job holds it.
+        yield
+        return
+    handle = take_place(wait=False)
+    if handle is None:
+        waiting()
+        handle = take_place(wait=True)
+    assert handle is not None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        give_place(handle)
 
 
 @contextmanager

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import drill
+
+# Before anything measures: tests wait for one another, and not for a benchmark of an hour.
+os.environ.setdefault("ESPALIER_MEASURE_LOCK", f"/tmp/espalier-tests-{os.getpid()}.lock")
 
 settings.register_profile(
     "espalier",

@@ -19,12 +19,14 @@ from devices.agent_bootstrap import MARKER_FILE
 from devices.errors import BundleError, DeviceError, StorageError
 from devices.files import digest_file, storage_errors
 from devices.fleet import BoardConfig
+from devices.machine_place import PLACE_VARIABLE, USUAL_PLACE
 from devices.remote.ssh import LostError, explain, plain_command
 
 _BLOCK_BYTES = 1 << 18
 _LEAST_LIMIT_S = 30.0
 _SILENT = 255
 _REFUSED = 93
+_MISPLACED = 94
 _ROOT = f"""
 case "$1" in "~/"*) root="$HOME/${{1#??}}";; *) root="$1";; esac
 umask 077
@@ -34,10 +36,29 @@ fi
 mkdir -p "$root/plain" && touch "$root/{MARKER_FILE}" || exit {_REFUSED}
 shift
 """
+# As in `devices.machine_place`: made when it is missing, opened to read alone, locked, and still what lies there.
+_ALONE = f"""
+lock="${{{PLACE_VARIABLE}:-{USUAL_PLACE}}}"
+while :; do
+  [ -e "$lock" ] || [ -L "$lock" ] || (umask 022; set -C; : >"$lock") 2>/dev/null
+  [ -e "$lock" ] || [ -L "$lock" ] || [ -w "${{lock%/*}}" ] || {{ echo "$lock cannot be made" >&2; exit {_MISPLACED}; }}
+  if [ -L "$lock" ] || {{ [ -e "$lock" ] && ! [ -f "$lock" -a -r "$lock" ]; }}; then
+    echo "$lock is not the file that measurements lock" >&2; exit {_MISPLACED}
+  fi
+  {{ command exec 9<"$lock"; }} 2>/dev/null || continue
+  flock 9
+  [ "$(stat -c %d:%i "$lock" 2>/dev/null)" = "$(stat -L -c %d:%i /proc/self/fd/9)" ] && break
+  exec 9<&-
+done
+"$@" 9<&-
+code=$?
+rm -f "$lock" 2>/dev/null
+exit $code
+"""
 # A job of the shell has no standard input unless it is given one. The end of ours ends the command with all its own.
-_RUN = """
+_RUN = f"""
 exec 3<&0
-setsid flock "$root/measure.lock" "$@" </dev/null &
+setsid sh -c {shlex.quote(_ALONE)} sh "$@" </dev/null &
 job=$!
 (cat <&3 >/dev/null; kill -9 -$job) >/dev/null 2>&1 &
 watch=$!
@@ -70,7 +91,8 @@ class PlainBoard:
     def run(self, command: list[str]) -> tuple[int, str]:
         """Run a command there, alone on the board; exit code, and all that it printed.
 
-        Raises `DeviceError` at the board's time limit, `LostError` when the connection is lost.
+        Raises `DeviceError` at the board's time limit, `LostError` when the connection is lost, `StorageError` where
+        the machine's place for measurements cannot be locked.
         """
         return self._call(_RUN, command, self.config.limit_s)
 
@@ -163,6 +185,8 @@ class PlainBoard:
             raise error if not isinstance(error, LostError) else LostError(self.where, error.what, error.fix)
         if code == _REFUSED:
             raise StorageError(f"{self.where}: {self.config.cache}", _last(text), "Choose another cache folder")
+        if code == _MISPLACED:
+            raise StorageError(self.where, _last(text), "Look at it there, and remove it")
         return code, text
 
 

@@ -26,8 +26,10 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 AllowTcpForwarding yes
+AcceptEnv ESPALIER_MEASURE_LOCK
 """
 _CLIENT_CONFIG = """
+SetEnv ESPALIER_MEASURE_LOCK={lock}
 Host board jump far
   HostName 127.0.0.1
   Port {port}
@@ -110,6 +112,7 @@ def start_server(folder: Path) -> Server:
     for name, key in (("known_hosts", "host_key"), ("known_otherwise", "other_host_key")):
         (folder / name).write_text(f"[127.0.0.1]:{port} {(folder / f'{key}.pub').read_text()}")
     values = {"folder": folder, "port": port, "user": getpass.getuser(), "ssh": shutil.which("ssh")}
+    values["lock"] = os.environ["ESPALIER_MEASURE_LOCK"]
     (folder / "sshd_config").write_text(_SERVER_CONFIG.format(**values))
     (folder / "ssh_config").write_text(_CLIENT_CONFIG.format(**values))
     log = open(folder / "sshd.log", "wb")  # noqa: SIM115

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from devices import machine_place
 from devices.errors import DeviceError, StorageError
 from devices.fleet import BoardConfig
+from devices.machine_place import give_place, take_place
 from devices.remote.plain import PlainBoard
 from devices.remote.ssh import LostError
 from tests.devices.remote.conftest import random_file
@@ -77,14 +79,54 @@ def test_a_command_does_not_outlive_the_connection(board: PlainBoard, server: Se
     assert wait_for("62.25", 0)
 
 
-def test_it_waits_for_the_boards_place(board: PlainBoard) -> None:
-    board.run(["true"])
-    handle = os.open(Path(board.config.cache) / "measure.lock", os.O_RDWR)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    threading.Timer(1.0, os.close, [handle]).start()
+@pytest.fixture
+def place(board: PlainBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The machine's place for measurements, of this test alone."""
+    path = tmp_path / "shared" / "measure.lock"
+    path.parent.mkdir()
+    monkeypatch.setattr(machine_place, "PLACE", path)
+    # The first value counts for ssh.
+    options = ("-o", f"SetEnv={machine_place.PLACE_VARIABLE}={path}", *board.config.ssh_options)
+    board.config = replace(board.config, ssh_options=options)
+    return path
+
+
+def test_it_waits_for_whoever_measures_on_the_machine(board: PlainBoard, place: Path) -> None:
+    """Whatever its cache: here the file that is waited for is removed, as by one who had it."""
+    handle = take_place(wait=False)
+    assert handle is not None
+    threading.Timer(1.0, give_place, [handle]).start()
     started = time.monotonic()
-    assert board.run(["true"]) == (0, "")
+    assert board.run(["sh", "-c", f"test -f {place}; echo $?; stat -c %a {place}"]) == (0, "0\n644\n")
     assert time.monotonic() - started > 0.8
+    assert list(place.parent.iterdir()) == []
+
+
+def test_others_wait_while_a_command_runs(board: PlainBoard, place: Path) -> None:
+    running_there = threading.Thread(target=board.run, args=(["sh", "-c", "sleep 63.25 || true"],))
+    running_there.start()
+    assert wait_for("63.25", 1)
+    assert take_place(wait=False) is None
+    os.kill(running("63.25")[0], signal.SIGKILL)
+    running_there.join(10)
+    handle = take_place(wait=False)
+    assert handle is not None
+    give_place(handle)
+
+
+def test_a_lock_that_was_left_does_no_harm(board: PlainBoard, place: Path) -> None:
+    place.touch(0o444)
+    assert board.run(["echo", "measured"]) == (0, "measured\n")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_place_is_refused(board: PlainBoard, place: Path, tmp_path: Path, there: bool) -> None:
+    if there:
+        (tmp_path / "elsewhere").touch()
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match=r"measure\.lock is not the file that measurements lock"):
+        board.run(["true"])
+    assert (tmp_path / "elsewhere").exists() is there
 
 
 def test_files_go_and_come_whole(board: PlainBoard, tmp_path: Path) -> None:
