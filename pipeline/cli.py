@@ -203,6 +203,10 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("--evidence", type=Path, metavar="DIR", help="replay this evidence bundle through it too")
     add_queries(command)
     add_bench_options(command, seconds=6.0)
+    command.add_argument(
+        "--dla-core", type=int, choices=(0, 1), metavar="N", help="board of trtexec: build for this core of the DLA"
+    )
+    command.add_argument("--cuda-graph", action="store_true", help="board of trtexec: launch queries as a CUDA graph")
     add_trust_options(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     command.set_defaults(call=commands_bench.bench)

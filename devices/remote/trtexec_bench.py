@@ -23,10 +23,25 @@ from devices.files import write_atomic
 from devices.latency import LatencySummary, summarize
 from devices.profile import Precision, Profile
 from devices.remote.plain import PlainBoard
+from devices.remote.shell_telemetry import Watched
+from devices.telemetry.watch import watched_lines
 from devices.trust.store import Trust
 
 _ROUNDS = 20
 _LEAST_OF_A_ROUND = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrtexecJob:
+    """What is asked of a board's `trtexec`."""
+
+    seconds: float
+    dla_core: int | None = None
+    """The DLA core to build for; None: the GPU."""
+    cuda_graph: bool = False
+    """Launch each query as a CUDA graph."""
+    power_mode: str | None = None
+    """Name of the mode that the board should be in; another is said, never switched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +50,7 @@ class TrtexecBench:
 
     engine: EngineInfo
     compute: LatencySummary
-    """On the GPU, copies not in it."""
+    """On the GPU or DLA, copies not in it."""
     whole: LatencySummary
     """With the image copied in and the answer out."""
     host: Host
@@ -43,6 +58,10 @@ class TrtexecBench:
     """Whether the board is not the device of the profile; only when forced."""
     on_gpu_instead: tuple[str, ...]
     """Layers that a DLA left to the GPU."""
+    cuda_graph: bool
+    """Whether each query was launched as a CUDA graph."""
+    telemetry: dict[str, Any]
+    """The board right before and after, in the form of `devices.telemetry.watch.Watched`."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -53,24 +72,29 @@ class TrtexecBench:
             "host": self.host.as_dict(),
             "other_device": self.other_device,
             "on_gpu_instead": list(self.on_gpu_instead),
+            "cuda_graph": self.cuda_graph,
+            "telemetry": self.telemetry,
         }
 
 
 def bench_by_trtexec(
-    board: PlainBoard, profile: Profile, bundle_folder: Path, trust: Trust, seconds: float, force: bool
+    board: PlainBoard, profile: Profile, bundle_folder: Path, trust: Trust, job: TrtexecJob, force: bool
 ) -> TrtexecBench:
     """Verify a deploy bundle, build its ONNX on the board as the profile says, and measure one image there.
 
-    The network is built in the precision of the bundle's engine. Nothing stays outside the board's cache.
+    The network is built in the precision of the bundle's engine, with kernels for 2:4 weights where it has such.
+    Nothing stays outside the board's cache.
     Raises `BundleError`, `ModelError`, `DeviceError`, `StorageError`, `LostError`.
     """
     bundle = open_bundle(bundle_folder, "deploy", trust)
     ports = trtexec.ports_of_engine(read_engine_info(bundle))
-    options = tensorrt_options(profile, _precision(str(bundle.manifest.get("engine"))))
+    precision = _precision(str(bundle.manifest.get("engine")))
+    options = tensorrt_options(profile, precision, sparse=_is_sparse(bundle.manifest), dla_core=job.dla_core)
     command = find_on_board(board)
     host = board_host(board, trtexec.trtexec_version(command, board.run))
-    job, matched = Job(stage="bench", device=profile, force=force), matches(profile, host)
-    require_device(job, matched, host.device_tree_model or host.cpu_model)
+    matched = matches(profile, host)
+    meant = Job(stage="bench", device=profile, force=force)
+    require_device(meant, matched, host.device_tree_model or host.cpu_model)
     with tempfile.TemporaryDirectory(prefix="espalier-trtexec-") as scratch:
         onnx = Path(scratch, ONNX_PATH)
         write_atomic(onnx, bundle.read(ONNX_PATH))
@@ -84,31 +108,41 @@ def bench_by_trtexec(
     except ModelError as error:
         # On the board the file has a digest for a name.
         raise ModelError(str(bundle_folder / ONNX_PATH), error.what, error.fix) from error
-    times, _ = trtexec.measure(command, plan, info, trtexec.TrtexecConfig(duration_s=seconds), times_file, board.run)
+    config = trtexec.TrtexecConfig(duration_s=job.seconds, cuda_graph=job.cuda_graph)
+    watched = Watched(board.run, job.power_mode)
+    times, _ = trtexec.measure(command, plan, info, config, times_file, watched)
     return TrtexecBench(
         engine=info,
         compute=_summary(times.compute_ms),
         whole=_summary(times.latency_ms),
         host=host,
         other_device=not matched,
-        on_gpu_instead=trtexec.gpu_layers(built),
+        on_gpu_instead=() if job.dla_core is None else trtexec.gpu_layers(built),
+        cuda_graph=job.cuda_graph,
+        telemetry=watched.found,
     )
 
 
 def trtexec_bench_lines(name: str, profile: Profile, found: TrtexecBench) -> list[str]:
     """In words."""
-    built = f"{found.engine.runtime_version} in {dict(found.engine.settings)['precision'].upper()}"
+    settings = dict(found.engine.settings)
+    built = f"{found.engine.runtime_version} in {settings['precision'].upper()}"
+    built += f" for DLA core {settings['dla_core']}" if "dla_core" in settings else ""
+    built += ", with kernels for 2:4 weights" if "sparse" in settings else ""
+    built += ", as a CUDA graph" if found.cuda_graph else ""
     lines = [
         f"measured by trtexec, TensorRT {built}; one image at a time, ms, with 95 % intervals over blocks of queries"
     ]
-    for title, summary in (("on the GPU", found.compute), ("with copies", found.whole)):
+    for title, summary in (("computing", found.compute), ("with copies", found.whole)):
         figures = (("p50", summary.p50_ms), ("p90", summary.p90_ms), ("p99", summary.p99_ms))
         shown = "  ".join(f"{text} {value.value:.4f} ({value.low:.4f} to {value.high:.4f})" for text, value in figures)
         lines.append(f"  {title:12} {shown}  max {summary.max_ms:.4f}  {summary.queries} queries")
+    if found.on_gpu_instead:
+        lines.append(f"  on the GPU instead of the DLA: {', '.join(found.on_gpu_instead)}")
     lines.append(f"measured on board '{name}': {found.host.device_tree_model or found.host.cpu_model}")
     if found.other_device:
         lines.append(f"  NOT a {profile.title}: it was forced, and says nothing about '{profile.name}'")
-    return lines
+    return [*lines, "device right before and after", *watched_lines(found.telemetry)]
 
 
 def find_on_board(board: PlainBoard) -> str:
@@ -142,6 +176,12 @@ def board_host(board: PlainBoard, version: str) -> Host:
         python="",
         runtimes={"tensorrt": version},
     )
+
+
+def _is_sparse(manifest: dict[str, Any]) -> bool:
+    """Whether the bundle's network was pruned to 2:4, by the recipe that stands in it."""
+    prune = (manifest.get("recipe") or {}).get("prune") or {}
+    return str(manifest.get("engine")).startswith("compressed-") and prune.get("granularity") == "2:4"
 
 
 def _precision(engine: str) -> Precision:

@@ -42,6 +42,7 @@ def _here(options: argparse.Namespace) -> dict[str, Any]:
     from devices.bench_options import bench_job
     from devices.progress import terminal_progress
 
+    _require_built_there(options)
     if options.device:
         device_here("bench", options.device, options.force)
     job, progress = bench_job(options), terminal_progress("espalier")
@@ -59,6 +60,7 @@ def _on_board(options: argparse.Namespace, config: BoardConfig, profile: Profile
 
     if profile.engine.served_by == "trtexec":
         return _by_trtexec(options, config, profile)
+    _require_built_there(options)
     results, job = dict[str, Any](), bench_job(options)
     with (
         tempfile.TemporaryDirectory(prefix="espalier-bench-") as scratch,
@@ -74,16 +76,28 @@ def _on_board(options: argparse.Namespace, config: BoardConfig, profile: Profile
     return results
 
 
+def _require_built_there(options: argparse.Namespace) -> None:
+    """Raise `DeviceError` for options of a build, where the bundle's own engine is measured."""
+    for name, fix in (("dla_core", "Set engine.dla_core in the recipe"), ("cuda_graph", "Leave it out")):
+        if getattr(options, name) not in (None, False):
+            what = "is for boards that trtexec serves; here the engine of the bundle is measured as it is"
+            raise DeviceError(f"--{name.replace('_', '-')}", what, fix)
+
+
 def _by_trtexec(options: argparse.Namespace, config: BoardConfig, profile: Profile) -> dict[str, Any]:
     from devices.remote.plain import PlainBoard
-    from devices.remote.trtexec_bench import bench_by_trtexec, trtexec_bench_lines
+    from devices.remote.trtexec_bench import TrtexecJob, bench_by_trtexec, trtexec_bench_lines
     from devices.trust.options import trust_of
 
-    for name in ("evidence", "against", "scenarios", "sustained", "power_mode"):
+    for name in ("evidence", "against", "scenarios", "sustained"):
         if getattr(options, name):
             what = f"cannot be done: a {profile.title} is served by trtexec, which only measures time"
             raise DeviceError(f"--{name.replace('_', '-')}", what, "Leave it out")
-    found = bench_by_trtexec(
-        PlainBoard(config), profile, options.bundle, trust_of(options), options.seconds, options.force
+    job = TrtexecJob(
+        seconds=options.seconds,
+        dla_core=options.dla_core,
+        cuda_graph=options.cuda_graph,
+        power_mode=options.power_mode,
     )
+    found = bench_by_trtexec(PlainBoard(config), profile, options.bundle, trust_of(options), job, options.force)
     return {"trtexec": found.as_dict(), "notes": trtexec_bench_lines(config.name, profile, found)}

@@ -15,13 +15,17 @@ from devices.errors import DeviceError, ModelError
 from devices.files import digest_file
 from devices.fleet import BoardConfig
 from devices.profile import load_profile
+from devices.remote import shell_telemetry
 from devices.remote.plain import PlainBoard
-from devices.remote.trtexec_bench import bench_by_trtexec, board_host, find_on_board, trtexec_bench_lines
+from devices.remote.trtexec_bench import TrtexecJob, bench_by_trtexec, board_host, find_on_board, trtexec_bench_lines
 from devices.trust.store import UNSIGNED
 from pipeline.cli import main
 from tests.devices.remote.test_bench_command import fleet_file
+from tests.devices.telemetry.trees import expand
+from tests.devices.test_trtexec import PASSED
 
-NANO = load_profile("jetson-nano")
+NANO, XAVIER = load_profile("jetson-nano"), load_profile("jetson-xavier-nx-8gb")
+JOB = TrtexecJob(seconds=0.5)
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def bundle(deploy: Path) -> Path:
 
 def test_the_network_is_built_and_measured_there(board_config: BoardConfig, bundle: Path, script: Path) -> None:
     board = PlainBoard(board_config)
-    found = bench_by_trtexec(board, NANO, bundle, UNSIGNED, 0.5, force=True)
+    found = bench_by_trtexec(board, NANO, bundle, UNSIGNED, JOB, force=True)
     asked = [line.split() for line in (script.parent / "asked").read_text().splitlines()]
     assert asked[0] == ["--help"]
     build, measure = asked[-2:]
@@ -58,7 +62,7 @@ def test_the_network_is_built_and_measured_there(board_config: BoardConfig, bund
 
 def test_a_board_that_is_another_is_refused(board_config: BoardConfig, bundle: Path, script: Path) -> None:
     with pytest.raises(DeviceError, match=r"'jetson-nano'.*is meant for NVIDIA Jetson Nano 4 GB.*--force"):
-        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, 0.5, force=False)
+        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, JOB, force=False)
     assert "--onnx" not in (script.parent / "asked").read_text()
 
 
@@ -68,14 +72,14 @@ def test_what_the_board_cannot_do_is_said_before_anything_is_sent(
     for engine, said in (("compressed-int8", "TensorRT computes no INT8 there"), ("net", "what its engine 'net' comp")):
         write_manifest(deploy, "deploy", {"name": "rows", "device": "cpu", "engine": engine})
         with pytest.raises(DeviceError, match=said):
-            bench_by_trtexec(PlainBoard(board_config), NANO, deploy, UNSIGNED, 0.5, force=True)
+            bench_by_trtexec(PlainBoard(board_config), NANO, deploy, UNSIGNED, JOB, force=True)
     assert not (script.parent / "asked").exists()
 
 
 def test_a_failure_of_trtexec_is_explained(board_config: BoardConfig, bundle: Path, script: Path) -> None:
     (script.parent / "fail").touch()
     with pytest.raises(ModelError, match=r"model\.onnx: TensorRT 8.5.2 has no kernel for layer 'conv1 \+ relu1'"):
-        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, 0.5, force=True)
+        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, JOB, force=True)
 
 
 def test_a_board_without_trtexec_says_so(board_config: BoardConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +111,100 @@ def test_the_command_takes_this_way_for_such_a_profile(
     assert main([*words, "--seconds", "0.5", "--json", str(tmp_path / "r.json")]) == 0
     assert "measured by trtexec, TensorRT 8.2.1 in FP32" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())["trtexec"]["other_device"] is True
-    for option, value in (("--evidence", str(tmp_path)), ("--scenarios", "all"), ("--power-mode", "MAXN")):
+    for option, value in (("--evidence", str(tmp_path)), ("--scenarios", "all"), ("--sustained", "1")):
         assert main([*words, option, value]) == DeviceError.exit_code
         assert f"{option}: cannot be done: a NVIDIA Jetson Nano" in capsys.readouterr().err
+
+
+def words_asked(script: Path) -> tuple[list[str], list[str]]:
+    """Of the build and of the measurement."""
+    build, measure = (script.parent / "asked").read_text().splitlines()[-2:]
+    return build.split(), measure.split()
+
+
+def test_a_core_of_the_dla_is_built_for_and_what_it_leaves_is_listed(
+    board_config: BoardConfig, deploy: Path, script: Path
+) -> None:
+    write_manifest(deploy, "deploy", {"name": "rows", "device": "jetson", "engine": "compressed-fp16"})
+    job = replace(JOB, dla_core=1)
+    found = bench_by_trtexec(PlainBoard(board_config), XAVIER, deploy, UNSIGNED, job, force=True)
+    build, measure = words_asked(script)
+    assert {"--useDLACore=1", "--allowGPUFallback", "--fp16"} <= set(build)
+    assert "--useDLACore=1" in measure
+    assert found.on_gpu_instead == ("fc",)
+    text = "\n".join(trtexec_bench_lines("bench", XAVIER, found))
+    assert "in FP16 for DLA core 1" in text
+    assert "on the GPU instead of the DLA: fc" in text
+
+
+@pytest.mark.parametrize(
+    ("engine", "core", "said"),
+    [
+        ("compressed-int8", 0, r"DLA: takes FP16 here, not INT8; quantized graphs \(QDQ\) it does not take"),
+        ("compressed-fp16", 2, "has 2 cores, and core 2 is asked for"),
+    ],
+)
+def test_what_the_dla_does_not_take_is_said_before_anything_is_sent(
+    board_config: BoardConfig, deploy: Path, script: Path, engine: str, core: int, said: str
+) -> None:
+    write_manifest(deploy, "deploy", {"name": "rows", "device": "jetson", "engine": engine})
+    with pytest.raises(DeviceError, match=said):
+        bench_by_trtexec(PlainBoard(board_config), XAVIER, deploy, UNSIGNED, replace(JOB, dla_core=core), force=True)
+    assert not (script.parent / "asked").exists()
+
+
+@pytest.mark.parametrize(("engine", "sparse"), [("compressed-fp16", True), ("dense-fp16", False)])
+def test_two_of_four_weights_get_their_kernels(
+    board_config: BoardConfig, deploy: Path, script: Path, engine: str, sparse: bool
+) -> None:
+    recipe = {"prune": {"granularity": "2:4"}}
+    write_manifest(deploy, "deploy", {"name": "rows", "device": "jetson", "engine": engine, "recipe": recipe})
+    job = replace(JOB, cuda_graph=True)
+    found = bench_by_trtexec(PlainBoard(board_config), XAVIER, deploy, UNSIGNED, job, force=True)
+    build, measure = words_asked(script)
+    assert ("--sparsity=enable" in build) is sparse
+    assert "--useCudaGraph" in measure
+    assert found.on_gpu_instead == ()
+    text = "\n".join(trtexec_bench_lines("bench", XAVIER, found))
+    assert ("kernels for 2:4 weights" in text) is sparse
+    assert "as a CUDA graph" in text
+
+
+def test_the_board_is_looked_at_before_and_after(
+    board_config: BoardConfig, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in for `trtexec` heats the recorded tree of an Orin, until it is slowed."""
+    tree = expand("agx-orin", tmp_path / "tree")
+    thermal = tree / "sys/class/thermal"
+    heats = f"echo 98000 >{thermal}/thermal_zone1/temp\necho 1 >{thermal}/cooling_device2/cur_state\n"
+    script.write_text(script.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{heats}"))
+    monkeypatch.setattr(shell_telemetry, "ROOT", str(tree))
+    watched = shell_telemetry.Watched(PlainBoard(board_config).run, "15W")
+    code, printed = watched([str(script), "--help"])
+    assert (code, printed) == (0, PASSED)
+    found = watched.found
+    texts = [finding["text"] for finding in found["findings"] if finding["is_warning"]]
+    assert "gpu-throttle-alert slowed the device in 50 % of the samples" in texts
+    assert "GPU reached 98.0 °C; from 99.0 °C on the system slows the device" in texts
+    assert "the device is in power mode MAXN, and 15W is asked for; it was not switched" in texts
+    assert found["figures"]["temperature.GPU"] == {
+        **{"unit": "°C", "first": 42.562, "mean": 70.281, "least": 42.562, "most": 98.0, "last": 98.0}
+    }
+    assert found["figures"]["clock.gpu"]["last"] == 1300.5
+    assert found["before"]["power_mode"]["offered"] == ["MAXN", "MODE_15W", "MODE_30W", "MODE_50W"]
+    # The second command is not watched: it is another that reads what the first wrote.
+    assert watched(["cat", str(tree / "var/lib/nvpmodel/status")]) == (0, "pmode:0000 fmode:quiet\n")
+    assert watched.found is found
+
+
+def test_a_board_that_tells_nothing_is_measured_all_the_same(
+    board_config: BoardConfig, bundle: Path, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell_telemetry, "ROOT", str(tmp_path / "no such place"))
+    job = replace(JOB, power_mode="MAXN")
+    found = bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, job, force=True)
+    text = "\n".join(trtexec_bench_lines("bench", NANO, found))
+    assert found.compute.queries == 200
+    assert "device right before and after" in text
+    assert "! power mode MAXN is asked for, and the device does not tell its mode" in text
+    assert "not known: clock (this system shows none)" in text
