@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--dla-core", type=int, choices=range(2), help="run on this DLA core, the GPU taking what the DLA does not"
     )
+    build.add_argument(
+        "--cache", default=_CACHE, metavar="DIR", help=f"folder that keeps timings of TensorRT's kernels ({_CACHE})"
+    )
     _add_device(build)
     build.set_defaults(call=_build, as_text=agent_text.build_text)
     _add_bundles(commands)
@@ -160,7 +163,7 @@ def _build(options: argparse.Namespace) -> dict[str, object]:
     from devices.agent_build import BuildJob, build_here
 
     config = BuildJob(precision=options.precision, dla_core=options.dla_core)
-    return build_here(options.onnx, options.out, options.device, options.force, config)
+    return build_here(options.onnx, options.out, options.device, options.force, config, options.cache)
 
 
 def _unpack(options: argparse.Namespace) -> dict[str, object]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from devices.agent_job import Job, require_device
+from devices.agent_lock import session
 from devices.detect import Host, detect_host, matches
 from devices.engine_files import ENGINE_FILE, engine_name, read_engine, read_info, write_info
 from devices.engines import onnxruntime
@@ -62,13 +64,20 @@ def build_on_device(
     return StageResult(folder, metrics)
 
 
-def build_here(onnx_path: Path, folder: Path, device: str | None, force: bool, config: BuildJob) -> dict[str, object]:
+def build_here(
+    onnx_path: Path, folder: Path, device: str | None, force: bool, config: BuildJob, cache: str
+) -> dict[str, object]:
     """Build an engine for the device of that name; None: for what this device is.
 
-    Raises `DeviceError`, `ModelError`.
+    Timings of TensorRT's kernels are kept in `cache`, the agent's folder, as those of jobs from other hosts are.
+    Raises `DeviceError`, `ModelError`, `StorageError`.
     """
     profile, host = device_here("build", device, force)
-    result = build_on_device(onnx_path, None, profile, config, host, folder, no_progress)
+    with ExitStack() as held:
+        # ONNX Runtime keeps nothing: no folder is made for it.
+        opened = None if profile.engine.runtime == "onnxruntime" else held.enter_context(session(cache)).cache
+        kept = opened.root / "kept" if opened else None
+        result = build_on_device(onnx_path, None, profile, config, host, folder, no_progress, kept)
     size_bytes = (folder / engine_name(read_info(folder))).stat().st_size
     return {**result.metrics, "device": profile.name, "folder": str(folder), "size_bytes": size_bytes}
 

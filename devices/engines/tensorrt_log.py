@@ -89,7 +89,7 @@ def build_failure(title: str, where: str, log: Sequence[Message]) -> EspalierErr
     implementation = _IMPLEMENTATION.search(whole)
     if implementation and _WORKSPACE.search(whole):
         what = f"{title} has too little workspace for layer '{implementation.group(1)}'"
-        return DeviceError("measure.workspace_mb", what, "Raise it")
+        return DeviceError("engine.workspace_mb", what, "Raise it in the device's profile")
     if implementation:
         return ModelError(where, f"{title} has no kernel for layer '{implementation.group(1)}'", "Change that layer")
     operation = _OPERATION.search(whole)

@@ -133,7 +133,7 @@ def _in_process(job: dict[str, Any], title: str, timeout_s: float) -> dict[str, 
 def _died(done: subprocess.CompletedProcess[str], title: str) -> DeviceError:
     last = (done.stderr.strip().splitlines() or ["it wrote no message"])[-1]
     if done.returncode == -signal.SIGKILL:
-        fix = "Mostly memory ran out: close what else runs, or lower measure.workspace_mb"
+        fix = "Mostly memory ran out: close what else runs, or lower engine.workspace_mb of the profile"
         return DeviceError("engine build", f"the process of {title} was killed", fix)
     ended = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
     return DeviceError("engine build", f"the process of {title} broke down ({ended}): {last}", "Update the library")

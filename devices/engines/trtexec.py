@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -40,7 +38,7 @@ _VALUE = re.compile(r"(min|max|mean|median|percentile\(\d+%\)) =? ?([\d.]+) ms")
 _CAPABILITY = re.compile(r"Compute Capability: (\d+\.\d+)")
 
 Command = Callable[[list[str]], "tuple[int, str]"]
-"""Runs a command, here or on a board, and gives its exit code and all that it printed."""
+"""Runs a command on a board, and gives its exit code and all that it printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,25 +75,9 @@ class TrtexecRun:
     """Of its performance summary: 'GPU Compute Time' and others, each with min, max, mean, median, percentiles."""
 
 
-def run_here(words: list[str]) -> tuple[int, str]:
-    """A `Command` for this machine."""
-    try:
-        done = subprocess.run(
-            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
-        )
-    except OSError as cause:
-        raise DeviceError(words[0], f"cannot be run ({cause.strerror})", "Check where TensorRT is installed") from cause
-    return done.returncode, done.stdout
-
-
 def ports_of_engine(info: EngineInfo) -> Ports:
     """Input and outputs of a network with a free batch, by any engine of it: `trtexec` needs them named."""
     return Ports(input_name=info.input_name, input_shape=info.input_shape, fixed_batch=None, outputs=info.ports)
-
-
-def find_trtexec() -> str | None:
-    """The command on this machine, if it is there."""
-    return shutil.which("trtexec") or next((place for place in PLACES if shutil.which(place)), None)
 
 
 def trtexec_version(command: str, run: Command) -> str:

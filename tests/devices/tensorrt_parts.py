@@ -153,8 +153,9 @@ class Scene:
     errors: list[Any] = field(default_factory=list)
     """Of the parser; any makes it fail."""
     said: list[tuple[str, str]] = field(default_factory=list)
-    """Severity and text that the build logs."""
+    """Severity and text that the build, or the loading, logs."""
     plan: bytes | None = b"plan"
+    """None: nothing is built, or loaded."""
     dla_cores: int = 2
     dla_takes: tuple[str, ...] = ()
     calls: list[tuple[Any, ...]] = field(default_factory=list)
@@ -246,6 +247,21 @@ def module(version: str, scene: Scene, names_of: str | None = None) -> Any:
             "OnnxParser", parse=parse, num_errors=len(scene.errors), get_error=lambda index: scene.errors[index]
         )
 
+    engine = strict(
+        "ICudaEngine",
+        num_io_tensors=2,
+        get_tensor_name=lambda index: (image.name, logits.name)[index],
+        get_tensor_shape=lambda name: {image.name: image, logits.name: logits}[name].shape,
+    )
+
+    def make_runtime(logger: Any) -> _Strict:
+        def deserialize(_: bytes) -> _Strict | None:
+            for severity, text in scene.said:
+                logger.log(SimpleNamespace(name=severity), text)
+            return None if scene.plan is None else engine
+
+        return strict("Runtime", deserialize_cuda_engine=deserialize)
+
     flags = {name: enum.IntEnum(name, recorded[name]) for name in ("BuilderFlag", "MemoryPoolType", "DeviceType")}
     creation = "NetworkDefinitionCreationFlag"
     flags[creation] = enum.IntEnum(creation, recorded[creation], start=0)
@@ -254,5 +270,6 @@ def module(version: str, scene: Scene, names_of: str | None = None) -> Any:
         ILogger=_LoggerBase,
         Builder=make_builder,
         OnnxParser=make_parser,
+        Runtime=make_runtime,
         **flags,
     )

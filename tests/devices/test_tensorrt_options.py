@@ -157,7 +157,7 @@ def test_the_timing_cache_is_read_and_kept(source: Path) -> None:
         (
             "10: Could not find any implementation for node conv + relu due to insufficient workspace. See verbose log",
             DeviceError,
-            r"measure\.workspace_mb: TensorRT has too little workspace for layer 'conv \+ relu'",
+            r"engine\.workspace_mb: TensorRT has too little workspace for layer 'conv \+ relu'.*device's profile",
         ),
         ("10: Could not find any implementation for node conv.", ModelError, "no kernel for layer 'conv'"),
         ("[resizingAllocator.cpp::allocate::62] Error Code 2: OutOfMemory (no more)", DeviceError, "ran out of memory"),

@@ -23,7 +23,6 @@ from devices.engines.trtexec import (
     read_run,
     read_times,
     require_passed,
-    run_here,
 )
 from devices.errors import DataError, DeviceError, ModelError
 
@@ -172,12 +171,6 @@ def test_a_measurement_is_read_from_its_file() -> None:
         measure("trtexec", plan, replace(info, settings=()), TrtexecConfig(batch=2), kept, run)
     with pytest.raises(DeviceError, match="no such file"):
         measure("trtexec", plan, info, TrtexecConfig(batch=2), kept, lambda w: (w[0] == "cat", PASSED + "no such file"))
-
-
-def test_commands_run_here_with_all_that_they_print() -> None:
-    assert run_here(["sh", "-c", "echo out; echo err >&2; exit 3"]) == (3, "out\nerr\n")
-    with pytest.raises(DeviceError, match="cannot be run"):
-        run_here(["/no/such/trtexec"])
 
 
 def test_times_are_read_and_anything_else_is_refused() -> None:
