@@ -20,7 +20,7 @@ from devices.engines.onnxruntime import OnnxRuntimeEngine, open_engine
 from devices.files import write_json
 from devices.robustness import EvaluationSets
 from tests.devices.parts import CLASSES, SIZE, build_engine, build_onnx, build_sets, write_sets
-from tests.devices.pythons import find_python, make_board_python
+from tests.devices.pythons import OLDEST_NUMPY, find_python, make_board_python
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +131,17 @@ def _affinity() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def python310(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python 3.10 with numpy and ONNX Runtime alone."""
+    return make_board_python(tmp_path_factory.mktemp("python310") / "venv", _python310())
+
+
+@pytest.fixture(scope="session")
+def oldest_numpy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same with the oldest numpy that a board may have."""
+    return make_board_python(tmp_path_factory.mktemp("oldest") / "venv", _python310(), OLDEST_NUMPY)
+
+
+def _python310() -> str:
     found = find_python("3.10")
     if found is None:
         pytest.skip("no Python 3.10 here")
-    return make_board_python(tmp_path_factory.mktemp("python310") / "venv", found)
+    return found

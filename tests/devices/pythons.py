@@ -25,12 +25,21 @@ def find_python(version: str) -> str | None:
     return None
 
 
-def make_board_python(folder: Path, python: str) -> str:
-    """A bare environment with what a board has: numpy and ONNX Runtime, and neither Espalier nor a TOML reader."""
+OLDEST_NUMPY = "1.21.6"
+"""The oldest that ONNX Runtime takes; Ubuntu 22.04 has 1.21.5."""
+
+
+def make_board_python(folder: Path, python: str, numpy: str | None = None) -> str:
+    """A bare environment with what a board has: numpy and ONNX Runtime, and neither Espalier nor a TOML reader.
+
+    `numpy` is its version; None: the one of the constraints.
+    """
     subprocess.run([python, "-m", "venv", "--without-pip", str(folder)], check=True)
     made = str(folder / "bin" / "python")
     pip = [sys.executable, "-m", "pip", "--python", made, "install", "--quiet", "--disable-pip-version-check"]
     # Its other dependencies are for tools beside the runtime.
-    install = [*pip, "--no-compile", "--no-deps", "-c", str(CONSTRAINTS), "numpy", "onnxruntime"]
-    subprocess.run(install, check=True, capture_output=True)
+    bare = [*pip, "--no-compile", "--no-deps"]
+    ours = [*bare, "-c", str(CONSTRAINTS), "onnxruntime", *([] if numpy else ["numpy"])]
+    for install in (ours, *([[*bare, f"numpy=={numpy}"]] if numpy else [])):
+        subprocess.run(install, check=True, capture_output=True)
     return made

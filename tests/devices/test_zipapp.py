@@ -74,10 +74,12 @@ def test_a_real_3_10_reads_every_profile_and_detects(python310: str, agent: Path
     assert done.stdout.startswith("profiles")
 
 
-def test_a_real_3_10_builds_measures_and_replays(
-    python310: str, agent: Path, onnx_path: Path, sets: EvaluationSets, tmp_path: Path
+@pytest.mark.parametrize("board", ["python310", "oldest_numpy"])
+def test_a_real_3_10_builds_and_replays(
+    request: pytest.FixtureRequest, agent: Path, onnx_path: Path, sets: EvaluationSets, tmp_path: Path, board: str
 ) -> None:
-    built = in_json(python310, agent, "build", onnx_path, tmp_path / "engine")
+    python: str = request.getfixturevalue(board)
+    built = in_json(python, agent, "build", onnx_path, tmp_path / "engine")
     content, info = read_engine(tmp_path / "engine")
     assert built["size_bytes"] == len(content)
     assert built["engine"] == json.loads(json.dumps(info.as_dict()))
@@ -85,7 +87,7 @@ def test_a_real_3_10_builds_measures_and_replays(
     write_sets(tmp_path / "sets", sets)
     inputs = {"engine a": tmp_path / "engine", "sets": tmp_path / "sets"}
     job = write_job(tmp_path / "job", "attack", AttackJob(baseline="a"), inputs)
-    done = run(python310, agent, "stage", job)
+    done = run(python, agent, "stage", job)
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads((job / "result.json").read_text())
     right = np.mean(open_reference(onnx_path, 1)(sets.images["clean"]).argmax(1) == sets.labels)  # type: ignore[union-attr]
@@ -93,16 +95,18 @@ def test_a_real_3_10_builds_measures_and_replays(
     assert result["host"]["runtimes"]["onnxruntime"] == info.runtime_version
 
 
+@pytest.mark.parametrize("board", ["python310", "oldest_numpy"])
 def test_bench_under_3_10_in_json_and_words(
-    python310: str, agent: Path, onnx_path: Path, deploy: Path, tmp_path: Path, seal: Any
+    request: pytest.FixtureRequest, agent: Path, onnx_path: Path, deploy: Path, tmp_path: Path, seal: Any, board: str
 ) -> None:
-    in_json(python310, agent, "build", onnx_path, tmp_path / "engine")
+    python: str = request.getfixturevalue(board)
+    in_json(python, agent, "build", onnx_path, tmp_path / "engine")
     for name in ("engine.onnx", "engine.json"):
         shutil.copyfile(tmp_path / "engine" / name, deploy / "engine" / name)
     seal(deploy)
-    found = in_json(python310, agent, "bench", deploy, "--allow-unsigned", "--seconds", "0.05")
+    found = in_json(python, agent, "bench", deploy, "--allow-unsigned", "--seconds", "0.05")
     assert found["footprint"]["load_ms"] > 0
-    done = run(python310, agent, "bench", deploy)
+    done = run(python, agent, "bench", deploy)
     assert (done.returncode, done.stdout) == (BundleError.exit_code, "")
     assert done.stderr.count("\n") == 1
 
