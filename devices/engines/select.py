@@ -105,21 +105,20 @@ def require_buildable(profile: Profile, host: Host) -> None:
     if runtime == "onnxruntime":
         require_provider(onnxruntime.load_module(), ort_options(profile).provider)
     elif find_spec(runtime) is None and (runtime == "tensorrt_rtx" or matches(profile, host)):
-        title = _RUNTIME_TITLES[runtime]
-        raise DeviceError(where, f"needs {title}, which is not installed here ({runtime})", get_library(profile))
+        title, fix = _RUNTIME_TITLES[runtime], INSTALL[runtime] + instead_of_bindings(profile)
+        raise DeviceError(where, f"needs {title}, which is not installed here ({runtime})", fix)
     if runtime != "tensorrt_rtx" and not matches(profile, host):
         machine = host.device_tree_model or host.machine
         what = f"its engine is built on the device itself by {_RUNTIME_TITLES[runtime]}, and this host ({machine}) is "
         raise DeviceError(where, f"{what}not a {profile.title}", _ELSEWHERE)
 
 
-def get_library(profile: Profile) -> str:
-    """What to do where the library of a device's engine is missing."""
-    runtime = profile.engine.runtime
-    if runtime != "tensorrt":
-        return INSTALL.get(runtime, "Install it: pip install onnxruntime")
+def instead_of_bindings(profile: Profile) -> str:
+    """What serves a board that has TensorRT and not its bindings for Python; empty for other libraries."""
+    if profile.engine.runtime != "tensorrt":
+        return ""
     own = f'take a profile of your own: based_on = "{profile.name}", with served_by = "trtexec" under [engine]'
-    return f"{INSTALL[runtime]}. Where a board has trtexec alone, {own}"
+    return f". Where a board has trtexec alone, {own}"
 
 
 def require_measurable(profile: Profile, host: Host) -> None:

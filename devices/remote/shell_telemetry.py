@@ -13,7 +13,7 @@ import numpy as np
 
 from devices.engines.trtexec import Command
 from devices.telemetry.conditions import Conditions, read_conditions
-from devices.telemetry.findings import Finding, find_conditions
+from devices.telemetry.findings import find_conditions
 from devices.telemetry.series import Series
 from devices.telemetry.sources import SourceConfig, Sources
 
@@ -30,6 +30,7 @@ _FILES = (
     "sys/class/hwmon/*/*_label",
     "sys/class/hwmon/*/*_input",
     "sys/class/hwmon/*/oc*_event_cnt",
+    "sys/kernel/debug/bpmp/debug/clk/emc/rate",
     "sys/bus/i2c/devices/*/iio:device*/rail_name_*",
     "sys/bus/i2c/devices/*/iio:device*/in_power*_input",
     "etc/nvpmodel.conf",
@@ -40,7 +41,7 @@ _AFTER = "espalier: after"
 # Every line with its file's name before it; what is not there is not said.
 _SCRIPT = f"""
 root="$1"; shift
-look() {{ (cd "$root" && grep -a -s -H -Z "" {" ".join(_FILES)}); }}
+look() {{ (cd "$root" && grep -a -s -d skip -H -Z "" {" ".join(_FILES)}); }}
 look
 "$@"
 code=$?
@@ -87,12 +88,13 @@ def _compared(before: dict[str, str], after: dict[str, str], power_mode: str | N
     (first, units, values), (last, _, later) = looks
     rows = {name: np.array([values[name], later.get(name, np.nan)]) for name in values}
     series = Series(np.array([0, 1], dtype=np.int64), rows, units)
-    findings: tuple[Finding, ...] = find_conditions(first, last, series, power_mode)
+    # The clock that was judged with the rest is this machine's.
+    findings = [one for one in find_conditions(first, last, series, power_mode) if one.kind != "wall_clock"]
+    states = {"before": first.as_dict(), "after": last.as_dict()}
     return {
         "findings": [finding.as_dict() for finding in findings],
         "figures": {name: figure.as_dict() for name, figure in series.figures().items()},
-        "before": first.as_dict(),
-        "after": last.as_dict(),
+        **{name: {key: value for key, value in state.items() if key != "wall_clock"} for name, state in states.items()},
         "absent": {entry.name: entry.why for entry in first.absent},
         "samples": len(looks),
     }

@@ -95,10 +95,7 @@ def bench_by_trtexec(
     matched = matches(profile, host)
     meant = Job(stage="bench", device=profile, force=force)
     require_device(meant, matched, host.device_tree_model or host.cpu_model)
-    with tempfile.TemporaryDirectory(prefix="espalier-trtexec-") as scratch:
-        onnx = Path(scratch, ONNX_PATH)
-        write_atomic(onnx, bundle.read(ONNX_PATH))
-        place = PurePosixPath(board.send(onnx))
+    place = _sent(board, bundle.read(ONNX_PATH))
     plan, times_file = place.with_suffix(".plan"), place.with_suffix(".times")
     machine, digest = f"{host.machine}-linux", bundle.digests[ONNX_PATH]
     try:
@@ -121,6 +118,14 @@ def bench_by_trtexec(
         cuda_graph=job.cuda_graph,
         telemetry=watched.found,
     )
+
+
+def _sent(board: PlainBoard, onnx_bytes: bytes) -> PurePosixPath:
+    """The graph's place on the board, once it is there."""
+    with tempfile.TemporaryDirectory(prefix="espalier-trtexec-") as scratch:
+        onnx = Path(scratch, ONNX_PATH)
+        write_atomic(onnx, onnx_bytes)
+        return PurePosixPath(board.send(onnx))
 
 
 def trtexec_bench_lines(name: str, profile: Profile, found: TrtexecBench) -> list[str]:

@@ -48,14 +48,15 @@ def opened_work(options: argparse.Namespace, to_build: bool) -> Iterator[Work]:
 
 def _checked(board: Board, config: BoardConfig, profile: Profile) -> RunBoard:
     """The board, once it is known to be the device and to have the engine's library."""
-    from devices.engines.select import get_library
+    from devices.engines.select import instead_of_bindings
     from devices.recognise import other_mode
     from pipeline.work import RunBoard
 
     facts, library = board.check(), profile.engine.runtime
     if library not in facts.libraries:
         what = f"'{config.python}' finds no module {library} there"
-        raise DeviceError(f"board '{config.name}'", what, f"Name another `python`. Or: {get_library(profile)}")
+        fix = f"Install it for it, or name another `python`{instead_of_bindings(profile)}"
+        raise DeviceError(f"board '{config.name}'", what, fix)
     forced = () if facts.matches else (f"the board is not a {profile.title}: it was forced",)
     mode = other_mode(profile, facts.host)
     remarks = () if mode is None else (f"{mode}; it was not switched",)

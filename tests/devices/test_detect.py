@@ -90,11 +90,17 @@ def test_what_is_built_on_the_device_is_refused_elsewhere_with_the_way_round(hos
     orin = load_profile("jetson-agx-orin-64gb")
     with pytest.raises(DeviceError, match=r"on the device itself by TensorRT.*not a NVIDIA Jetson AGX.*--device cpu"):
         require_buildable(orin, host)
-    with pytest.raises(DeviceError, match=r"not a NVIDIA Jetson Nano.*espalier bench BUNDLE --host.*trtexec"):
-        require_buildable(load_profile("jetson-nano"), host)
     if find_spec("tensorrt") is None:
-        with pytest.raises(DeviceError, match=r"needs TensorRT, which is not installed.*JetPack"):
+        own = r'based_on = "jetson-agx-orin-64gb", with served_by = "trtexec"'
+        with pytest.raises(DeviceError, match=rf"needs TensorRT, which is not installed.*JetPack.*{own}"):
             require_buildable(orin, jetson)
+
+
+def test_for_a_board_of_trtexec_the_graph_is_made_anywhere_and_nothing_measured(host: Host) -> None:
+    nano = load_profile("jetson-nano")
+    require_buildable(nano, host)
+    with pytest.raises(DeviceError, match=r"by trtexec over ssh, and not here.*espalier bench BUNDLE --host"):
+        require_measurable(nano, host)
 
 
 def test_an_rtx_engine_is_built_anywhere_and_measured_where_its_gpu_is(host: Host) -> None:
