@@ -21,7 +21,7 @@ def bench_bundle(
 ) -> dict[str, object]:
     """Verify a deploy bundle and measure its engine here, interleaved with that of `against` where there is one.
 
-    Raises `BundleError`, `DeviceError`, and `DataError` for two engines that
+    Raises `BundleError`, `DeviceError`, for a bundle of a graph alone too, and `DataError` for two engines that
     cannot take the same image.
     """
     import tempfile
@@ -59,11 +59,19 @@ def bench_bundle(
 
 def _lay_out(bundle: Any, folder: Path) -> EngineInfo:
     """The verified bytes are what is measured, in fresh processes too, and not the bundle's files again."""
-    from devices.classifier import ENGINE_INFO_PATH, engine_path, read_engine_info
+    from devices.classifier import ENGINE_INFO_PATH, ONNX_PATH, engine_path, read_engine_info
     from devices.engine_files import INFO_FILE, engine_name
+    from devices.engines.ort_options import CPU
+    from devices.errors import DeviceError
     from devices.files import write_atomic
 
     info = read_engine_info(bundle)
+    # A CPU's engine is an optimized graph; what is here as it was exported is for another device.
+    if info.provider == CPU and bundle.digests[engine_path(info)] == bundle.digests[ONNX_PATH]:
+        what = "holds a graph and no engine of this machine: trtexec builds one on the board"
+        raise DeviceError(
+            str(bundle.folder), what, "Measure it there: espalier bench BUNDLE --host USER@BOARD --device NAME"
+        )
     write_atomic(folder / engine_name(info), bundle.read(engine_path(info)))
     write_atomic(folder / INFO_FILE, bundle.read(ENGINE_INFO_PATH))
     return info

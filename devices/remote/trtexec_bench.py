@@ -37,7 +37,7 @@ class TrtexecJob:
 
     seconds: float
     dla_core: int | None = None
-    """The DLA core to build for; None: the GPU."""
+    """The DLA core to build for; None: the one of the bundle's recipe, else the GPU."""
     cuda_graph: bool = False
     """Launch each query as a CUDA graph."""
     power_mode: str | None = None
@@ -89,7 +89,8 @@ def bench_by_trtexec(
     bundle = open_bundle(bundle_folder, "deploy", trust)
     ports = trtexec.ports_of_engine(read_engine_info(bundle))
     precision = _precision(str(bundle.manifest.get("engine")))
-    options = tensorrt_options(profile, precision, sparse=_is_sparse(bundle.manifest), dla_core=job.dla_core)
+    core = _dla_core(bundle.manifest, precision) if job.dla_core is None else job.dla_core
+    options = tensorrt_options(profile, precision, sparse=_is_sparse(bundle.manifest), dla_core=core)
     command = find_on_board(board)
     host = board_host(board, trtexec.trtexec_version(command, board.run))
     matched = matches(profile, host)
@@ -114,7 +115,7 @@ def bench_by_trtexec(
         whole=_summary(times.latency_ms),
         host=host,
         other_device=not matched,
-        on_gpu_instead=() if job.dla_core is None else trtexec.gpu_layers(built),
+        on_gpu_instead=() if core is None else trtexec.gpu_layers(built),
         cuda_graph=job.cuda_graph,
         telemetry=watched.found,
     )
@@ -187,6 +188,12 @@ def _is_sparse(manifest: dict[str, Any]) -> bool:
     """Whether the bundle's network was pruned to 2:4, by the recipe that stands in it."""
     prune = (manifest.get("recipe") or {}).get("prune") or {}
     return str(manifest.get("engine")).startswith("compressed-") and prune.get("granularity") == "2:4"
+
+
+def _dla_core(manifest: dict[str, Any], precision: Precision) -> int | None:
+    """The core that the bundle's recipe builds its FP16 engines for."""
+    core = ((manifest.get("recipe") or {}).get("engine") or {}).get("dla_core")
+    return core if precision == "fp16" and isinstance(core, int) else None
 
 
 def _precision(engine: str) -> Precision:

@@ -122,11 +122,13 @@ def words_asked(script: Path) -> tuple[list[str], list[str]]:
     return build.split(), measure.split()
 
 
+@pytest.mark.parametrize(("recipe", "core"), [({}, 1), ({"engine": {"dla_core": 1}}, None)])
 def test_a_core_of_the_dla_is_built_for_and_what_it_leaves_is_listed(
-    board_config: BoardConfig, deploy: Path, script: Path
+    board_config: BoardConfig, deploy: Path, script: Path, recipe: dict[str, object], core: int | None
 ) -> None:
-    write_manifest(deploy, "deploy", {"name": "rows", "device": "jetson", "engine": "compressed-fp16"})
-    job = replace(JOB, dla_core=1)
+    manifest = {"name": "rows", "device": "jetson", "engine": "compressed-fp16", "recipe": recipe}
+    write_manifest(deploy, "deploy", manifest)
+    job = replace(JOB, dla_core=core)
     found = bench_by_trtexec(PlainBoard(board_config), XAVIER, deploy, UNSIGNED, job, force=True)
     build, measure = words_asked(script)
     assert {"--useDLACore=1", "--allowGPUFallback", "--fp16"} <= set(build)

@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from devices.engine_files import read_info
+from devices.errors import DeviceError
 from devices.files import digest_file
 from devices.fleet import BoardConfig
 from pipeline.cli import main
@@ -84,6 +85,13 @@ def test_its_bundle_is_built_and_measured_on_the_board(
     build = (script.parent / "asked").read_text().splitlines()[-2].split()
     assert {"--int8", "--fp16"} <= set(build)
     assert (script.parent / "sent").read_text().strip() == digest_file(xavier[0] / "deploy" / "model.onnx")
+
+
+def test_it_is_not_measured_here_as_if_this_were_the_board(
+    xavier: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(xavier[0] / "deploy"), "--allow-unsigned"]) == DeviceError.exit_code
+    assert "holds a graph and no engine of this machine" in capsys.readouterr().err
 
 
 def test_a_budget_that_no_run_can_prove_says_the_way(drilled: tuple[Path, Path], tmp_path: Path) -> None:
