@@ -17,8 +17,8 @@ _HEAD = """# Checked on GPUs
 engines of TensorRT and TensorRT-RTX with parity and latency in every precision that the GPU's profile names, cold and
 warm starts with the runtime cache, telemetry. A part is `ok`, `failed`, or `absent` with what is missing. The engines'
 latency is of the shape of ResNet-50, random weights, one image of 224x224, input and output in place. The exit code of
-what it runs, `python -m tests.benchmarks.gpu`, is 0 when nothing that is there fails, 1 when something does, and 77 on a
-machine without a GPU; `make` itself ends with 2 for both. This page is made of the files in `docs/gpu/`, one a run.
+what it runs, `python -m tests.benchmarks.gpu`, is 0 when nothing that is there fails, 1 when something does, and 77 on
+a machine without a GPU; `make` itself ends with 2 for both. This page is made of the files in `docs/gpu/`, one a run.
 """
 
 
