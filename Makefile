@@ -24,16 +24,18 @@ ATTACK_PEER ?= .venv-attack-peer
 # Of bench: a deploy bundle. Of bench and run: the board that measures (this machine without it).
 BUNDLE ?=
 HOST ?=
-# File of who is trusted. Of bench: who may have signed the bundle; without it, an unsigned one is taken. Of release: who
-# may have signed the last one, which is refused without it.
+# File of who may have signed: of bench, the bundle (without it, an unsigned one is taken); of release, its BASELINE.
 TRUST ?=
-# Of matrix: a file of boards, and the recipes.
+# Of matrix and release: a file of boards. Of matrix: the recipes.
 FLEET ?= fleet.toml
 RECIPES ?= $(RECIPE)
-# Of release: its version, the private key that signs, and the folder or run of the last one.
+# Of release: its version, the private key that signs, the folder or run of the last one, boards of FLEET beside the
+# devices, and more arguments for its runs: RUN_ARGS for all, RUN_ARGS_rtx-4090 for those of that device or board.
 VERSION ?=
 KEY ?=
 BASELINE ?=
+BOARDS ?=
+RUN_ARGS ?=
 # Of test: processes side by side, one thread each.
 WORKERS ?= $(shell nproc)
 # More arguments for the command of the target, such as ARGS="--set seed=1".
@@ -45,6 +47,14 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS)
+
+RELEASE = $(BIN)/espalier release $(addprefix runs/$(VERSION)/,$(DEVICE) $(BOARDS)) --version $(VERSION) --key $(KEY) \
+	$(if $(BASELINE),--baseline $(BASELINE)) $(if $(TRUST),--trust $(TRUST)) $(ARGS)
+# One run of a release, on a line of its own: the first that fails ends it.
+define run_to_release
+$(BIN)/espalier run $(RECIPE) $(2) --out runs/$(VERSION)/$(1) $(RUN_ARGS) $(RUN_ARGS_$(1))
+
+endef
 
 .PHONY: help run release test coverage lint format devices bench-digits bench-cifar bench-pruning bench-architectures bench-search bench-prediction bench-attacks bench-robust-pruning bench-masking bench-square bench-cpu bench-board bench-harness bench-backdoors bench-edge-threats bench-trust bench matrix drill fuzz mutate gpu-check clean
 
@@ -58,13 +68,12 @@ run: $(VENV)/.compress $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## run a rec
 matrix: $(VENV)/.compress ## run recipes on all boards of a file: RECIPES="recipes/x.toml recipes/y.toml" FLEET=fleet.toml
 	$(BIN)/espalier matrix $(RECIPES) --fleet $(FLEET) $(ARGS)
 
-release: $(VENV)/.sign $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## signed archives, notes and checksums in dist/: VERSION=1.0.0 KEY=release.key DEVICE="cpu rtx-4090"
+release: $(VENV)/.sign $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## signed archives, notes and checksums in dist/: VERSION=1.0.0 KEY=release.key DEVICE="cpu rtx-4090" BOARDS=kitchen
 	@test -n "$(VERSION)" -a -n "$(KEY)" || { echo 'Name both: make release VERSION=1.0.0 KEY=release.key DEVICE="cpu rtx-4090"'; exit 2; }
-	for device in $(DEVICE); do \
-		$(BIN)/espalier run $(RECIPE) --device $$device --out runs/$(VERSION)/$$device || exit $$?; \
-	done
-	$(BIN)/espalier release $(DEVICE:%=runs/$(VERSION)/%) --version $(VERSION) --key $(KEY) \
-		$(if $(BASELINE),--baseline $(BASELINE)) $(if $(TRUST),--trust $(TRUST)) $(ARGS)
+	$(RELEASE) --check
+	$(foreach device,$(DEVICE),$(call run_to_release,$(device),--device $(device)))
+	$(foreach board,$(BOARDS),$(call run_to_release,$(board),--fleet $(FLEET) --board $(board)))
+	$(RELEASE)
 
 test: lint $(OPENVINO_STAMP) ## lint, check types and run all tests
 	$(if $(OPENVINO_STAMP),ESPALIER_OPENVINO_PYTHON=$(abspath $(OPENVINO))/bin/python )OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder $(ARGS)

@@ -65,6 +65,29 @@ def private_key_type(content: bytes, password: str | None) -> str | None:
     return type(key).__name__.lstrip("_").removesuffix("PrivateKey")
 
 
+def public_half(private_key: Path, password: str | None) -> str:
+    """The public key in PEM. Raises `BundleError` for a file that is no private key, or with another password."""
+    try:
+        from cryptography.hazmat.primitives import serialization
+    except ImportError as cause:
+        raise BundleError("cryptography", f"does not load ({cause})", _INSTALL) from cause
+    try:
+        content = private_key.read_bytes()
+    except OSError as cause:
+        raise BundleError(str(private_key), f"cannot be read ({cause.strerror})", "Check the path") from cause
+    try:
+        key = serialization.load_pem_private_key(content, password.encode() if password else None)
+    # Its errors are of many kinds, and name no file.
+    except Exception as cause:
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        what = f"is no private key that can be used ({text:.120})"
+        raise BundleError(
+            str(private_key), what, "Check the file, and its password in ESPALIER_KEY_PASSWORD"
+        ) from cause
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return public.decode()
+
+
 def _trust_file(key: TrustedKey, public_name: str, not_after: date) -> str:
     today = datetime.now(timezone.utc).date().isoformat()
     return f"""# Whose signatures count. Give it to those who verify, with {public_name}: --trust {key.name}.trust.toml

@@ -33,7 +33,12 @@ def add_gate_options(command: argparse.ArgumentParser) -> None:
         default = 5.0 if option == "--max-slowdown" else 0.0
         command.add_argument(option, type=_share, default=default, metavar=unit, help=text)
     command.add_argument(
-        "--accept", action="append", default=[], choices=NAMES, help="take this whatever became of it; may be repeated"
+        "--accept",
+        action="append",
+        default=[],
+        type=_accepted,
+        metavar="[DEVICE:]NAME",
+        help=f"take this whatever became of it, of one device or all: {', '.join(NAMES)}; may be repeated",
     )
 
 
@@ -88,14 +93,14 @@ def judged(options: argparse.Namespace, evidence: Bundle, trust: Trust) -> GateR
     from pipeline.release.gate import judge_release
     from pipeline.release.regression import RegressionConfig
 
+    figures = run_figures(evidence)
     config = RegressionConfig(
         max_accuracy_drop=options.max_accuracy_drop,
         max_robust_accuracy_drop=options.max_robust_accuracy_drop,
         max_slowdown=options.max_slowdown,
         max_growth=options.max_growth,
-        accept=tuple(options.accept),
+        accept=tuple(name for device, name in options.accept if device in ("", figures.device)),
     )
-    figures = run_figures(evidence)
     last = last_release(options.baseline, figures.device, trust) if options.baseline else None
     return judge_release(figures, last, config)
 
@@ -114,6 +119,14 @@ def deploy_of(run: Path, trust: Trust) -> Bundle:
     if not deploy.exists():
         raise BundleError(str(deploy), "is missing, and it is what would ship", "Run the recipe again")
     return open_bundle(deploy, "deploy", trust)
+
+
+def _accepted(text: str) -> tuple[str, str]:
+    """The device, empty for all, and the name of a figure."""
+    device, _, name = text.rpartition(":")
+    if name not in NAMES:
+        raise argparse.ArgumentTypeError(f"{name!r:.40} is none of {', '.join(NAMES)}")
+    return device, name
 
 
 def _share(text: str) -> float:

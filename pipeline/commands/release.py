@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from devices.errors import EXIT_OK, EXIT_REFUSED
+from devices.errors import EXIT_OK, EXIT_REFUSED, BundleError
 from devices.trust.options import VARIABLE, named_trust
 from pipeline.commands.gate import add_gate_options, deploy_of, judged, own_trust
-from pipeline.commands.sign import PASSWORD
+from pipeline.commands.sign import add_key_options, signer_of
+
+if TYPE_CHECKING:
+    from devices.trust.store import Trust
+    from exporters.sign import SignConfig
+    from pipeline.release.build import ReleaseConfig
 
 
 def add_command(commands: Any) -> None:
@@ -22,34 +27,42 @@ def add_command(commands: Any) -> None:
     )
     command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, one for each device")
     command.add_argument("--version", required=True, dest="release_version", metavar="VERSION", help="of the release")
-    command.add_argument(
-        "--key", type=Path, required=True, metavar="FILE", help=f"private key that signs; its password in {PASSWORD}"
-    )
+    add_key_options(command, required=True)
     command.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="folder of releases (dist)")
     command.add_argument(
         "--changelog", type=Path, default=Path("CHANGELOG.md"), metavar="FILE", help="for the notes (CHANGELOG.md)"
     )
     add_gate_options(command)
     command.add_argument(
-        "--trust", type=Path, metavar="FILE", help=f"who may have signed --baseline (or in {VARIABLE})"
+        "--trust",
+        type=Path,
+        metavar="FILE",
+        help=f"who may have signed --baseline (or in {VARIABLE}; the holder of --key)",
+    )
+    command.add_argument("--allow-unsigned", action="store_true", help="take a --baseline that nobody signed")
+    command.add_argument(
+        "--check",
+        action="store_true",
+        help="before the runs: see that version, key and --baseline can be used, and release nothing",
     )
     command.set_defaults(call=release)
 
 
 def release(options: argparse.Namespace) -> int:
     """Judge every run, and make a release of them when the gate passes all. What is judged is what is packed."""
-    from exporters.sign import SignConfig
     from pipeline.release.build import Product, ReleaseConfig, release_folder, write_release
     from pipeline.release.places import opened_bundle
     from pipeline.release.text import NOT_ASKED, gate_lines
 
-    key = SignConfig(private_key=options.key, password=os.environ.get(PASSWORD) or None)
-    config = ReleaseConfig(version=options.release_version, out=options.out, sign=key, changelog=options.changelog)
-    trust = named_trust(options.trust)
-    own = own_trust(trust)
+    sign, named = signer_of(options), named_trust(options.trust)
+    config = ReleaseConfig(version=options.release_version, out=options.out, sign=sign, changelog=options.changelog)
+    last = replace(_who_signed_the_last(options, sign, named), allow_unsigned=options.allow_unsigned)
+    if options.check:
+        return _check(options.baseline, last, config)
+    own = own_trust(named)
     with ExitStack() as stack:
         judges = [stack.enter_context(opened_bundle(run, "evidence", own)) for run in options.runs]
-        results = [judged(options, evidence, trust) for evidence in judges]
+        results = [judged(options, evidence, last) for evidence in judges]
         release_folder(results[0].name, config)
         print("\n\n".join("\n".join(gate_lines(result)) for result in results))
         if not all(result.asked for result in results):
@@ -67,4 +80,36 @@ def release(options: argparse.Namespace) -> int:
         ]
         folder = write_release(products, config)
     print(f"released: {folder}")
+    return EXIT_OK
+
+
+def _who_signed_the_last(options: argparse.Namespace, sign: SignConfig, named: Trust) -> Trust:
+    """Whom the file of trust names; without one, the holder of the key that signs this release."""
+    from devices.trust.store import Trust, TrustedKey
+    from exporters.keys import public_half
+
+    if named.names or options.baseline is None:
+        return named
+    if sign.certificate is None:
+        key = TrustedKey(name=str(options.key), pem=public_half(options.key, sign.password))
+        return Trust(keys=(key,))
+    if not options.allow_unsigned:
+        what = "is missing: a certificate does not say who may have signed --baseline"
+        raise BundleError("--trust", what, "Name the file of trust, or pass --allow-unsigned")
+    return named
+
+
+def _check(baseline: Path | None, trust: Trust, config: ReleaseConfig) -> int:
+    """What would stop the release after hours of runs, without them."""
+    from exporters.keys import public_half
+    from pipeline.release.build import release_folder, require_version
+    from pipeline.release.evidence import last_releases
+
+    require_version(config.version)
+    if config.sign.private_key is not None:
+        public_half(config.sign.private_key, config.sign.password)
+    if baseline is not None:
+        lasts = last_releases(baseline, trust)
+        release_folder(lasts[0].name, config)
+        print(f"last release: {baseline}, for {', '.join(last.device for last in lasts)}")
     return EXIT_OK

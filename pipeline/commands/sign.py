@@ -14,6 +14,7 @@ from devices.trust.options import add_trust_options
 
 if TYPE_CHECKING:
     from devices.bundle import Bundle
+    from exporters.sign import SignConfig
 
 PASSWORD = "ESPALIER_KEY_PASSWORD"
 _BUNDLE = "folder of a bundle, or of a run: both of its bundles"
@@ -27,11 +28,7 @@ def add_commands(commands: Any) -> None:
     key.set_defaults(call=keygen)
     signs = commands.add_parser("sign", help="sign a bundle, or the bundles of a run")
     signs.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
-    signs.add_argument("--key", type=Path, metavar="FILE", help=f"private key; its password in {PASSWORD}")
-    signs.add_argument("--certificate", type=Path, metavar="FILE", help="of that key, where others trust a root")
-    signs.add_argument(
-        "--chain", type=Path, action="append", default=[], metavar="FILE", help="between it and the root; may repeat"
-    )
+    add_key_options(signs, required=False)
     signs.add_argument("--keyless", action="store_true", help="by Sigstore: asks for an identity, needs the network")
     signs.set_defaults(call=sign)
     verifies = commands.add_parser("verify", help="verify bundles, the bundles of a run, or archives of a release")
@@ -41,6 +38,34 @@ def add_commands(commands: Any) -> None:
     verifies.add_argument("--identity", metavar="NAME", help="of a keyless signature: who must have signed")
     verifies.add_argument("--issuer", metavar="URL", help="of a keyless signature: who vouches for that name")
     verifies.set_defaults(call=verify)
+
+
+def add_key_options(command: argparse.ArgumentParser, required: bool) -> None:
+    """`--key`, `--certificate`, `--chain`: who signs."""
+    command.add_argument(
+        "--key",
+        type=Path,
+        required=required,
+        metavar="FILE",
+        help=f"private key that signs; its password in {PASSWORD}",
+    )
+    command.add_argument("--certificate", type=Path, metavar="FILE", help="of that key, where others trust a root")
+    command.add_argument(
+        "--chain", type=Path, action="append", default=[], metavar="FILE", help="between it and the root; may repeat"
+    )
+
+
+def signer_of(options: argparse.Namespace, keyless: bool = False) -> SignConfig:
+    """Who signs, as these options and the environment say."""
+    from exporters.sign import SignConfig
+
+    return SignConfig(
+        private_key=options.key,
+        password=os.environ.get(PASSWORD) or None,
+        certificate=options.certificate,
+        chain=tuple(options.chain),
+        keyless=keyless,
+    )
 
 
 def keygen(options: argparse.Namespace) -> int:
@@ -60,16 +85,10 @@ def keygen(options: argparse.Namespace) -> int:
 
 def sign(options: argparse.Namespace) -> int:
     """Sign bundles, or the bundles of runs."""
-    from exporters.sign import SignConfig, sign_bundle
+    from exporters.sign import sign_bundle
     from pipeline.release.places import bundles_of
 
-    config = SignConfig(
-        private_key=options.key,
-        password=os.environ.get(PASSWORD) or None,
-        certificate=options.certificate,
-        chain=tuple(options.chain),
-        keyless=options.keyless,
-    )
+    config = signer_of(options, options.keyless)
     for folder in bundles_of(options.bundle):
         kind = sign_bundle(folder, config)
         print(shown(f"signed  {folder} ({kind})"))

@@ -46,12 +46,16 @@ class Product:
     result: GateResult
 
 
+def require_version(version: str) -> None:
+    """Raise `BundleError` for a version that is no name."""
+    if not re.fullmatch(_NAME, version):
+        raise BundleError("--version", f"{version!r:.80} is no version", "Such as 1.2.0: letters, digits and . + _ -")
+
+
 def release_folder(name: str, config: ReleaseConfig) -> Path:
-    """Where the release goes. Raises `BundleError` for a version that is no name, or one that is there already."""
-    if not re.fullmatch(_NAME, config.version):
-        raise BundleError(
-            "--version", f"{config.version!r:.80} is no version", "Such as 1.2.0: letters, digits and . + _ -"
-        )
+    """Where the release goes. Raises `BundleError` for a version that is no name, `StorageError` for one that is there
+    already."""
+    require_version(config.version)
     folder = config.out / f"{name}-{config.version}"
     if folder.exists():
         raise StorageError(

@@ -77,21 +77,31 @@ def run_figures(evidence: Bundle) -> RunFigures:
         raise BundleError(where, f"does not hold a whole run ({cause!r:.60})", _RUN_AGAIN) from cause
 
 
-def last_release(place: Path, device: str, trust: Trust) -> RunFigures:
-    """Those of the last release for a device. `place` is a run, an evidence bundle, or the folder of a release.
+def last_releases(place: Path, trust: Trust) -> tuple[RunFigures, ...]:
+    """Those of the last release, device by device. `place` is a run, an evidence bundle, or the folder of a release.
 
-    Raises `BundleError` when the release has none for the device, or it is not whole or not trusted.
+    Raises `BundleError` when one is not whole or not trusted.
     """
+    archives = sorted(place.glob(f"*{EVIDENCE_SUFFIX}")) if place.is_dir() else []
+    return tuple(_opened_figures(archive, trust) for archive in archives or [place])
+
+
+def last_release(place: Path, device: str, trust: Trust) -> RunFigures:
+    """That of one device. Raises `BundleError` as above, and when a release has none for the device."""
     archives = sorted(place.glob(f"*{EVIDENCE_SUFFIX}")) if place.is_dir() else []
     devices = []
     for archive in archives or [place]:
-        with opened_bundle(archive, "evidence", trust) as bundle:
-            figures = run_figures(bundle)
+        figures = _opened_figures(archive, trust)
         if figures.device == device or not archives:
             return figures
         devices.append(figures.device)
     what = f"holds no evidence for '{device}', only for {', '.join(devices)}"
     raise BundleError(str(place), what, "Give --baseline a release with that device, or none")
+
+
+def _opened_figures(place: Path, trust: Trust) -> RunFigures:
+    with opened_bundle(place, "evidence", trust) as bundle:
+        return run_figures(bundle)
 
 
 def _read(evidence: Bundle) -> RunFigures:

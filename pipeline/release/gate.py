@@ -22,6 +22,8 @@ class GateResult:
     regressions: tuple[Regression, ...]
     compared: bool
     """Whether there was a last release to compare with."""
+    measured: bool
+    """Whether the engine ran; not when it was built ahead of time, without its device."""
 
     @property
     def passed(self) -> bool:
@@ -43,6 +45,7 @@ class GateResult:
             "passed": self.passed,
             "asked": self.asked,
             "compared": self.compared,
+            "measured": self.measured,
             "budgets": [asdict(budget) | {"met": budget.met} for budget in self.budgets],
             "regressions": [asdict(row) | {"passed": row.passed} for row in self.regressions],
         }
@@ -57,4 +60,5 @@ def judge_release(run: RunFigures, last: RunFigures | None, config: RegressionCo
         budgets=run.budgets,
         regressions=regressions(run, last, config) if last else (),
         compared=last is not None,
+        measured=run.clean is not None,
     )

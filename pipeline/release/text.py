@@ -13,6 +13,9 @@ NOT_ASKED = "nothing was asked, so nothing is proven"
 """Instead of a verdict, of a run without budgets and without a last release to compare with."""
 
 
+_AHEAD = "Built ahead of time, without the device: nothing of it was measured or attacked there."
+
+
 def budget_words(budget: Asked) -> str:
     """What was asked and what was found."""
     bound = "at most" if budget.name.startswith("max_") else "at least"
@@ -34,6 +37,8 @@ def regression_words(row: Regression) -> str:
 def gate_lines(result: GateResult) -> list[str]:
     """For a terminal."""
     lines = [shown(f"{result.name} on {result.device}, {result.engine}")]
+    if not result.measured:
+        lines.append(f"! {_AHEAD}")
     lines += [shown(f"{_word(budget.met)} {budget.text}: {budget_words(budget)}") for budget in result.budgets]
     lines += [shown(f"{row.outcome:14} {row.text}: {regression_words(row)}") for row in result.regressions]
     if not result.budgets:
@@ -48,7 +53,7 @@ def gate_markdown(result: GateResult) -> str:
     """A table for a pull request or a release's notes."""
     verdict = "passed" if result.passed else "**refused**"
     head = f"### {plain(result.name)} on {plain(result.device)}: {verdict if result.asked else NOT_ASKED}"
-    lines = [head, "", f"Ships: {plain(result.engine)}", ""]
+    lines = [head, "", f"Ships: {plain(result.engine)}", *([] if result.measured else ["", f"**{_AHEAD}**"]), ""]
     if result.budgets:
         lines += ["| budget | | |", "|---|---|---|"]
         lines += [

@@ -79,6 +79,15 @@ def test_where_nothing_was_asked_nothing_says_that_it_passed() -> None:
     assert b"<skipped" not in gate_junit(budget)
 
 
+def test_what_was_built_ahead_of_time_is_called_so() -> None:
+    result = judge_release(figures(clean=None, robust=None, speedup=None), None, RegressionConfig())
+    assert "nothing of it was measured" in gate_lines(result)[1]
+    assert "nothing of it was measured" in gate_markdown(result)
+    assert result.as_dict()["measured"] is False
+    ran = judge_release(figures(), None, RegressionConfig())
+    assert "ahead of time" not in "".join(gate_lines(ran)) + gate_markdown(ran)
+
+
 @given(st.one_of(st.just(HOSTILE), st.text(max_size=40)))
 def test_names_of_others_do_no_harm(name: str) -> None:
     result = judge_release(figures(name=name, budgets=(asked(text=name),)), None, RegressionConfig())
