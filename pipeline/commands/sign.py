@@ -47,7 +47,7 @@ def add_key_options(command: argparse.ArgumentParser, required: bool) -> None:
         type=Path,
         required=required,
         metavar="FILE",
-        help=f"private key that signs; its password in {PASSWORD}",
+        help=f"private key; its password in {PASSWORD}",
     )
     command.add_argument("--certificate", type=Path, metavar="FILE", help="of that key, where others trust a root")
     command.add_argument(

@@ -12,7 +12,6 @@ from pipeline.release.regression import Regression
 NOT_ASKED = "nothing was asked, so nothing is proven"
 """Instead of a verdict, of a run without budgets and without a last release to compare with."""
 
-
 _AHEAD = "Built ahead of time, without the device: nothing of it was measured or attacked there."
 
 

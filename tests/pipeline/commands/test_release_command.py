@@ -38,7 +38,9 @@ def words(run: Path, key: Path, out: Path, *more: str) -> list[str]:
     return ["release", str(run), "--version", VERSION, "--key", str(key), "--out", str(out), *more]
 
 
-def refused(command: list[str], said: str, capsys: pytest.CaptureFixture[str], code: int = 7) -> None:
+def refused(
+    command: list[str], said: str, capsys: pytest.CaptureFixture[str], code: int = BundleError.exit_code
+) -> None:
     capsys.readouterr()
     assert main(command) == code
     message = capsys.readouterr().err
