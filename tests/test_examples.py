@@ -1,120 +1,278 @@
-"""The examples for CI: their commands, as they stand in the files, run on the drill recipe in a checkout of its own."""
+"""The examples for CI: their commands, as they stand in the files, run on the drill recipe in a checkout of its own.
+
+Three devices: this machine, a GPU that is not here, and a board behind a real ssh server. What talks to GitHub and
+GitLab (`gh`, `curl`) is a stand-in that copies files; everything else is real.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from devices.fleet import BoardConfig
 from exporters.keys import make_key
 from tests import drill
+from tests.devices.remote.sshd import SERVER, Server, start_server, stop_server
+from tests.devices.remote.test_bench_command import fleet_file
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
 PASSWORD = "of the key"
+BOARD = "cpu-aarch64" if platform.machine() == "aarch64" else "cpu-x86-64"
+DEVICES = (BOARD, "cpu", "rtx-4090")
+ESPALIER = {"ESPALIER": ROOT.as_uri(), "PIP_NO_INDEX": "1", "PIP_DRY_RUN": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+GH = """#!/bin/sh -e
+case $2 in
+list) ls "$RELEASES" ;;
+download) mkdir "$5"; cp "$RELEASES/$3"/$7 "$5" ;;
+create) mkdir "$RELEASES/$3"; cp "$4" "$5" "$6" "$7" "$8" "$9" "${10}" "${12}" "$RELEASES/$3" ;;
+esac
+"""
+CURL = """#!/bin/sh -e
+while [ $# -gt 2 ]; do shift; done
+echo "$2" > asked.txt
+cp "$ARTIFACTS" "$1"
+"""
+
+pytestmark = [
+    pytest.mark.skipif(SERVER is None, reason="no sshd here: apt-get install openssh-server"),
+    pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed"),
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What all checkouts share."""
+
+    folder: Path
+    """With the project's key, its public half and file of trust; the store; `fleet.toml`; `bin` with the stand-ins."""
+    server: Server
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the key of the project, its public half and the file of trust."""
-    from datetime import date
-
-    folder = tmp_path_factory.mktemp("key")
+def place(drilled: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("shared")
     make_key(folder, "release", PASSWORD, date(2099, 1, 1))
+    shutil.copytree(drilled[0], folder / "store")
+    (folder / "bin").mkdir()
+    for name, text in (("gh", GH), ("curl", CURL)):
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+    (folder / "sshd").mkdir()
+    server = start_server(folder / "sshd")
+    board = BoardConfig(
+        name="bench",
+        host="board",
+        device=BOARD,
+        python=sys.executable,
+        cache=str(folder / "board"),
+        ssh_options=server.ssh_options,
+    )
+    fleet_file(board, folder)
+    yield Place(folder, server)
+    stop_server(server)
+
+
+def make_checkout(folder: Path, place: Place) -> Path:
+    """A project with a recipe, the board, the files of trust, and the store that CI keeps."""
+    shutil.copytree(drill.DRILL.parent, folder / "recipes")
+    (folder / ".espalier").mkdir()
+    (folder / ".espalier" / "store").symlink_to(place.folder / "store")
+    for name in ("release.pub", "release.trust.toml", "fleet.toml"):
+        shutil.copy(place.folder / name, folder / name)
     return folder
 
 
 @pytest.fixture
-def checkout(drilled: tuple[Path, Path], key: Path, tmp_path: Path) -> Path:
-    """A project with a recipe, the files of trust, and the store that CI keeps."""
-    folder = tmp_path / "checkout"
-    shutil.copytree(drill.DRILL.parent, folder / "recipes")
-    shutil.copytree(drilled[0], folder / ".espalier" / "store")
-    for name in ("release.pub", "release.trust.toml"):
-        shutil.copy(key / name, folder / name)
-    return folder
+def checkout(place: Place, tmp_path: Path) -> Path:
+    return make_checkout(tmp_path / "checkout", place)
 
 
-def shell(script: str, checkout: Path, options: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as a CI's runner does."""
-    environment = drill.environment() | {"RECIPE": "recipes/drill.toml", "DEVICE": "cpu", "BASELINE": "last-release"}
-    environment["PATH"] = f"{drill.ESPALIER.parent}{os.pathsep}{environment['PATH']}"
+def variables(example: str, place: Place) -> dict[str, str]:
+    """Those that the file sets, with the recipe and the board of the tests, and the secrets."""
+    content = yaml.safe_load((EXAMPLES / example).read_text())
+    own = {name: str(value) for name, value in (content.get("env") or content["variables"]).items()}
+    assert own["ESPALIER"].startswith("git+https://example.com/")
+    key = place.folder / "release.key"
+    secret = key.read_text() if "github" in example else str(key)
+    secrets = {"ESPALIER_KEY": secret, "ESPALIER_KEY_PASSWORD": PASSWORD}
+    return own | {"RECIPE": "recipes/drill.toml", "BOARD": "bench"} | secrets
+
+
+def shell(script: str, checkout: Path, place: Place, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as a CI's runner does, in its shell as it is documented."""
+    environment = drill.environment()
+    environment["PATH"] = os.pathsep.join((str(place.folder / "bin"), str(drill.ESPALIER.parent), environment["PATH"]))
     return subprocess.run(
-        ["bash", *options, "-c", script],
+        ["bash", "-eo", "pipefail", "-c", script],
         cwd=checkout,
-        env=environment | {"ESPALIER_KEY_PASSWORD": PASSWORD} | variables,
+        env=environment | more,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
 
-def github_steps() -> list[dict[str, Any]]:
-    """Steps that run commands, but for the one that installs from the network."""
-    workflow = yaml.safe_load((EXAMPLES / "github-actions.yml").read_text())
-    steps = [step for step in workflow["jobs"]["release"]["steps"] if "run" in step]
-    assert [step["name"] for step in steps] == ["Install", "Run", "Gate", "Show", "Release"]
-    assert steps[0]["run"].startswith("pip install")
-    return steps[1:]
-
-
-def gitlab_scripts() -> list[str]:
-    jobs = yaml.safe_load((EXAMPLES / "gitlab-ci.yml").read_text())
-    assert [line.split()[:2] for line in jobs["default"]["before_script"]] == [["pip", "install"]]
-    return ["\n".join(jobs[name]["script"]) for name in ("judge", "release")]
-
-
-def require_released(checkout: Path) -> None:
-    """The release is whole: archives, notes, checksums, and JUnit's file."""
-    folder = checkout / "dist" / "drill-1.2.3"
-    names = {path.name for path in folder.iterdir()}
-    assert names == {"drill-1.2.3-cpu.tar.gz", "drill-1.2.3-cpu.evidence.tar.gz", "NOTES.md", "SHA256SUMS"}
-    for line in (folder / "SHA256SUMS").read_text().splitlines():
-        digest, name = line.split("  ")
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    cases = ET.parse(checkout / "gate.xml").getroot().iter("testcase")
-    assert [case.find("failure") for case in cases] == [None, None]
-
-
-def test_github_actions(checkout: Path, key: Path, tmp_path: Path) -> None:
-    summary = tmp_path / "summary.md"
-    secrets = {"ESPALIER_KEY": (key / "release.key").read_text(), "GITHUB_REF_NAME": "v1.2.3"}
-    for step in github_steps():
-        # Its shell, as GitHub documents it.
-        done = shell(step["run"], checkout, ["-eo", "pipefail"], GITHUB_STEP_SUMMARY=str(summary), **secrets)
-        assert done.returncode == 0, step["name"] + done.stdout + done.stderr
-    require_released(checkout)
-    assert "links: all match" in done.stdout
-    assert summary.read_text() == (checkout / "gate.md").read_text()
-
-
-def test_gitlab_ci_with_a_last_release_that_is_tampered_with_later(checkout: Path, key: Path) -> None:
-    judge, release = gitlab_scripts()
-    variables = {"ESPALIER_KEY": str(key / "release.key"), "CI_COMMIT_TAG": "v1.2.3"}
-    for script in (judge, release):
-        done = shell(script, checkout, ["-eo", "pipefail"], **variables)
-        assert done.returncode == 0, done.stdout + done.stderr
-    require_released(checkout)
-    # The next commit is compared with it ...
-    shutil.move(checkout / "dist" / "drill-1.2.3", checkout / "last-release")
-    done = shell(judge, checkout, ["-eo", "pipefail"], **variables)
+def require_done(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "paired by sample" in done.stdout
-    assert len(list(ET.parse(checkout / "gate.xml").getroot().iter("testcase"))) == 6
-    # ... and a last release that is not the one that was signed is refused.
-    evidence = checkout / "last-release" / "drill-1.2.3-cpu.evidence.tar.gz"
-    _repack(evidence, checkout)
-    done = shell(judge, checkout, ["-eo", "pipefail"], **variables)
-    assert done.returncode == 7
-    assert "is not the one that was signed" in done.stderr
+    return done.stdout
+
+
+def github_steps() -> dict[str, str]:
+    """Commands by the name of their step."""
+    workflow = yaml.safe_load((EXAMPLES / "github-actions.yml").read_text())
+    steps = {step["name"]: step["run"] for step in workflow["jobs"]["release"]["steps"] if "run" in step}
+    assert list(steps) == ["Install", "Last release", "Run", "Gate", "Show", "Release", "Publish"]
+    return steps
+
+
+def gitlab_jobs() -> dict[str, list[str]]:
+    """Commands by job."""
+    content = yaml.safe_load((EXAMPLES / "gitlab-ci.yml").read_text())
+    assert content["stages"] == ["judge", "release"]
+    scripts = {name: content[name]["script"] for name in content["stages"]}
+    assert {name: len(script) for name, script in scripts.items()} == {"judge": 3, "release": 2}
+    # It is what the other example installs.
+    assert content["default"]["before_script"][-1] == github_steps()["Install"]
+    return scripts
+
+
+def require_released(folder: Path, name: str) -> None:
+    """The release is whole: archives, notes, checksums."""
+    names = {path.name for path in folder.iterdir()}
+    archives = {f"{name}-{device}{suffix}" for device in DEVICES for suffix in (".tar.gz", ".evidence.tar.gz")}
+    assert names == archives | {"NOTES.md", "SHA256SUMS"}
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        digest, file = line.split("  ")
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest
+    notes = (folder / "NOTES.md").read_text()
+    assert [notes.count(f"### drill on {device}: passed") for device in DEVICES] == [1, 1, 1]
+    assert notes.count("Built ahead of time") == 1
+
+
+def failed_cases(checkout: Path, run: str) -> list[str | None]:
+    cases = ET.parse(checkout / "gate" / f"{run}.xml").iter("testcase")
+    return [case.get("name") for case in cases if len(case.findall("failure"))]
+
+
+@dataclass(frozen=True)
+class Released:
+    """What the first release left."""
+
+    checkout: Path
+    releases: Path
+    """Folder of releases by tag, as the stand-in for GitHub keeps them."""
+    said: dict[str, str]
+    """Standard output by step."""
+
+
+@pytest.fixture(scope="module")
+def released(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Released:
+    """A tag on GitHub, without a release before it."""
+    base = tmp_path_factory.mktemp("github")
+    checkout = make_checkout(base / "checkout", place)
+    (base / "releases").mkdir()
+    set_there = variables("github-actions.yml", place) | {"RELEASES": str(base / "releases")}
+    set_there |= {"GITHUB_STEP_SUMMARY": str(base / "summary.md"), "GITHUB_REF_NAME": "v1.2.3"} | ESPALIER
+    said = {name: require_done(shell(script, checkout, place, **set_there)) for name, script in github_steps().items()}
+    return Released(checkout, base / "releases", said)
+
+
+def test_github_actions_releases_for_three_devices(released: Released) -> None:
+    require_released(released.checkout / "dist" / "drill-1.2.3", "drill-1.2.3")
+    assert "Would install espalier" in released.said["Install"]
+    assert released.said["Release"].count("links: all match") == 3
+    assert [failed_cases(released.checkout, run) for run in ("cpu", "rtx", "board")] == [[], [], []]
+    summary = (released.checkout.parent / "summary.md").read_text()
+    assert all(f"### drill on {device}: passed" in summary for device in DEVICES)
+    published = {path.name for path in (released.releases / "v1.2.3").iterdir()}
+    assert published == {path.name for path in (released.checkout / "dist" / "drill-1.2.3").iterdir()}
+
+
+def on_board(place: Place, archive: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Unpack and verify an archive where it is used, over ssh, by the agent."""
+    trust = place.folder / "release.trust.toml"
+    words = ["ssh", *place.server.ssh_options, "board", "env", f"PYTHONPATH={ROOT}", sys.executable, "-m"]
+    words += ["devices.agent", "unpack", str(archive), str(out), "--trust", str(trust)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_release_is_verified_where_it_is_used_and_refused_with_one_byte_changed(
+    released: Released, place: Place, tmp_path: Path
+) -> None:
+    archives = sorted((released.checkout / "dist" / "drill-1.2.3").glob("*.tar.gz"))
+    shipped = [archive for archive in archives if "evidence" not in archive.name]
+    for archive in shipped:
+        require_done(on_board(place, archive, tmp_path / archive.name.removesuffix(".tar.gz")))
+    # The engines verify; one byte of each in its place on the device, or on the way there, and they do not.
+    for archive in shipped:
+        folder = tmp_path / archive.name.removesuffix(".tar.gz")
+        engine = next(path for path in sorted((folder / "engine").iterdir()) if path.suffix in (".onnx", ".plan"))
+        _change_a_byte(engine, engine)
+        verify = ["verify", str(folder), "--trust", str(place.folder / "release.trust.toml")]
+        done = drill.espalier(verify, cwd=tmp_path)
+        assert (done.returncode, "differs from the manifest" in done.stderr) == (7, True), done.stderr
+    for archive in archives:
+        broken = tmp_path / "broken" / archive.name
+        broken.parent.mkdir(exist_ok=True)
+        _change_a_byte(archive, broken)
+        done = on_board(place, broken, tmp_path / "out")
+        assert done.returncode == 7, done.stdout + done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def _change_a_byte(path: Path, copy: Path) -> None:
+    """The byte in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    copy.write_bytes(content)
+
+
+def test_gitlab_ci_with_a_last_release_that_is_tampered_with_later(
+    released: Released, place: Place, checkout: Path, tmp_path: Path
+) -> None:
+    jobs, artifacts = gitlab_jobs(), tmp_path / "artifacts.zip"
+    with zipfile.ZipFile(artifacts, "w") as packed:
+        for path in (released.checkout / "dist").rglob("*.*"):
+            packed.write(path, path.relative_to(released.checkout))
+    own = variables("gitlab-ci.yml", place) | {"ARTIFACTS": str(artifacts), "CI_COMMIT_TAG": "v1.3.0"}
+    own |= {"CI_JOB_TOKEN": "x", "CI_API_V4_URL": "https://gitlab.example.com/api/v4", "CI_PROJECT_ID": "7"}
+    git = "git -c user.name=a -c user.email=a@example.com"
+    history = [f"{git} commit --quiet --allow-empty -m {tag} && git tag {tag}" for tag in ("v1.2.3", "v1.3.0")]
+    require_done(shell("\n".join(["git init --quiet", *history]), checkout, place))
+    require_done(shell("\n".join(jobs["judge"]), checkout, place, **own))
+    assert (
+        (checkout / "asked.txt").read_text().strip().endswith("/projects/7/jobs/artifacts/v1.2.3/download?job=release")
+    )
+    assert require_done(shell("\n".join(jobs["release"]), checkout, place, **own)).count("links: all match") == 3
+    require_released(checkout / "dist" / "drill-1.3.0", "drill-1.3.0")
+    notes = (checkout / "dist" / "drill-1.3.0" / "NOTES.md").read_text()
+    assert notes.count("| since the last release | | |") == 3
+    assert notes.count("paired by sample") >= 2
+    assert [failed_cases(checkout, run) for run in ("cpu", "rtx", "board")] == [[], [], []]
+    # A last release that is not the one that was signed is refused, by the gate and by the release.
+    _repack(checkout / "last-release" / "drill-1.2.3-cpu.evidence.tar.gz", checkout)
+    shutil.rmtree(checkout / "gate")
+    for script in (jobs["judge"][2], jobs["release"][0]):
+        done = shell(script, checkout, place, **own)
+        assert done.returncode == 7
+        assert "is not the one that was signed" in done.stderr
 
 
 def _repack(archive: Path, scratch: Path) -> None:
@@ -123,28 +281,33 @@ def _repack(archive: Path, scratch: Path) -> None:
     from exporters.archive import write_archive
     from tests.pipeline.attest.resealed import reseal
 
-    place = scratch / "place"
-    place.mkdir()
-    folder = unpack(archive, place)
+    inside = scratch / "place"
+    inside.mkdir()
+    folder = unpack(archive, inside)
     (folder / "results" / "verdict.json").write_text(json.dumps({"passed": True, "budgets": []}))
     reseal(folder)
     write_archive(folder, archive, folder.name)
 
 
-def test_a_refused_run_stops_both(checkout: Path, key: Path) -> None:
+def test_a_refused_run_stops_both(place: Place, checkout: Path, tmp_path: Path) -> None:
     recipe = checkout / "recipes" / "drill.toml"
     recipe.write_text(recipe.read_text().replace("max_size_bytes = 100_000", "max_size_bytes = 10"))
     assert "max_size_bytes = 10\n" in recipe.read_text()
-    run, gate, show, release = (step["run"] for step in github_steps())
-    assert shell(gitlab_scripts()[0], checkout, ["-eo", "pipefail"]).returncode == 10
-    assert shell(run, checkout, ["-eo", "pipefail"]).returncode == 0
-    assert shell(gate, checkout, ["-eo", "pipefail"]).returncode == 10
-    failed = [
-        case.get("name") for case in ET.parse(checkout / "gate.xml").iter("testcase") if len(case.findall("failure"))
-    ]
-    assert failed == ["max_size_bytes"]
-    assert shell(show, checkout, ["-eo", "pipefail"], GITHUB_STEP_SUMMARY="summary.md").returncode == 0
-    assert "**refused**" in (checkout / "summary.md").read_text()
-    secrets = {"ESPALIER_KEY": (key / "release.key").read_text(), "GITHUB_REF_NAME": "v1.2.3"}
-    assert shell(release, checkout, ["-eo", "pipefail"], **secrets).returncode == 10
-    assert not (checkout / "dist").exists()
+    steps, jobs = github_steps(), gitlab_jobs()
+    own = variables("github-actions.yml", place) | {"BOARD": "", "GITHUB_REF_NAME": "v1.2.3"}
+    own |= {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+    require_done(shell(steps["Run"], checkout, place, **own))
+    assert shell(steps["Gate"], checkout, place, **own).returncode == 10
+    # What passed is judged too.
+    assert [failed_cases(checkout, run) for run in ("cpu", "rtx")] == [["max_size_bytes"], []]
+    require_done(shell(steps["Show"], checkout, place, **own))
+    assert "**refused**" in (tmp_path / "summary.md").read_text()
+    shutil.rmtree(checkout / "gate")
+    assert shell(jobs["judge"][2], checkout, place, **own).returncode == 10
+    for script, key in (
+        (steps["Release"], {}),
+        (jobs["release"][0], {"ESPALIER_KEY": str(place.folder / "release.key")}),
+    ):
+        done = shell(script, checkout, place, **own, **({"CI_COMMIT_TAG": "v1.2.3"} | key))
+        assert done.returncode == 10
+        assert not (checkout / "dist").exists()
