@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ import pytest
 
 import devices
 from devices.bundle import open_bundle
-from devices.errors import DeviceError, RecipeError
+from devices.errors import BundleError, DeviceError, RecipeError
 from devices.fleet import BoardConfig
 from devices.remote import transfer
-from devices.trust.store import UNSIGNED
+from devices.trust.store import UNSIGNED, Trust
+from exporters.keys import make_key
 from pipeline import progress as progress_module
 from pipeline.cli import main
 from tests import drill
@@ -114,6 +116,25 @@ def test_what_the_board_built_is_what_ships(ran: Ran) -> None:
     assert sorted(told["files"]) == ["engine.json", "engine.onnx"]
     classify = devices.load(ran.out / "deploy", allow_unsigned=True)
     assert classify(np.zeros((8, 8), dtype=np.uint8)).label in classify.labels  # type: ignore[union-attr]
+
+
+def test_what_the_board_built_is_signed_here_and_verified_there(ran: Ran, tmp_path: Path) -> None:
+    """The key stays here; the board verifies before it measures, and a byte that changed in between goes nowhere."""
+    trusted = make_key(tmp_path / "keys", "release", None, date(2099, 1, 1))
+    run = Path(shutil.copytree(ran.out, tmp_path / "run"))
+    assert main(["sign", str(run), "--key", str(tmp_path / "keys" / "release.key")]) == 0
+    signer = open_bundle(run / "deploy", "deploy", Trust(keys=(trusted,))).signer
+    assert signer is not None
+    assert signer.key_id == trusted.key_id
+    assert main(["verify", str(run), "--explain", "--trust", str(tmp_path / "keys" / "release.trust.toml")]) == 0
+    fleet = ("--fleet", str(ran.fleet), "--board", "bench", "--trust", str(tmp_path / "keys" / "release.trust.toml"))
+    bench = ["bench", str(run / "deploy"), *fleet, "--seconds", "0.05"]
+    assert main(bench) == 0
+    engine = run / "deploy" / "engine" / "engine.onnx"
+    content = bytearray(engine.read_bytes())
+    content[len(content) // 2] ^= 1
+    engine.write_bytes(content)
+    assert main(bench) == BundleError.exit_code
 
 
 def test_the_report_names_the_board_and_what_was_not_known_of_it(ran: Ran) -> None:
