@@ -308,6 +308,6 @@ def test_a_refused_run_stops_both(place: Place, checkout: Path, tmp_path: Path) 
         (steps["Release"], {}),
         (jobs["release"][0], {"ESPALIER_KEY": str(place.folder / "release.key")}),
     ):
-        done = shell(script, checkout, place, **own, **({"CI_COMMIT_TAG": "v1.2.3"} | key))
+        done = shell(script, checkout, place, **(own | {"CI_COMMIT_TAG": "v1.2.3"} | key))
         assert done.returncode == 10
         assert not (checkout / "dist").exists()
