@@ -94,6 +94,7 @@ def run_chain(
             stored = store.make(
                 node.stage,
                 key,
+                work.made_on(node.stage, node.config),
                 _maker(node, work, needed, progress, store, key, origins),
                 lambda node=node: observer.waiting(node),  # type: ignore[misc]
             )

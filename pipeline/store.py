@@ -17,7 +17,7 @@ from devices.files import digest_file, digest_value, make_folder, read_json, sto
 from devices.stage import Metrics
 
 RESULT_FILE = "result.json"
-_FORMAT = "espalier-result/1"
+_FORMAT = "espalier-result/2"
 _FULL_BYTES = 1 << 20
 
 
@@ -31,6 +31,8 @@ class Stored:
     metrics: dict[str, Any]
     seconds: float
     """Time that making it took."""
+    host_class: str
+    """Of the machine that made it, which need not be this one: stores are shared and kept."""
     reused: bool
 
 
@@ -54,14 +56,18 @@ class Store:
             )
             if not intact:
                 return None
-            return Stored(folder, digest_value(files), result["metrics"], result["seconds"], reused=True)
+            metrics, seconds, host_class = result["metrics"], result["seconds"], result["host_class"]
+            return Stored(folder, digest_value(files), metrics, seconds, host_class, reused=True)
         except (StorageError, KeyError, TypeError, AttributeError, OSError):
             return None
 
-    def make(self, stage: str, key: str, make: Callable[[Path], Metrics], waiting: Callable[[], None]) -> Stored:
+    def make(
+        self, stage: str, key: str, host_class: str, make: Callable[[Path], Metrics], waiting: Callable[[], None]
+    ) -> Stored:
         """The stored result, or `make` it in a folder of its own and move that into place.
 
-        `waiting` is called once when another run is making the same result. Raises `StorageError` on a full disk.
+        `host_class` is that of the machine that would make it. `waiting` is called once when another run is making the
+        same result. Raises `StorageError` on a full disk.
         """
         with self._lock(stage, key, waiting):
             found = self.find(stage, key)
@@ -77,7 +83,7 @@ class Store:
                 metrics = make(scratch)
                 seconds = time.perf_counter() - started
                 with storage_errors(self.root):
-                    self._finish(scratch, stage, key, metrics, seconds)
+                    self._finish(scratch, stage, key, host_class, metrics, seconds)
                     _remove(self.partial_folder(stage, key))
             except BaseException as error:
                 full = isinstance(error, Exception) and _is_full(self.root)
@@ -91,7 +97,7 @@ class Store:
                 raise StorageError(
                     str(self._folder(stage, key)), "the result was damaged as it was written", "Run again"
                 )
-            return Stored(finished.folder, finished.digest, finished.metrics, seconds, reused=False)
+            return Stored(finished.folder, finished.digest, finished.metrics, seconds, host_class, reused=False)
 
     def partial_folder(self, stage: str, key: str) -> Path:
         """Where a step keeps what it can go on from when it was killed: it may make this folder; `make` removes it."""
@@ -102,10 +108,11 @@ class Store:
         """Where libraries keep what makes them faster and decides no result that is stored already."""
         return self.root / "kept"
 
-    def _finish(self, scratch: Path, stage: str, key: str, metrics: Metrics, seconds: float) -> None:
+    def _finish(self, scratch: Path, stage: str, key: str, host_class: str, metrics: Metrics, seconds: float) -> None:
         paths = sorted(path for path in scratch.rglob("*") if path.is_file())
         files = {path.relative_to(scratch).as_posix(): digest_file(path) for path in paths}
         content = {"format": _FORMAT, "stage": stage, "files": files, "metrics": dict(metrics), "seconds": seconds}
+        content["host_class"] = host_class
         # Metrics decide too: the gate's verdict is one of them.
         write_json(scratch / RESULT_FILE, content | {"digest": digest_value(content)})
         target = self._folder(stage, key)

@@ -92,6 +92,12 @@ class Work:
         """Changes when engines have to be built again. What is installed on a board is in its fingerprint alone."""
         return self.board.fingerprint if self.board else self.host.engine_class
 
+    def made_on(self, stage: str, config: Mapping[str, Any]) -> str:
+        """Class of the machine that does a step: what needs the device is done on it, all else here."""
+        needed = config.get("host_class") or config.get("host")
+        machine = self.device_host if needed and stage not in ("bundle", "report") else self.host
+        return machine.engine_class
+
     @property
     def weight_bits(self) -> int:
         """Bits of a quantized weight: 7 where the engine runs on a CPU that would overflow with 8."""

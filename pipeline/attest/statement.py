@@ -50,9 +50,6 @@ def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) ->
     made_of = [
         {"name": f"step {needed}", "digest": {FILES_DIGEST: digest}} for needed, digest in sorted(origin.inputs.items())
     ]
-    # What needed the device was done on it, which may be a board; all else is made here.
-    needed = origin.config.get("host_class") or origin.config.get("host")
-    machine = work.board.host if work.board and needed and stage not in ("bundle", "report") else work.host
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": path, "digest": {"sha256": digest}} for path, digest in sorted(files.items())],
@@ -65,7 +62,7 @@ def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) ->
                 "resolvedDependencies": [*made_of, *sources_of(origin, work.recipe)],
             },
             "runDetails": {
-                "builder": {"id": f"{HOST_CLASS}{machine.engine_class}"},
+                "builder": {"id": f"{HOST_CLASS}{stored.host_class}"},
                 "metadata": {"invocationId": stored.folder.name},
                 "byproducts": [{"name": "metrics", "digest": {VALUE_DIGEST: digest_value(stored.metrics)}}],
             },

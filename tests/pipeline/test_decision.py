@@ -22,7 +22,7 @@ def decided(folder: Path, device: str, figures: dict[str, Any], *overrides: str)
     """The step's answer; its file says the same."""
     recipe = read_recipe(DRILL, ("quantize.only_if_faster=true", *overrides))
     name = "predictions" if "kind" in figures else "measurements"
-    stored = Stored(folder, "digest", figures, 0.0, reused=False)
+    stored = Stored(folder, "digest", figures, 0.0, "here", reused=False)
     work = Work(recipe, load_profile(device), detect_host(), "espalier run")
     found = dict(decide(StepInputs(work, {name: stored}, folder, no_progress)))
     assert json.loads((folder / DECISION_FILE).read_text()) == {"engine": found["engine"], "asked": found["asked"]}

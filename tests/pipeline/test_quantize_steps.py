@@ -93,10 +93,10 @@ def test_starts_are_of_the_engine_that_ships(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(agent_runtime, "measure_starts", measured)
     work = Work(read_recipe(drill.DRILL), load_profile("rtx-4090"), detect_host(), "espalier run")
     results = {
-        f"engine {name}": Stored(tmp_path / name, name, {}, 0.0, reused=False)
+        f"engine {name}": Stored(tmp_path / name, name, {}, 0.0, "here", reused=False)
         for name in ("compressed-fp16", "compressed-int8")
     }
-    results["decision"] = Stored(tmp_path, "decision", {"engine": "compressed-fp16"}, 0.0, reused=False)
+    results["decision"] = Stored(tmp_path, "decision", {"engine": "compressed-fp16"}, 0.0, "here", reused=False)
     metrics = runtime.start(StepInputs(work, results, tmp_path, no_progress))
     assert started == [tmp_path / "compressed-fp16"]
     assert metrics["lines"] == [

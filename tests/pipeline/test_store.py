@@ -13,6 +13,8 @@ import pytest
 from devices.errors import StorageError
 from pipeline.store import Store
 
+HERE = "class of this machine"
+
 
 def never() -> None:
     raise AssertionError("nobody else is making this")
@@ -29,8 +31,10 @@ def write(text: str) -> object:
 
 def test_a_result_is_made_once(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first = store.make("stage", "key", write("hello"), never)  # type: ignore[arg-type]
-    again = store.make("stage", "key", write("other"), never)  # type: ignore[arg-type]
+    first = store.make("stage", "key", HERE, write("hello"), never)  # type: ignore[arg-type]
+    again = store.make("stage", "key", "another", write("other"), never)  # type: ignore[arg-type]
+    # Who made it stays known, whoever asks.
+    assert (first.host_class, again.host_class) == (HERE, HERE)
     assert not first.reused
     assert again.reused
     assert (again.digest, again.metrics) == (first.digest, {"length": 5})
@@ -40,16 +44,16 @@ def test_a_result_is_made_once(tmp_path: Path) -> None:
 def test_digest_is_of_the_files_alone(tmp_path: Path) -> None:
     """Equal files under another key have an equal digest; another byte has another."""
     store = Store(tmp_path)
-    one = store.make("stage", "one", write("same"), never)  # type: ignore[arg-type]
-    two = store.make("stage", "two", write("same"), never)  # type: ignore[arg-type]
-    three = store.make("stage", "three", write("samf"), never)  # type: ignore[arg-type]
+    one = store.make("stage", "one", HERE, write("same"), never)  # type: ignore[arg-type]
+    two = store.make("stage", "two", HERE, write("same"), never)  # type: ignore[arg-type]
+    three = store.make("stage", "three", HERE, write("samf"), never)  # type: ignore[arg-type]
     assert one.digest == two.digest != three.digest
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "result", "garbage"])
 def test_a_damaged_result_counts_as_none(tmp_path: Path, damage: str) -> None:
     store = Store(tmp_path)
-    made = store.make("stage", "key", write("hello"), never)  # type: ignore[arg-type]
+    made = store.make("stage", "key", HERE, write("hello"), never)  # type: ignore[arg-type]
     path = made.folder / "sub" / "a.txt"
     if damage == "change":
         path.write_text("hellp")
@@ -60,7 +64,7 @@ def test_a_damaged_result_counts_as_none(tmp_path: Path, damage: str) -> None:
     else:
         (made.folder / "result.json").write_text('{"format": 3, "files": 7}')
     assert store.find("stage", "key") is None
-    assert store.make("stage", "key", write("hello"), never).digest == made.digest  # type: ignore[arg-type]
+    assert store.make("stage", "key", HERE, write("hello"), never).digest == made.digest  # type: ignore[arg-type]
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        store.make("stage", "key", fail, never)
+        store.make("stage", "key", HERE, fail, never)
     assert store.find("stage", "key") is None
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "locks"]
 
@@ -86,18 +90,18 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(StorageError, match="the disk is full"):
-        store.make("stage", "key", fill, never)
+        store.make("stage", "key", HERE, fill, never)
 
 
 def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(StorageError, match="store"):
-        Store(tmp_path / "store").make("stage", "key", write("x"), never)  # type: ignore[arg-type]
+        Store(tmp_path / "store").make("stage", "key", HERE, write("x"), never)  # type: ignore[arg-type]
 
 
 def test_a_place_that_takes_no_folder() -> None:
     with pytest.raises(StorageError, match=r"^/proc/espalier: no folder can be made here .*Choose another folder"):
-        Store(Path("/proc/espalier")).make("stage", "key", write("x"), never)  # type: ignore[arg-type]
+        Store(Path("/proc/espalier")).make("stage", "key", HERE, write("x"), never)  # type: ignore[arg-type]
 
 
 def _slow(root: Path, started: object) -> None:
@@ -107,7 +111,7 @@ def _slow(root: Path, started: object) -> None:
         (folder / "a.txt").write_text("from the other process")
         return {}
 
-    Store(root).make("stage", "key", make, never)
+    Store(root).make("stage", "key", HERE, make, never)
 
 
 def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
@@ -118,7 +122,7 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
     other.start()
     assert started.wait(30)
     told = []
-    stored = Store(tmp_path).make("stage", "key", write("ours"), lambda: told.append(True))  # type: ignore[arg-type]
+    stored = Store(tmp_path).make("stage", "key", HERE, write("ours"), lambda: told.append(True))  # type: ignore[arg-type]
     other.join()
     assert told == [True]
     assert stored.reused
@@ -128,11 +132,11 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
 def test_what_a_killed_run_could_go_on_from_goes_when_it_is_done(tmp_path: Path) -> None:
     """A run killed between storing a result and cleaning up; the next one that makes anything cleans up for it."""
     store = Store(tmp_path)
-    store.make("stage", "done", write("x"), never)  # type: ignore[arg-type]
+    store.make("stage", "done", HERE, write("x"), never)  # type: ignore[arg-type]
     done, going_on = store.partial_folder("stage", "done"), store.partial_folder("stage", "going-on")
     for folder in (done, going_on):
         folder.mkdir(parents=True)
         (folder / "epoch").write_text("1")
-    store.make("stage", "next", write("y"), never)  # type: ignore[arg-type]
+    store.make("stage", "next", HERE, write("y"), never)  # type: ignore[arg-type]
     assert not done.exists()
     assert (going_on / "epoch").read_text() == "1"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from devices.detect import detect_host
 from devices.errors import ModelError
 from devices.files import digest_file, digest_value
-from pipeline.attest.format import content_digest, file_of
-from pipeline.attest.statement import sources_of
+from devices.profile import load_profile
+from pipeline.attest.format import ATTESTATIONS, HOST_CLASS, content_digest, file_of
+from pipeline.attest.statement import sources_of, write_statements
 from pipeline.fingerprint import data_fingerprint, model_fingerprint
 from pipeline.recipe import Recipe, read_recipe
-from pipeline.work import Origin
+from pipeline.store import Store
+from pipeline.work import Origin, RunBoard, Work
 
 RECIPE = """
 name = "small"
@@ -60,6 +66,30 @@ def test_weights_that_change_while_the_recipe_runs_are_noticed(recipe: Recipe, t
 
 def test_a_step_without_network_and_images_has_no_sources(recipe: Recipe) -> None:
     assert list(sources_of(Origin(config={"seed": 0}, inputs={}, code="", libraries={}), recipe)) == []
+
+
+def test_a_stored_result_is_its_makers(recipe: Recipe, tmp_path: Path) -> None:
+    """Whoever uses it and writes the statement."""
+    result = Store(tmp_path / "store").make("train", "key", "the maker's class", lambda folder: {}, lambda: None)
+    work = SimpleNamespace(recipe=recipe, profile=SimpleNamespace(name="cpu"))
+    origins = {"dense": Origin(config={}, inputs={}, code="", libraries={})}
+    inputs = SimpleNamespace(work=work, results={"dense": result}, origins=origins, folder=tmp_path)
+    write_statements(inputs)  # type: ignore[arg-type]
+    details = json.loads((tmp_path / ATTESTATIONS / "dense.json").read_text())["predicate"]["runDetails"]
+    assert details["builder"]["id"] == f"{HOST_CLASS}the maker's class"
+
+
+@pytest.mark.parametrize("on_board", [False, True])
+def test_what_needs_the_device_is_made_on_the_board(recipe: Recipe, on_board: bool) -> None:
+    here = detect_host()
+    there = replace(here, machine="riscv64")
+    board = RunBoard(name="kitchen", host=there, fingerprint="x", notes=(), run_stage=None) if on_board else None  # type: ignore[arg-type]
+    work = Work(recipe, load_profile("cpu"), here, "", board)
+    engines = (there if on_board else here).engine_class
+    assert work.made_on("build", {"host_class": "x"}) == engines
+    assert work.made_on("measure", {"host": "x"}) == engines
+    assert work.made_on("train", {"seed": 0}) == here.engine_class
+    assert work.made_on("bundle", {"host": "x"}) == here.engine_class
 
 
 @pytest.mark.parametrize(("node", "file"), [("dense", "dense.json"), ("pruned 1/2", "pruned-1-of-2.json")])
