@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from devices import agent_build
 from devices.agent import main
+from devices.agent_build import BuildJob
 from devices.detect import Host
 from devices.engines import tensorrt_process
 from devices.errors import DeviceError
@@ -33,3 +35,20 @@ def test_timings_of_kernels_are_kept_in_the_agents_folder(
     assert code == (DeviceError.exit_code if keeps else 0)
     assert asked == ([cache / "kept" / "timings"] if keeps else [])
     assert cache.exists() is keeps
+
+
+def test_a_graph_kept_for_a_board_of_trtexec_is_no_engine_of_this_machine(
+    deploy: Path, onnx_path: Path, host: Host, seal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent_build.keep_graph(onnx_path, deploy / "engine", load_profile("jetson-xavier-nx-8gb"), BuildJob(), host)
+    assert (deploy / "engine" / "engine.onnx").read_bytes() == onnx_path.read_bytes()
+    seal(deploy)
+    assert main(["bench", str(deploy), "--allow-unsigned", "--seconds", "0.05"]) == DeviceError.exit_code
+    assert "holds a graph and no engine of this machine" in capsys.readouterr().err
+
+
+def test_what_the_board_cannot_do_is_said_when_its_graph_is_kept(tmp_path: Path, onnx_path: Path, host: Host) -> None:
+    job = BuildJob(precision="fp16", dla_core=0)
+    with pytest.raises(DeviceError, match="has 0 cores, and core 0 is asked for"):
+        agent_build.keep_graph(onnx_path, tmp_path / "engine", load_profile("jetson-nano"), job, host)
+    assert not (tmp_path / "engine").exists()
