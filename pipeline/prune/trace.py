@@ -68,7 +68,6 @@ _MOVES = frozenset(
         "new_empty_strided",
     ]
 )
-
 _PRODUCTS = frozenset(["convolution", "mm", "addmm", "bmm", "baddbmm", "linear"])
 
 
