@@ -26,6 +26,8 @@ settings.load_profile("espalier")
 _TOGETHER = ("docs", "pipeline/threats", "devices/remote")
 
 
+# First, because what shares out the work reads the marks in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the work (`make test`), a file goes to one of them, and a folder of `_TOGETHER`."""
     here = Path(__file__).parent
