@@ -76,11 +76,11 @@ release: $(VENV)/.sign $(if $(filter rtx-%,$(DEVICE)),$(VENV)/.rtx) ## signed ar
 	$(RELEASE)
 
 test: lint $(OPENVINO_STAMP) ## lint, check types and run all tests
-	$(if $(OPENVINO_STAMP),ESPALIER_OPENVINO_PYTHON=$(abspath $(OPENVINO))/bin/python )OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder $(ARGS)
+	$(if $(OPENVINO_STAMP),ESPALIER_OPENVINO_PYTHON=$(abspath $(OPENVINO))/bin/python )OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadscope --no-loadscope-reorder $(ARGS)
 
 coverage: $(VENV)/.test ## lines and branches that the tests reach, also in build/coverage (all tests run, more slowly)
 	@mkdir -p build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadscope --no-loadscope-reorder \
 		--cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(ARGS)
 
 lint: $(VENV)/.test ## check style and types

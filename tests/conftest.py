@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import drill
 
@@ -23,21 +25,27 @@ settings.register_profile(
 settings.load_profile("espalier")
 
 # Folders whose tests share what takes long to make, or one ssh server; they come first, being the longest.
-_TOGETHER = ("docs", "pipeline/threats", "devices/remote")
+_TOGETHER = ("tests/docs/", "tests/pipeline/threats/", "tests/devices/remote/")
 
 
-# First, because what shares out the work reads the marks in the same hook.
-@pytest.hookimpl(tryfirst=True)
+def _group(nodeid: str) -> str:
+    """What goes to one process as a whole: a folder of `_TOGETHER`, or a file."""
+    return next((folder for folder in _TOGETHER if nodeid.startswith(folder)), nodeid.partition("::")[0])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the work (`make test`), a file goes to one of them, and a folder of `_TOGETHER`."""
-    here = Path(__file__).parent
-    groups = {}
-    for item in items:
-        file = item.path.relative_to(here)
-        folder = next((folder for folder in _TOGETHER if file.is_relative_to(folder)), None)
-        groups[item] = (_TOGETHER.index(folder) if folder else len(_TOGETHER), folder or str(file))
-        item.add_marker(pytest.mark.xdist_group(groups[item][1]))
-    items.sort(key=lambda item: groups[item][0])
+    """Those of `_TOGETHER` first."""
+    items.sort(key=lambda item: (*_TOGETHER, _group(item.nodeid)).index(_group(item.nodeid)))
+
+
+class _Groups(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Groups:
+    """Where several processes share the work, as in `make test`."""
+    return _Groups(config, log)
 
 
 @pytest.fixture(scope="session")
