@@ -130,7 +130,8 @@ def test_rounded_images_are_bytes_within_epsilon_of_the_clean_bytes(seed: int, e
     change = (np.round(levels) - np.round(clean * 255)).reshape(3, -1) / 255
     size = np.abs(change).max() if norm == "linf" else np.linalg.norm(change, axis=1).max()
     assert size <= epsilon + 1e-4
-    assert np.abs(change).max() > 0
+    # In L2 the change is shared by 16 pixels: below 4 levels none of them may get a whole one.
+    assert np.abs(change).max() > 0 or (norm == "l2" and epsilon < 5 / 255)
     np.testing.assert_array_equal(clip_to_ball(near, clean, epsilon, norm, rounded=True), near)
 
 

@@ -60,7 +60,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What reached the engine's loader, which loads all the same."""
     reached: list[bytes] = []
 
-    def load(content: bytes, info: Any, host: Host) -> Any:
+    def load(content: bytes, info: Any, host: Host, _kernels: Path | None) -> Any:
         reached.append(content)
         return open_engine(content, info, host)
 
