@@ -112,11 +112,7 @@ def measure_engines(
         opened[again] = open_engine(*read_engine(engines[baseline]), host)
         watch = WatchConfig(root=config.telemetry_root, cpus=cpus, power_mode=config.power_mode)
         with watching(watch) as watched:
-            queries = _bind_all(opened, 1, config)
-            timings = time_interleaved(queries, config.latency, progress)
-            graphs = {name: graph_of(query) for name, query in queries.items()}
-            # Each holds memory of the device.
-            del queries
+            timings, graphs = _time_bound(opened, config, progress)
             throughput = {batch: _throughput(opened, batch, config) for batch in _batches(opened, config.batch_sizes)}
         del opened[again]
         alone = _alone(opened, cpus, config, progress)
@@ -148,6 +144,15 @@ def measure_engines(
     }
     _write(folder, {name: samples[name] for name in engines}, watched[0], metrics)
     return StageResult(MeasurementArtifact(folder), metrics)
+
+
+def _time_bound(
+    opened: Mapping[str, Engine], config: MeasurePlan, progress: Progress
+) -> tuple[Mapping[str, Timings], dict[str, dict[str, object]]]:
+    """Timings of one image, and which ran as CUDA graphs. The bound queries, which hold memory of the device, go."""
+    queries = _bind_all(opened, 1, config)
+    timings = time_interleaved(queries, config.latency, progress)
+    return timings, {name: graph_of(query) for name, query in queries.items()}
 
 
 def graph_of(query: Callable[[], None]) -> dict[str, object]:
