@@ -76,7 +76,8 @@ def write_release(products: Sequence[Product], config: ReleaseConfig) -> Path:
         raise BundleError("runs", f"are of {len(names)} recipes: {', '.join(names)}", "Release them one by one")
     twice = next((device for device in devices if devices.count(device) > 1), None)
     if twice is not None:
-        raise BundleError("runs", f"hold two for '{twice}'", "Give one run for each device")
+        fix = f"Give one run a device; a second board of that kind takes a profile of its own, based_on = '{twice}'"
+        raise BundleError("runs", f"hold two for '{twice}'", fix)
     strange = next((name for name in (*names, *devices) if not re.fullmatch(_NAME, name)), None)
     if strange is not None:
         raise BundleError("runs", f"name {strange!r:.80}, which cannot be in a file's name", "Do not use this run")
