@@ -21,53 +21,13 @@ from devices.errors import ModelError
 from pipeline.prune.deadline import Deadline, OutOfTimeError, deadline
 from pipeline.prune.follow import Call, Choice, Follower, MacsTerm, Operation, Results, Site
 from pipeline.prune.labels import Dims, LabelSets
+from pipeline.prune.moves import MOVES
 from pipeline.prune.network import copy_structure, first_line, inference, one_answer
 from pipeline.prune.rules import rule_for
 
 # Two, so that the batch is never mistaken for a length of one.
 TRACED_IMAGES = 2
 TRACE_LIMIT_S = 60.0
-# How values lie in memory may differ between widths, and with it how PyTorch moves them.
-_MOVES = frozenset(
-    [
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "_reshape_alias",
-        "clone",
-        "contiguous",
-        "expand",
-        "as_strided",
-        "t",
-        "transpose",
-        "permute",
-        "unsqueeze",
-        "squeeze",
-        "detach",
-        "alias",
-        "slice",
-        "select",
-        "copy",
-        "empty_like",
-        "new_empty",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "empty",
-        "zeros",
-        "ones",
-        "full",
-        "arange",
-        "lift_fresh",
-        "_to_copy",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "scalar_tensor",
-        "empty_strided",
-        "new_empty_strided",
-    ]
-)
 _PRODUCTS = frozenset(["convolution", "mm", "addmm", "bmm", "baddbmm", "linear"])
 
 
@@ -183,7 +143,7 @@ def _ones_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def moves_only(operation: str) -> bool:
     """Whether an operation computes nothing."""
-    return operation in _MOVES
+    return operation in MOVES
 
 
 @contextmanager
