@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import date, datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from devices.errors import BundleError
 from devices.extras import install
@@ -50,42 +51,41 @@ def private_key_type(content: bytes, password: str | None) -> str | None:
     None where it cannot be opened, by this password or at all.
     """
     try:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError as cause:
-        raise BundleError("cryptography", f"does not load ({cause})", _INSTALL) from cause
-    try:
-        key = serialization.load_pem_private_key(content, password.encode() if password else None)
-    # TypeError: encrypted and no password, or the other way round.
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = _private_key(content, password)
+    except ValueError:
         return None
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.curve.name
-    return type(key).__name__.lstrip("_").removesuffix("PrivateKey")
+    # Only keys on a curve have one.
+    curve = getattr(key, "curve", None)
+    return str(curve.name) if curve else type(key).__name__.lstrip("_").removesuffix("PrivateKey")
 
 
 def public_half(private_key: Path, password: str | None) -> str:
     """The public key in PEM. Raises `BundleError` for a file that is no private key, or with another password."""
     try:
+        key = _private_key(private_key.read_bytes(), password)
+    except OSError as cause:
+        raise BundleError(str(private_key), f"cannot be read ({cause.strerror})", "Check the path") from cause
+    except ValueError as cause:
+        what = f"is no private key that can be used ({cause!s:.120})"
+        fix = "Check the file, and its password in ESPALIER_KEY_PASSWORD"
+        raise BundleError(str(private_key), what, fix) from cause
+    from cryptography.hazmat.primitives import serialization
+
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return str(public.decode())
+
+
+def _private_key(content: bytes, password: str | None) -> Any:
+    """A private key from PEM. Raises `ValueError` when it cannot be opened, by this password or at all."""
+    try:
         from cryptography.hazmat.primitives import serialization
     except ImportError as cause:
         raise BundleError("cryptography", f"does not load ({cause})", _INSTALL) from cause
     try:
-        content = private_key.read_bytes()
-    except OSError as cause:
-        raise BundleError(str(private_key), f"cannot be read ({cause.strerror})", "Check the path") from cause
-    try:
-        key = serialization.load_pem_private_key(content, password.encode() if password else None)
+        return serialization.load_pem_private_key(content, password.encode() if password else None)
     # Its errors are of many kinds, and name no file.
     except Exception as cause:
-        text = " ".join(str(cause).split()) or type(cause).__name__
-        what = f"is no private key that can be used ({text:.120})"
-        raise BundleError(
-            str(private_key), what, "Check the file, and its password in ESPALIER_KEY_PASSWORD"
-        ) from cause
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return public.decode()
+        raise ValueError(" ".join(str(cause).split()) or type(cause).__name__) from cause
 
 
 def _trust_file(key: TrustedKey, public_name: str, not_after: date) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFENCE_FILE = "defence.json"
 METHODS = ("fine-pruning", "anp", "rnp", "unlearning")
-_SCAN: dict[str, Any] = {"scan": ("inversion", "stages"), "references": 4}
+_SCAN_METHODS = ("inversion", "stages")
 """What a recipe that does not say so is scanned by."""
 
 
@@ -119,12 +119,14 @@ def _of_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _scanned(options: argparse.Namespace, recipe: Recipe, device: str) -> dict[str, Stored]:
+    from pipeline.recipe.full import SCAN_REFERENCES
     from pipeline.scan_nodes import is_scan
 
-    if not recipe.threats.scan:
-        told = recipe.threats.model_fields_set
-        methods = {key: value for key, value in _SCAN.items() if key == "scan" or key not in told}
-        recipe = recipe.model_copy(update={"threats": recipe.threats.model_copy(update=methods)})
+    threats = recipe.threats
+    if not threats.scan:
+        references = threats.references if "references" in threats.model_fields_set else SCAN_REFERENCES
+        asked = threats.model_copy(update={"scan": _SCAN_METHODS, "references": references})
+        recipe = recipe.model_copy(update={"threats": asked})
     return _run_part(options, recipe, device, is_scan)[1]
 
 

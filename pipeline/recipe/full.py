@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _CLASSIFIER: dict[str, Any] = {"attacks": ("fgsm", "pgd", "autoattack"), "queries": ("square", "hopskipjump")}
 _OTHER: dict[str, Any] = {"attacks": ("fgsm", "pgd", "apgd_ce", "square"), "queries": ()}
 _QUERIES = 1000
-_REFERENCES = 4
+SCAN_REFERENCES = 4
+"""Reference networks of a scan that the recipe says nothing of."""
 _SHADOWS = 8
 _BYTE = 1 / 255
 
@@ -41,7 +42,7 @@ def full_suite(recipe: Recipe) -> Recipe:
         shadows = max(threats.edge_budget.shadows, _SHADOWS) if recipe.train is not None else 0
         looked = {
             "scan": get_args(ScanMethod),
-            "references": max(threats.references, _REFERENCES) if trained else threats.references,
+            "references": max(threats.references, SCAN_REFERENCES) if trained else threats.references,
             "edge": tuple(name for name in get_args(EdgeThreat) if _is_there(name, recipe.quantize.precision)),
             "edge_budget": threats.edge_budget.model_copy(update={"shadows": shadows}),
         }
