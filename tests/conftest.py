@@ -12,8 +12,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests import drill
 
-# Before anything measures: tests wait for one another, and not for a benchmark of an hour.
-os.environ.setdefault("ESPALIER_MEASURE_LOCK", f"/tmp/espalier-tests-{os.getpid()}.lock")
+# Before anything measures: a test waits for what it starts itself, and neither for another process's tests, which would
+# say so where it expects silence, nor for a benchmark of an hour.
+os.environ["ESPALIER_MEASURE_LOCK"] = f"/tmp/espalier-tests-{os.getpid()}.lock"
 
 settings.register_profile(
     "espalier",
