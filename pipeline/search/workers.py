@@ -79,6 +79,7 @@ class _Host:
 
     def __init__(self, setup: TrialSetup, workers: int, address: str | None) -> None:
         base = tempfile.gettempdir()
+        self._address = address
         self._folder = tempfile.mkdtemp(prefix="esp-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp")
         order = HostOrder(
             setup=setup.as_plain(),
@@ -109,12 +110,20 @@ class _Host:
         with _watched(self._process):
             reply: Reply = self._pipe.recv()
         if reply.refused is not None:
-            raise DeviceError("search: Ray", f"does not start: {reply.refused}", "Check search.address and Ray there")
+            raise DeviceError(*self._refusal(reply.refused))
         if reply.lost is not None:
             raise LostError(reply.lost)
         if reply.error is not None:
             raise reply.error
         return reply
+
+    def _refusal(self, said: str) -> tuple[str, str, str]:
+        if self._address is None:
+            return "search: Ray", f"does not start here: {said}", "Set search.workers to 1 to do without"
+        hint = (
+            "Check that it has this Python and this Ray, and that its token, if it has one, lies in ~/.ray/auth_token"
+        )
+        return "search.address", f"the Ray cluster refuses: {said}", hint
 
     def close(self) -> None:
         """End the host and all that it started here."""
