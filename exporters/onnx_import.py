@@ -26,7 +26,7 @@ Answer = Callable[[FloatArray], list[NDArray[np.generic]]]
 """Images (N, C, H, W) to the outputs, in the file's order."""
 
 # QuantizeLinear takes one scale a channel from here on.
-_QDQ_OPSET = 13
+QDQ_OPSET = 13
 _PROVED_BATCH = 3
 _LOG_FATAL_ONLY = 4
 SAME_ANSWERS = ParityLimits(min_sqnr_db=60, min_agreement=0)
@@ -76,8 +76,9 @@ def import_onnx(
     samples_NCHW: FloatArray,
     limits: ParityLimits = SAME_ANSWERS,
     image_size: Sequence[int] | None = None,
+    min_opset: int = QDQ_OPSET,
 ) -> tuple[Parity, dict[str, int]]:
-    """Write the file as the chain takes it: input `image` with a free batch, opset 13 to `max_opset`, no path in it.
+    """Write the file as the chain takes it: input `image`, free batch, opset `min_opset` to `max_opset`, no path in it.
 
     Outputs keep their names and order. Returns the worst parity of any output with the file as it was, and the opset
     before and after. Raises `ModelError` as `read_source` does and when the opset cannot be converted, `ParityError`
@@ -92,7 +93,7 @@ def import_onnx(
     )
     model = with_written_shapes(source.model, low, high)
     before = opset_of(model)
-    opset = min(max(before, _QDQ_OPSET), max_opset)
+    opset = min(max(before, min_opset), max_opset)
     if opset != before:
         model = _with_opset(model, opset, str(path))
     _write_shapes(model, source.image_shape, str(path))

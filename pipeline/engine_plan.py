@@ -67,6 +67,12 @@ def plan_engines(config: QuantizeConfig, profile: Profile, opset: int) -> Engine
     return EnginePlan(baseline=baseline, candidate=candidate, precisions=tuple(dict.fromkeys(precisions)), rest=rest)
 
 
+def least_opset(plan: EnginePlan) -> int:
+    """The first opset that says what the plan's engines compute, 0 where any does."""
+    rest = _OPSET_OF_HALF_REST if plan.quantized and plan.rest != "fp32" else 0
+    return max(_LEAST_OPSET.get(plan.candidate, 0), rest)
+
+
 def plan_notes(plan: EnginePlan, config: QuantizeConfig, profile: Profile, opset: int) -> tuple[str, ...]:
     """What is to be said of a plan: a quantized graph whose opset keeps its rest from FP16, which the device has."""
     has_half = profile.engine.runtime != "onnxruntime" and "fp16" in profile.engine.precisions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.engine_plan import graph_of
+from pipeline.engine_plan import graph_of, least_opset
 from pipeline.node import ONNX, ORT, TENSORRT, Node, make_node
 from pipeline.recipe import Recipe, section_of
 from pipeline.steps.build_job import build_job
@@ -25,7 +25,8 @@ def graph_nodes(work: Work, form: str, network: str | None, model: dict[str, Any
     shared |= {"task": model["task"], "two_of_four": form == "compressed" and work.sparse}
     written = shared | {"model": model, "opset": work.opset}
     if network is None:
-        exported = make_node(f"imported {form}", "import", "take_in:take_in", (), written, ONNX)
+        taken = written | {"least_opset": least_opset(plan)}
+        exported = make_node(f"imported {form}", "import", "take_in:take_in", (), taken, ONNX)
     else:
         exported = make_node(f"exported {form}", "export", "convert:export", (network,), written, ONNX)
     config = shared | {"source": exported.name}

@@ -55,7 +55,8 @@ def _checked(board: Board, config: BoardConfig, profile: Profile) -> RunBoard:
     facts, library = board.check(), profile.engine.runtime
     if library not in facts.libraries:
         what = f"'{config.python}' finds no module {library} there"
-        fix = f"Install it for it, or name another `python`{instead_of_bindings(profile)}"
+        instead = instead_of_bindings(profile)
+        fix = f"Install it for it, or name another interpreter in a fleet file (python = ...){instead}"
         raise DeviceError(f"board '{config.name}'", what, fix)
     forced = () if facts.matches else (f"the board is not a {profile.title}: it was forced",)
     mode = other_mode(profile, facts.host)

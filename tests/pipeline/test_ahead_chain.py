@@ -185,3 +185,24 @@ def test_without_the_library_one_message_says_how_to_get_it(tmp_path: Path) -> N
     assert done.returncode == 6
     assert "pip install tensorrt-rtx" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@needs_rtx
+def test_a_file_of_an_older_opset_is_int8_there(drilled: tuple[Path, Path], tmp_path: Path, turing: Path) -> None:
+    """FP16 around INT8 takes opset 19: an older file is raised to it, or casts would part its products from theirs."""
+    import onnx
+    from onnx import version_converter
+
+    stored = json.loads((drilled[1] / "run.json").read_text())["results"]["exported dense"]
+    exported, older = drilled[0] / stored["stage"] / stored["key"] / "model.onnx", tmp_path / "older.onnx"
+    onnx.save(version_converter.convert_version(onnx.load(exported), 17), older)
+    recipe = tmp_path / "older.toml"
+    recipe.write_text(
+        f'name = "older"\nmodel = {{ onnx = "{older}" }}\ndata = {{ factory = "pipeline.datasets.digits:digits" }}\n'
+        "[robustness]\nattacks = []\ncorruptions = []\nsamples = 20\n"
+    )
+    done = drill.run(drilled[0], tmp_path / "run", "--device", str(turing), recipe=recipe)
+    assert done.returncode == 0, done.stderr
+    report = report_of(tmp_path / "run")
+    kinds = {engine["name"]: set(engine["products"]) for engine in report["engines"]}
+    assert kinds == {"dense-fp16": {"fp16"}, "dense-int8": {"int8"}}

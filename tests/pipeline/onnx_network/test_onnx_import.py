@@ -47,6 +47,8 @@ def test_a_higher_opset_comes_down_and_a_lower_one_up(tmp_path: Path) -> None:
     export(build("detector"), tmp_path / "old.onnx", "older", opset=11)
     _, opsets = import_onnx(tmp_path / "old.onnx", tmp_path / "model.onnx", 20, SAMPLES)
     assert opsets == {"opset_before": 11, "opset": 13}
+    _, opsets = import_onnx(tmp_path / "old.onnx", tmp_path / "model.onnx", 20, SAMPLES, min_opset=19)
+    assert opsets == {"opset_before": 11, "opset": 19}
 
 
 def test_what_cannot_be_converted_leaves_no_file(tmp_path: Path) -> None:
