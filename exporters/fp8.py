@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from devices.engines.onnxruntime import open_reference
 from devices.files import write_atomic
 from devices.scoring import same_classes
+from exporters.half_scales import LEAST_SCALE
 from exporters.parity import Agreement, Parity, ParityLimits, compare, require
 from exporters.portable import portable_bytes
 from exporters.quantize import CalibratedGraph, calibrate_graph
@@ -122,8 +123,8 @@ def _scale(name: str, constants: Mapping[str, onnx.TensorProto], calibrated: Cal
         largest = float(np.abs(numpy_helper.to_array(constants[name])).max())
     else:
         largest = max(float(np.max(np.abs(end))) for end in calibrated.ranges[name].range_value)
-    # A value that is always zero has no range.
-    return largest / _LARGEST if largest > 0 else 1.0
+    # FP16 holds it, and of FP8, which floats, nothing is lost. A value that is always zero has no range.
+    return max(largest / _LARGEST, LEAST_SCALE) if largest > 0 else 1.0
 
 
 def _pair(graph: onnx.GraphProto, name: str, scale: float, weight: onnx.TensorProto | None) -> list[onnx.NodeProto]:

@@ -27,6 +27,7 @@ from exporters.half_check import (
     run_unoptimized,
 )
 from exporters.half_graph import HALF_TYPES, float_values, half_graph, half_nodes, takes_half
+from exporters.half_scales import with_held_scales
 from exporters.onnx_read import opset_of
 from exporters.parity import Agreement, Parity, ParityLimits, compare, require
 from exporters.portable import portable_bytes
@@ -124,7 +125,7 @@ def convert_half(
     where, kind = str(source), HALF_TYPES[options.precision]
     original = onnx.load(source)
     require_images(samples_NCHW, original, "samples")
-    model = with_named_nodes(original)
+    model = with_held_scales(with_named_nodes(original))
     _require_convertible(model, options, where)
     floats = float_values(model)
     chosen = half_nodes(model, floats, kind, options.keep_operators, options.keep)

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.free_batch import constants_of, tainted
+from exporters.half_scales import LEAST_SCALE
 from exporters.onnx_read import opset_of
 from exporters.quantize_values import FLOAT, value_types
 
@@ -17,8 +18,6 @@ _TYPE_NAMES: dict[int, str] = {TensorProto.FLOAT16: "tensor(float16)", TensorPro
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 # A region of interest is in coordinates, and most runtimes want it in float32.
 _FLOAT_PLACES = {"Resize": (1,)}
-# Below this the numbers of FP16 lie further apart than a thousandth.
-_LEAST_EXACT = 6.2e-5
 
 
 def float_values(model: onnx.ModelProto) -> frozenset[str]:
@@ -49,7 +48,7 @@ def half_nodes(
             continue
         if node.op_type in _QUANTIZERS:
             scale = constants.get(node.input[1])
-            fits = scale is not None and (kind != TensorProto.FLOAT16 or float(np.min(scale)) >= _LEAST_EXACT)
+            fits = scale is not None and (kind != TensorProto.FLOAT16 or float(np.min(scale)) >= LEAST_SCALE)
         else:
             fits = bool(images.intersection(node.output)) and any(name in floats for name in node.output)
         if fits:

@@ -198,6 +198,36 @@ def test_scales_that_fp16_cannot_hold_stay_in_fp32(tmp_path: Path) -> None:
     assert scales == {"float16", "float32"}
 
 
+def test_a_channel_next_to_zero_keeps_its_layer_in_int8(tmp_path: Path) -> None:
+    """Trained networks have such channels: their scales are raised, or a cast would part the layer from its weights."""
+    model = onnx.load(overflowing(tmp_path / "o.onnx", 1.0))
+    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == "w1"]
+    values = numpy_helper.to_array(weight).copy()
+    values[:, 3] *= 1e-7
+    values[:, 4] *= 2e-3
+    weight.CopyFrom(numpy_helper.from_array(values, "w1"))
+    onnx.save(model, tmp_path / "o.onnx")
+    source = as_opset(tmp_path / "o.onnx", 20, tmp_path / "c.onnx")
+    options = QuantizeOptions(operators="products")
+    quantize_int8(source, tmp_path / "q.onnx", samples(), samples(), "signed", 8, LOOSE, 1, options=options)
+    before = onnx.load(tmp_path / "q.onnx")
+    assert min(values.min() for values in _scales(before)) < 1e-7
+    done = half(tmp_path / "q.onnx", tmp_path / "h.onnx")
+    assert done.parity.sqnr_db > 35
+    after = onnx.load(tmp_path / "h.onnx")
+    scales = _scales(after)
+    assert {scale.dtype for scale in scales} == {np.dtype(np.float16)}
+    assert min(scale.min() for scale in scales) == 2.0**-14
+    makers = {name: node.op_type for node in after.graph.node for name in node.output}
+    products = [node for node in after.graph.node if node.op_type == "MatMul"]
+    assert [[makers[name] for name in node.input] for node in products] == [["DequantizeLinear"] * 2] * 3
+
+
+def _scales(model: onnx.ModelProto) -> list[np.ndarray]:
+    values = constants(model)
+    return [values[node.input[1]] for node in model.graph.node if node.op_type == "DequantizeLinear"]
+
+
 def test_bad_input_is_named(old_export: Path, tmp_path: Path) -> None:
     target = tmp_path / "h.onnx"
     with pytest.raises(
