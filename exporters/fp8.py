@@ -28,6 +28,8 @@ from exporters.smooth import Smoothed
 
 # The largest number of E4M3 (Micikevicius et al. 2022, "FP8 Formats for Deep Learning", table 1).
 _LARGEST = 448.0
+# Below it, a raised scale would cost FP8 digits.
+_LEAST_RAISED = 1e-5
 _LEAST_OPSET = 19
 DEFAULT_OPTIONS = QuantizeOptions(operators="products")
 
@@ -123,8 +125,11 @@ def _scale(name: str, constants: Mapping[str, onnx.TensorProto], calibrated: Cal
         largest = float(np.abs(numpy_helper.to_array(constants[name])).max())
     else:
         largest = max(float(np.max(np.abs(end))) for end in calibrated.ranges[name].range_value)
-    # FP16 holds it, and of FP8, which floats, nothing is lost. A value that is always zero has no range.
-    return max(largest / _LARGEST, LEAST_SCALE) if largest > 0 else 1.0
+    if largest >= _LEAST_RAISED:
+        # So that FP16 holds it: FP8 floats, and has digits left below.
+        return max(largest / _LARGEST, LEAST_SCALE)
+    # A value that is always zero has no range.
+    return largest / _LARGEST if largest > 0 else 1.0
 
 
 def _pair(graph: onnx.GraphProto, name: str, scale: float, weight: onnx.TensorProto | None) -> list[onnx.NodeProto]:

@@ -16,18 +16,21 @@ def with_held_scales(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with the scales of INT8 weights raised to `LEAST_SCALE`, and their whole numbers made smaller by that.
 
     One such scale would keep its layer's DequantizeLinear in FP32, and the cast behind it the layer out of INT8. What
-    is lost is at most what one scale for the whole layer would lose, so a layer all of whose scales are that small is
+    is lost is about what one scale for the whole layer would lose at most; a layer whose scales are all that small is
     left as it is. Zeros stay zero.
     """
     held = onnx.ModelProto()
     held.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in held.graph.initializer}
     for node in held.graph.node:
-        if node.op_type != "DequantizeLinear" or not {*node.input[:2]} <= tensors.keys():
+        # An input that is left out has an empty name.
+        given = [name for name in node.input if name]
+        if node.op_type != "DequantizeLinear" or not set(given) <= tensors.keys():
             continue
-        stored, scale = (numpy_helper.to_array(tensors[name]) for name in node.input[:2])
-        centred = len(node.input) < 3 or not numpy_helper.to_array(tensors[node.input[2]]).any()
-        if stored.dtype != np.int8 or not centred or not scale.min() < LEAST_SCALE <= scale.max():
+        stored, scale, *zero = (numpy_helper.to_array(tensors[name]) for name in given)
+        if stored.dtype != np.int8 or scale.dtype != np.float32 or scale.ndim > 1 or any(item.any() for item in zero):
+            continue
+        if not scale.size or not scale.min() < LEAST_SCALE <= scale.max():
             continue
         raised = np.maximum(scale, np.float32(LEAST_SCALE))
         # Another node may read the same numbers with scales of its own.
@@ -38,6 +41,10 @@ def with_held_scales(model: onnx.ModelProto) -> onnx.ModelProto:
                 tensors[name] = numpy_helper.from_array(values, name)
                 held.graph.initializer.append(tensors[name])
             node.input[place] = name
+    read = {name for node in held.graph.node for name in node.input} | {value.name for value in held.graph.output}
+    kept = [tensor for tensor in held.graph.initializer if tensor.name in read]
+    del held.graph.initializer[:]
+    held.graph.initializer.extend(kept)
     return held
 
 

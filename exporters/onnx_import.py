@@ -132,7 +132,8 @@ def _with_opset(model: onnx.ModelProto, opset: int, where: str) -> onnx.ModelPro
         except onnx.checker.ValidationError as cause:
             reason = first_line(cause)
     what = f"cannot be converted from opset {before} to {opset}: {reason}"
-    raise ModelError(where, what, f"Export it again with opset {opset}")
+    less = ", or ask for less: quantize.rest = 'fp32', or another quantize.precision" if opset > QDQ_OPSET else ""
+    raise ModelError(where, what, f"Export it again with opset {opset}{less if opset > before else ''}")
 
 
 def prove_same(

@@ -31,6 +31,8 @@ class HostOrder:
     workers: int
     address: str | None
     """Of a cluster; without it, Ray is started here."""
+    token: bool
+    """Show the cluster the token that lies here."""
     folder: Path
     """For Ray's own files, and what it prints."""
     path: tuple[str, ...]

@@ -23,7 +23,7 @@ _TURN_S = 0.5
 _ATTEMPTS = 3
 # No word to its makers, and no advice on GPUs.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-_MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def serve(order: HostOrder, pipe: Connection) -> None:
     # A session of its own: Ctrl-C is for the search, which then closes the pipe.
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(_QUIET | _login(order.address))
+    os.environ.update(_QUIET | _login(order))
     threading.Thread(target=_end_with, args=(os.getppid(), order.folder), daemon=True).start()
     with suppress(EOFError, OSError), open(order.folder / "ray.log", "wb", buffering=0) as log:
         for stream in (1, 2):
@@ -82,14 +82,12 @@ def _end_with(parent: int, folder: Path) -> None:
     os._exit(1)
 
 
-def _login(address: str | None) -> dict[str, str]:
-    """What Ray, from 2.52 on, reads of its token: one of this search alone, or the cluster's where it lies."""
-    if address is None:
+def _login(order: HostOrder) -> dict[str, str]:
+    """What Ray, from 2.52 on, reads of its token: one of this search alone, or the cluster's."""
+    if order.address is None:
         # Ray would make one in the user's home, and leave it there.
         return {_MODE: "token", _TOKEN: secrets.token_hex(32)}
-    known = os.environ.get(_TOKEN) or os.environ.get(_TOKEN_PATH) or (Path.home() / ".ray" / "auth_token").exists()
-    # `ray start` shows a token wherever there is one; joining from Python does not, unless it is asked to.
-    return {_MODE: os.environ.get(_MODE, "token")} if known else {}
+    return {_MODE: "token"} if order.token else {}
 
 
 def _serve(order: HostOrder, pipe: Connection) -> None:

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipeline.search.trial import TrialSetup, load_dense, run_trial
 Evaluate = Callable[[Sequence[Task]], Iterator[tuple[int, Figures]]]
 """From tasks to their figures, in whatever order they end."""
 
+_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _END_S = 30.0
 _ANSWER_S = 10.0
 # Ray's sockets lie some 75 characters deeper, and their paths may have 107.
@@ -62,10 +63,20 @@ def _by_ray(setup: TrialSetup, workers: int, address: str | None) -> Iterator[Ev
 
     def evaluate(tasks: Sequence[Task]) -> Iterator[tuple[int, Figures]]:
         nonlocal host
-        if host is None and address is not None:
-            _require_answer(address)
-        host = host or _Host(setup, workers, address)
-        return host.evaluate(tasks)
+        if host is None:
+            if address is not None:
+                _require_answer(address)
+            host = _Host(setup, workers, address, token=_token_is_set())
+        try:
+            host.wait()
+        except DeviceError:
+            # A token in the home says nothing of this cluster: Ray leaves one there for clusters of its own.
+            if not host.refused or address is None or host.token or not _token_lies_here():
+                raise
+            host.close()
+            host = _Host(setup, workers, address, token=True)
+            host.wait()
+        yield from host.evaluate(tasks)
 
     try:
         yield evaluate
@@ -77,14 +88,15 @@ def _by_ray(setup: TrialSetup, workers: int, address: str | None) -> Iterator[Ev
 class _Host:
     """The process that talks to Ray, as the search sees it."""
 
-    def __init__(self, setup: TrialSetup, workers: int, address: str | None) -> None:
+    def __init__(self, setup: TrialSetup, workers: int, address: str | None, token: bool) -> None:
         base = tempfile.gettempdir()
-        self._address = address
+        self._address, self.token, self.refused = address, token, False
         self._folder = tempfile.mkdtemp(prefix="esp-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp")
         order = HostOrder(
             setup=setup.as_plain(),
             workers=workers,
             address=address,
+            token=token,
             folder=Path(self._folder),
             path=(*filter(None, sys.path), os.getcwd()),
         )
@@ -96,9 +108,12 @@ class _Host:
         # The host's end must be open in the host alone, or its death would not be seen here.
         theirs.close()
 
-    def evaluate(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Figures]]:
-        """Figures as they come. Raises what the host says, or `LostError` when it says nothing any more."""
+    def wait(self) -> None:
+        """Until it wants tasks. Raises what the host says, or `LostError` when it says nothing any more."""
         self._next()
+
+    def evaluate(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Figures]]:
+        """Figures as they come, once it has waited for tasks. Raises as `wait`."""
         with _watched(self._process):
             self._pipe.send(list(tasks))
         for _ in tasks:
@@ -110,20 +125,19 @@ class _Host:
         with _watched(self._process):
             reply: Reply = self._pipe.recv()
         if reply.refused is not None:
-            raise DeviceError(*self._refusal(reply.refused))
+            self.refused = True
+            raise self._refusal(reply.refused)
         if reply.lost is not None:
             raise LostError(reply.lost)
         if reply.error is not None:
             raise reply.error
         return reply
 
-    def _refusal(self, said: str) -> tuple[str, str, str]:
+    def _refusal(self, said: str) -> DeviceError:
         if self._address is None:
-            return "search: Ray", f"does not start here: {said}", "Set search.workers to 1 to do without"
-        hint = (
-            "Check that it has this Python and this Ray, and that its token, if it has one, lies in ~/.ray/auth_token"
-        )
-        return "search.address", f"the Ray cluster refuses: {said}", hint
+            return DeviceError("search: Ray", f"does not start here: {said}", "Set search.workers to 1 to do without")
+        hint = "Check that it has your Ray, and that its own token, if there is one, lies in ~/.ray/auth_token"
+        return DeviceError("search.address", f"the Ray cluster refuses: {said}", hint)
 
     def close(self) -> None:
         """End the host and all that it started here."""
@@ -145,8 +159,20 @@ def _watched(process: Any) -> Iterator[None]:
         raise LostError(f"the process that talks to Ray ended with code {process.exitcode}") from None
 
 
+def _token_is_set() -> bool:
+    """The user names a token for what is started here, and leaves its use to us."""
+    return "RAY_AUTH_MODE" not in os.environ and any(os.environ.get(name) for name in _TOKENS)
+
+
+def _token_lies_here() -> bool:
+    # There may be no home, or none that can be read.
+    with suppress(RuntimeError, OSError):
+        return "RAY_AUTH_MODE" not in os.environ and (Path.home() / ".ray" / "auth_token").stat().st_size > 0
+    return False
+
+
 def _require_answer(address: str) -> None:
-    """Ray itself tries for minutes; other forms than host:port are its own to check."""
+    """Ray itself takes 20 s to give up; other forms than host:port are its own to check."""
     host, _, port = address.rpartition(":")
     if host and "/" not in host and port.isdigit():
         try:

@@ -16,6 +16,7 @@ from devices.errors import DataError, ModelError, ParityError, RecipeError
 from exporters.half import FRAGILE, HalfConversion, HalfOptions, HalfType, convert_half
 from exporters.half_check import overflow_lines, rounded_graph, run_unoptimized
 from exporters.half_graph import HALF_TYPES, float_values, half_graph, half_nodes
+from exporters.half_scales import with_held_scales
 from exporters.parity import ParityLimits, compare
 from exporters.quantize import quantize_int8
 from exporters.quantize_options import QuantizeOptions
@@ -221,6 +222,29 @@ def test_a_channel_next_to_zero_keeps_its_layer_in_int8(tmp_path: Path) -> None:
     makers = {name: node.op_type for node in after.graph.node for name in node.output}
     products = [node for node in after.graph.node if node.op_type == "MatMul"]
     assert [[makers[name] for name in node.input] for node in products] == [["DequantizeLinear"] * 2] * 3
+
+
+@pytest.mark.parametrize("zero", [(), ("",), ("zero",)])
+def test_only_scales_of_int8_weights_around_zero_are_raised(zero: tuple[str, ...]) -> None:
+    """Whatever a file of the user's own has: no zero point, an empty name for it, scales of FP16, blocks, Constants."""
+
+    def raised(stored: np.ndarray, scale: np.ndarray, zero_point: int = 0) -> onnx.ModelProto:
+        node = helper.make_node("DequantizeLinear", ["stored", "scale", *zero], ["weight"], axis=0)
+        tensors = [numpy_helper.from_array(stored, "stored"), numpy_helper.from_array(scale, "scale")]
+        tensors += [numpy_helper.from_array(np.full(2, zero_point, stored.dtype), "zero")] if zero == ("zero",) else []
+        output = helper.make_tensor_value_info("weight", TensorProto.FLOAT, stored.shape)
+        graph = helper.make_graph([node], "weights", [], [output], tensors)
+        return with_held_scales(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+
+    stored, scale = np.array([[100, -20], [127, 64]], np.int8), np.array([1e-2, 2.0**-15], np.float32)
+    values = constants(raised(stored, scale))
+    (name,) = [name for name in values if name.endswith("held0")]
+    assert values[name].tolist() == [[100, -20], [64, 32]]
+    for unfit in (scale.astype(np.float16), np.stack([scale, scale]), np.array([1e-6, 2e-6], np.float32), scale[:0]):
+        assert set(constants(raised(stored, unfit))) == {"stored", "scale", *zero} - {""}
+    assert "stored" in constants(raised(stored.astype(np.uint8), scale))
+    if zero == ("zero",):
+        assert "stored" in constants(raised(stored, scale, 3))
 
 
 def _scales(model: onnx.ModelProto) -> list[np.ndarray]:

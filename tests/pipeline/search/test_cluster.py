@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,8 +28,12 @@ Start = Callable[[], subprocess.Popen[bytes]]
 @pytest.fixture
 def address() -> str:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+        # Not one that others are given meanwhile.
+        for port in range(20000 + os.getpid() % 9000, 32000):
+            with suppress(OSError):
+                free.bind(("127.0.0.1", port))
+                return f"127.0.0.1:{port}"
+    raise AssertionError
 
 
 @pytest.fixture
@@ -40,7 +46,8 @@ def start(address: str) -> Iterator[Start]:
     def begin() -> subprocess.Popen[bytes]:
         where = ["--node-ip-address", "127.0.0.1", "--port", address.rpartition(":")[2], "--temp-dir", folder]
         command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus", "2", *where]
-        environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment = kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
         begun = subprocess.Popen(
             [*command, "--include-dashboard", "false"],
             env=environment,
@@ -50,13 +57,17 @@ def start(address: str) -> Iterator[Start]:
         )
         running.append(begun)
         assert begun.stdout is not None
+        late = threading.Timer(_START_S, begun.kill)
+        late.start()
         # It says so last, once others can join.
         assert any(b"Ray runtime started" in line for line in begun.stdout)
+        late.cancel()
         return begun
 
     yield begin
     for process in running:
-        _end(process)
+        if process.returncode is None:
+            _end(process)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -74,6 +85,8 @@ def test_a_cluster_that_dies_and_comes_back_gives_the_study_of_one_process(
     inputs, there = search_inputs(tmp_path, SLOW), CONFIG.model_copy(update={"workers": 2, "address": address})
     cluster = start()
     monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
     # How long a lost cluster may take to come back before the search ends; usually a minute.
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     with pytest.raises(DeviceError, match=r"search\.address: the Ray cluster refuses: .*lies in ~/\.ray/auth_token"):
@@ -90,6 +103,7 @@ def test_a_cluster_that_dies_and_comes_back_gives_the_study_of_one_process(
         run_search(tmp_path, there, inputs, die)
     assert not (tmp_path / STUDY).exists()
     start()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", _TOKEN)
     result = run_search(tmp_path, there, inputs)
     assert int(str(result.metrics["trials_run"])) <= CONFIG.trials - 4
     (tmp_path / "one").mkdir()
