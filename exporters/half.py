@@ -125,9 +125,8 @@ def convert_half(
     where, kind = str(source), HALF_TYPES[options.precision]
     original = onnx.load(source)
     require_images(samples_NCHW, original, "samples")
-    model = with_named_nodes(original)
-    if options.precision == "fp16":
-        model = with_held_scales(model)
+    named = with_named_nodes(original)
+    model = with_held_scales(named) if options.precision == "fp16" else named
     _require_convertible(model, options, where)
     floats = float_values(model)
     chosen = half_nodes(model, floats, kind, options.keep_operators, options.keep)

@@ -25,8 +25,9 @@ settings.register_profile(
 )
 settings.load_profile("espalier")
 
-# Folders whose tests share what takes long to make, or one ssh server; they come first, being the longest.
-_TOGETHER = ("tests/docs/", "tests/pipeline/threats/", "tests/devices/remote/")
+# Folders whose tests share what takes long to make, or one ssh server, or look for what Ray leaves in /tmp; they come
+# first, being the longest.
+_TOGETHER = ("tests/docs/", "tests/pipeline/threats/", "tests/devices/remote/", "tests/pipeline/search/")
 
 
 def _group(nodeid: str) -> str:

@@ -140,9 +140,12 @@ def test_a_session_and_a_measurement_here_exclude_each_other(place: Path, tmp_pa
     with measuring_alone(lambda: waited.append("never")):
         assert session.try_measure("anna@desk") == "somebody else on this machine"
     assert session.try_measure("anna@desk") is None
-    threading.Timer(0.2, session.stop_measuring).start()
+    timer = threading.Timer(0.2, session.stop_measuring)
+    timer.start()
     with measuring_alone(lambda: waited.append("for anna")):
         assert waited == ["for anna"]
+    # The place is given before the session has noted it.
+    timer.join()
     session.end()
 
 
