@@ -26,7 +26,7 @@ Answer = Callable[[FloatArray], list[NDArray[np.generic]]]
 """Images (N, C, H, W) to the outputs, in the file's order."""
 
 # QuantizeLinear takes one scale a channel from here on.
-QDQ_OPSET = 13
+_QDQ_OPSET = 13
 _PROVED_BATCH = 3
 _LOG_FATAL_ONLY = 4
 SAME_ANSWERS = ParityLimits(min_sqnr_db=60, min_agreement=0)
@@ -76,10 +76,11 @@ def import_onnx(
     samples_NCHW: FloatArray,
     limits: ParityLimits = SAME_ANSWERS,
     image_size: Sequence[int] | None = None,
-    min_opset: int = QDQ_OPSET,
+    min_opset: int = 0,
 ) -> tuple[Parity, dict[str, int]]:
-    """Write the file as the chain takes it: input `image`, free batch, opset `min_opset` to `max_opset`, no path in it.
+    """Write the file as the chain takes it: input `image` with a free batch, opset 13 to `max_opset`, no path in it.
 
+    `min_opset` is what its engines need, where that is more than 13.
     Outputs keep their names and order. Returns the worst parity of any output with the file as it was, and the opset
     before and after. Raises `ModelError` as `read_source` does and when the opset cannot be converted, `ParityError`
     when an answer differs.
@@ -93,7 +94,7 @@ def import_onnx(
     )
     model = with_written_shapes(source.model, low, high)
     before = opset_of(model)
-    opset = min(max(before, min_opset), max_opset)
+    opset = min(max(before, _QDQ_OPSET, min_opset), max_opset)
     if opset != before:
         model = _with_opset(model, opset, str(path))
     _write_shapes(model, source.image_shape, str(path))
@@ -132,8 +133,10 @@ def _with_opset(model: onnx.ModelProto, opset: int, where: str) -> onnx.ModelPro
         except onnx.checker.ValidationError as cause:
             reason = first_line(cause)
     what = f"cannot be converted from opset {before} to {opset}: {reason}"
-    less = ", or ask for less: quantize.rest = 'fp32', or another quantize.precision" if opset > QDQ_OPSET else ""
-    raise ModelError(where, what, f"Export it again with opset {opset}{less if opset > before else ''}")
+    asked_for = (
+        ", or take quantize.rest = 'fp32' or another quantize.precision" if opset > max(before, _QDQ_OPSET) else ""
+    )
+    raise ModelError(where, what, f"Export it again with opset {opset}{asked_for}")
 
 
 def prove_same(

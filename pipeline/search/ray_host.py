@@ -23,7 +23,7 @@ _TURN_S = 0.5
 _ATTEMPTS = 3
 # No word to its makers, and no advice on GPUs.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-_MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def _login(order: HostOrder) -> dict[str, str]:
     """What Ray, from 2.52 on, reads of its token: one of this search alone, or the cluster's."""
     if order.address is None:
         # Ray would make one in the user's home, and leave it there.
-        return {_MODE: "token", _TOKEN: secrets.token_hex(32)}
-    return {_MODE: "token"} if order.token else {}
+        return {AUTH_MODE: "token", AUTH_TOKEN: secrets.token_hex(32)}
+    return {AUTH_MODE: "token"} if order.token else {}
 
 
 def _serve(order: HostOrder, pipe: Connection) -> None:

@@ -19,13 +19,13 @@ from torch import nn
 from devices.errors import DeviceError, RecipeError
 from devices.extras import install
 from pipeline.search.crew import Figures, HostOrder, LostError, Task
-from pipeline.search.ray_host import Reply, kill_session, serve
+from pipeline.search.ray_host import AUTH_MODE, AUTH_TOKEN, Reply, kill_session, serve
 from pipeline.search.trial import TrialSetup, load_dense, run_trial
 
 Evaluate = Callable[[Sequence[Task]], Iterator[tuple[int, Figures]]]
 """From tasks to their figures, in whatever order they end."""
 
-_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_TOKENS = (AUTH_TOKEN, "RAY_AUTH_TOKEN_PATH")
 _END_S = 30.0
 _ANSWER_S = 10.0
 # Ray's sockets lie some 75 characters deeper, and their paths may have 107.
@@ -161,13 +161,13 @@ def _watched(process: Any) -> Iterator[None]:
 
 def _token_is_set() -> bool:
     """The user names a token for what is started here, and leaves its use to us."""
-    return "RAY_AUTH_MODE" not in os.environ and any(os.environ.get(name) for name in _TOKENS)
+    return AUTH_MODE not in os.environ and any(os.environ.get(name) for name in _TOKENS)
 
 
 def _token_lies_here() -> bool:
     # There may be no home, or none that can be read.
     with suppress(RuntimeError, OSError):
-        return "RAY_AUTH_MODE" not in os.environ and (Path.home() / ".ray" / "auth_token").stat().st_size > 0
+        return AUTH_MODE not in os.environ and (Path.home() / ".ray" / "auth_token").stat().st_size > 0
     return False
 
 

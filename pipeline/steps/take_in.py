@@ -6,7 +6,7 @@ from pathlib import Path
 
 from devices.stage import Metrics
 from exporters.graph_size import graph_macs, graph_parameters
-from exporters.onnx_import import QDQ_OPSET, import_onnx
+from exporters.onnx_import import import_onnx
 from pipeline.engine_plan import least_opset
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.work import StepInputs
@@ -24,7 +24,7 @@ def take_in(inputs: StepInputs) -> Metrics:
         work.opset,
         work.parity_images,
         image_size=(height, width),
-        min_opset=max(QDQ_OPSET, least_opset(work.engines)),
+        min_opset=least_opset(work.engines),
     )
     size = {"macs": graph_macs(target), "parameters": graph_parameters(target)}
     return {"parity": parity.as_dict(), "size_bytes": target.stat().st_size, **opsets, **size}

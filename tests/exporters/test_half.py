@@ -226,7 +226,7 @@ def test_a_channel_next_to_zero_keeps_its_layer_in_int8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zero", [(), ("",), ("zero",)])
 def test_only_scales_of_int8_weights_around_zero_are_raised(zero: tuple[str, ...]) -> None:
-    """Whatever a file of the user's own has: no zero point, an empty name for it, scales of FP16, blocks, Constants."""
+    """Whatever a file of the user's own has: no zero point, an empty name for it, scales of FP16, blocks."""
 
     def raised(stored: np.ndarray, scale: np.ndarray, zero_point: int = 0) -> onnx.ModelProto:
         node = helper.make_node("DequantizeLinear", ["stored", "scale", *zero], ["weight"], axis=0)
