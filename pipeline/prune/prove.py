@@ -68,7 +68,7 @@ class Prover:
 
     def misfit(self, units: Sequence[Unit]) -> str | None:
         """Why the network cannot do without these units, as far as their last operation, or None."""
-        answer = self._without(units, whole=False)
+        answer = self._without(units, whole=False, products=False)
         return answer if isinstance(answer, str) else None
 
     def together(self, groups: Sequence[Group]) -> str | None:
@@ -82,13 +82,16 @@ class Prover:
         rest = [unit for group in groups if not group.exact for unit in _spread(group, shares[group.name])]
         return self._unlawful(exact, rest, answer) if exact else None
 
-    def _without(self, units: Sequence[Unit], whole: bool = True) -> torch.Tensor | str | None:
+    def _without(self, units: Sequence[Unit], whole: bool = True, products: bool = True) -> torch.Tensor | str | None:
         """The answer, or what is wrong. Unless `whole`, None as soon as nothing more depends on these units."""
         trial = copy_structure(self._network)
         stays = np.ones(self._labels, dtype=np.int64)
         stays[[unit.label for unit in units]] = 0
-        checker = _Checker(self._expected, stays, None if whole else self._last(stays))
+        checker = _Checker(self._expected, stays, None if whole else self._last(stays), products)
         answer = self._answer(trial, units, checker)
+        if checker.strayed and not products:
+            # What stood in for a product may lie otherwise in memory, and then PyTorch takes other operations.
+            return self._without(units, whole)
         if checker.enough:
             return None
         return checker.wrong() or (answer if isinstance(answer, str) else checker.missing() or answer)
@@ -139,10 +142,12 @@ class Prover:
 class _Checker(Recorder):  # type: ignore[no-untyped-call]
     """Compares operations with those of the whole network."""
 
-    def __init__(self, expected: Sequence[_Expected], stays: LabelArray, last: int | None) -> None:
-        """`last`: after so many operations it has seen enough; only their shapes count then."""
-        super().__init__(products=last is None)
+    def __init__(self, expected: Sequence[_Expected], stays: LabelArray, last: int | None, products: bool) -> None:
+        """`last`: after so many operations it has seen enough. Without `products`, shapes alone are computed."""
+        super().__init__(products=products)
         self.enough = False
+        self.strayed = False
+        """It met another operation than was expected."""
         self._last = len(expected) if last is None else last
         self._expected = expected
         self._stays = stays
@@ -154,6 +159,7 @@ class _Checker(Recorder):  # type: ignore[no-untyped-call]
         if moves_only(operation):
             return
         if self._seen == len(self._expected) or self._expected[self._seen].name != operation:
+            self.strayed = self._wrong is None
             self._wrong = self._wrong or f"the network computes something else without it: '{operation}'"
             raise _Stop(self._wrong)
         item = self._expected[self._seen]

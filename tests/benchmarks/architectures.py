@@ -178,7 +178,8 @@ def prune_half(name: str, step: int, export: bool, threads: int) -> Row:
     network, shape = NETWORKS[name]()
     network.eval()
     image = torch.rand(1, *shape)
-    held_bytes = network_bytes(network) + activation_bytes(network, image)
+    # A copy: some networks keep what a first run computed, and the trace would find constants there.
+    held_bytes = network_bytes(network) + activation_bytes(copy_network(network), image)
     # What is imported on the way is no part of it.
     _cut_half(mlp().eval(), torch.rand(1, 1, 8, 8), step)
     with growing() as grown:

@@ -192,3 +192,30 @@ def test_looking_for_groups_twice_finds_the_same(name: str) -> None:
     one, other = grouped(build(name)), grouped(build(name))
     assert one.groups == other.groups
     assert one.left_out == other.left_out
+
+
+class _Tokens(nn.Module):
+    """Attention over fewer keys, as in PVTv2 and SegFormer: the convolution sees channels last, and answers so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 4, stride=4)
+        self.reduce = nn.Conv2d(32, 48, 2, stride=2)
+        self.widen = nn.Linear(48, 64)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) to (N, 10)."""
+        # A width written out: it cannot shrink, so every group is tried alone.
+        tokens = functional.layer_norm(self.stem(x).flatten(2).transpose(1, 2), (32,))
+        places = tokens.transpose(1, 2).reshape(len(x), -1, x.shape[2] // 4, x.shape[3] // 4)
+        fewer = self.reduce(places.contiguous(memory_format=torch.channels_last))
+        return self.head(self.widen(fewer.flatten(2).transpose(1, 2)).relu().mean(1))  # type: ignore[no-any-return]
+
+
+def test_a_group_is_not_refused_for_what_stands_in_for_a_product() -> None:
+    """On a CPU its layout is another than the product's own, and then PyTorch takes other operations."""
+    torch.manual_seed(0)
+    network, image = _Tokens().eval(), torch.rand(1, 3, 32, 32)
+    grouping = find_groups(network, trace_network(network, image), image, ())
+    assert {group.name for group in grouping.groups} == {"reduce.weight", "widen.weight"}
