@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from devices.machine_place import HELD_VARIABLE, give_place, take_place
 from devices.stage import Progress, no_progress
-from devices.statistics import Interval, bootstrap_percentile
+from devices.statistics import Interval, bootstrap_percentile, bootstrap_ratio
 from devices.warmup import WarmUp, warm_up
 
 _SETTLE_QUERIES = 2
@@ -22,6 +22,11 @@ _MAX_ROUNDS = 400
 _VISIT_NS = 3_000_000
 _MAX_QUERIES = 50
 _RESAMPLES = 400
+_OPENINGS = 10
+_REOPENING_SHARE = 0.5
+_WARM_AGAIN = 0.1
+
+Query = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,9 @@ class Timings:
     began_ns: NDArray[np.int64]
     """(rounds, queries): when each began, from the start of the first round."""
     warm_up: WarmUp
+    """Of the first opening."""
+    opened_at: tuple[int, ...] = (0,)
+    """Rounds before which all engines were opened anew, from 0."""
 
 
 @dataclass(frozen=True)
@@ -125,38 +133,78 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def measure_interleaved(
-    queries: Mapping[str, Callable[[], None]], config: LatencyConfig, progress: Progress = no_progress
+    queries: Mapping[str, Query], config: LatencyConfig, progress: Progress = no_progress
 ) -> dict[str, NDArray[np.int64]]:
     """Time every engine in every round. Returns (rounds, queries) in ns for each name; spikes are kept."""
     return {name: found.rounds_ns for name, found in time_interleaved(queries, config, progress).items()}
 
 
 def time_interleaved(
-    queries: Mapping[str, Callable[[], None]], config: LatencyConfig, progress: Progress = no_progress
+    queries: Mapping[str, Query], config: LatencyConfig, progress: Progress = no_progress
 ) -> dict[str, Timings]:
-    """Time every engine in every round.
+    """Time every engine in every round, as it was opened once.
 
     A round visits each engine once, in random order. A visit runs two queries that do not count (the engine before has
     filled the caches with its weights) and then as many as fit three milliseconds.
     """
+    return _time(lambda: queries, 1, config, progress)
+
+
+def time_reopened(
+    open_all: Callable[[], Mapping[str, Query]], config: LatencyConfig, progress: Progress = no_progress
+) -> dict[str, Timings]:
+    """Time every engine in every round, all opened anew for each tenth of the rounds.
+
+    Where its weights and buffers come to lie makes an engine some tenths of a percent faster or slower for as long as
+    it is open, which no number of queries averages out (Mytkowicz et al. 2009, section 4). `open_all` is called while
+    nothing here holds the queries before. Engines that take long to open are opened less often: all that is added to
+    the time asked for is half of it at most, but for one opening.
+    """
+    return _time(open_all, _OPENINGS, config, progress)
+
+
+def interleaved_ratio(slow: Timings, fast: Timings, resamples: int, seed: int) -> Interval:
+    """How many times as fast the second is, of two that were timed in the same rounds."""
+    return bootstrap_ratio(slow.rounds_ns, fast.rounds_ns, resamples, seed, slow.opened_at)
+
+
+def _time(
+    open_all: Callable[[], Mapping[str, Query]], openings: int, config: LatencyConfig, progress: Progress
+) -> dict[str, Timings]:
+    queries = open_all()
     limit_s = 5 * config.warmup_s if config.warmup_limit_s is None else config.warmup_limit_s
     warm = {name: warm_up(query, config.warmup_s, limit_s, time.perf_counter_ns) for name, query in queries.items()}
     counts = {name: int(np.clip(_VISIT_NS // max(int(warm[name].last_ms * 1e6), 1), 1, _MAX_QUERIES)) for name in warm}
     names = list(queries)
     rng = np.random.default_rng(config.seed)
     stamps: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
+    opened_at, opening_s = [0], 0.0
     with no_garbage_collection():
         started_ns = time.perf_counter_ns()
         for done in range(_MAX_ROUNDS):
-            spent = (time.perf_counter_ns() - started_ns) / 1e9
+            spent = (time.perf_counter_ns() - started_ns) / 1e9 - opening_s
             if done >= config.least_rounds and spent > config.duration_s:
                 break
+            share = max(done / _MAX_ROUNDS, min(spent / config.duration_s, done / config.least_rounds))
+            due = len(opened_at) < openings and share * openings >= len(opened_at)
+            if due and opening_s < _REOPENING_SHARE * config.duration_s:
+                before_ns = time.perf_counter_ns()
+                # What they hold of the device is given back before as much is asked for again.
+                queries = {}
+                queries = open_all()
+                _warm_again(queries, config.warmup_s, limit_s)
+                opened_at.append(done)
+                opening_s += (time.perf_counter_ns() - before_ns) / 1e9
             for index in rng.permutation(len(names)):
                 name = names[index]
                 stamps[name].append(_visit(queries[name], counts[name]))
-            share = max(done / _MAX_ROUNDS, min(spent / config.duration_s, done / config.least_rounds))
             progress(int(100 * min(share, 1.0)), 100, "rounds")
-    return {name: _timings(np.stack(stamps[name]), started_ns, warm[name]) for name in names}
+    return {name: _timings(np.stack(stamps[name]), started_ns, warm[name], opened_at) for name in names}
+
+
+def _warm_again(queries: Mapping[str, Query], warmup_s: float, limit_s: float) -> None:
+    for query in queries.values():
+        warm_up(query, _WARM_AGAIN * warmup_s, _WARM_AGAIN * limit_s, time.perf_counter_ns)
 
 
 def summarize(rounds_ns: NDArray[np.int64], seed: int = 0) -> LatencySummary:
@@ -176,8 +224,8 @@ def summarize(rounds_ns: NDArray[np.int64], seed: int = 0) -> LatencySummary:
     )
 
 
-def _timings(stamps_ns: NDArray[np.int64], started_ns: int, warm: WarmUp) -> Timings:
-    return Timings(np.diff(stamps_ns, axis=1), stamps_ns[:, :-1] - started_ns, warm)
+def _timings(stamps_ns: NDArray[np.int64], started_ns: int, warm: WarmUp, opened_at: list[int]) -> Timings:
+    return Timings(np.diff(stamps_ns, axis=1), stamps_ns[:, :-1] - started_ns, warm, tuple(opened_at))
 
 
 def _visit(query: Callable[[], None], count: int) -> NDArray[np.int64]:

@@ -22,11 +22,12 @@ from devices.host_costs import measure_host_costs
 from devices.latency import (
     LatencyConfig,
     Timings,
+    interleaved_ratio,
     measure_interleaved,
     measuring_alone,
     pinned,
     summarize,
-    time_interleaved,
+    time_reopened,
 )
 from devices.preprocess import Preprocess
 from devices.progress import WAITING
@@ -34,7 +35,6 @@ from devices.scenarios import ScenarioConfig
 from devices.scenarios_run import run_scenarios
 from devices.spikes import find_spikes
 from devices.stage import Progress, StageResult
-from devices.statistics import bootstrap_ratio
 from devices.sustained import SustainedConfig, run_sustained
 from devices.telemetry.energy import EnergyConfig, measure_energy
 from devices.telemetry.memory import memory_in_use
@@ -108,11 +108,11 @@ def measure_engines(
     threads = max(read_info(place).threads for place in engines.values())
     busy = partial(progress, 0, 100, WAITING)
     with measuring_alone(busy), pinned(threads) as cpus:
-        opened = {name: open_engine(*read_engine(place), host) for name, place in engines.items()}
-        opened[again] = open_engine(*read_engine(engines[baseline]), host)
+        opened: dict[str, Engine] = {}
+        places = {**engines, again: engines[baseline]}
         watch = WatchConfig(root=config.telemetry_root, cpus=cpus, power_mode=config.power_mode)
         with watching(watch) as watched:
-            timings, graphs = _time_bound(opened, config, progress)
+            timings, graphs = _time_opened(places, opened, config, host, progress)
             throughput = {batch: _throughput(opened, batch, config) for batch in _batches(opened, config.batch_sizes)}
         del opened[again]
         alone = _alone(opened, cpus, config, progress)
@@ -133,8 +133,9 @@ def measure_engines(
     samples = {name: found.rounds_ns for name, found in timings.items()}
     metrics = {
         "engines": results,
-        "speedups": _speedups(samples, list(engines), config),
-        "same_engine_twice": {"engine": baseline, **_ratio(samples, baseline, again, config)},
+        "speedups": _speedups(timings, list(engines), config),
+        "same_engine_twice": {"engine": baseline, **_ratio(timings, baseline, again, config)},
+        "openings": len(timings[baseline].opened_at),
         "threads": threads,
         "pinned_cpus": list(cpus),
         "governor": _governor(cpus[0]),
@@ -146,13 +147,27 @@ def measure_engines(
     return StageResult(MeasurementArtifact(folder), metrics)
 
 
-def _time_bound(
-    opened: Mapping[str, Engine], config: MeasurePlan, progress: Progress
+def _time_opened(
+    places: Mapping[str, Path], opened: dict[str, Engine], config: MeasurePlan, host: Host, progress: Progress
 ) -> tuple[Mapping[str, Timings], dict[str, dict[str, object]]]:
-    """Timings of one image, and which ran as CUDA graphs. The bound queries, which hold memory of the device, go."""
-    queries = _bind_all(opened, 1, config)
-    timings = time_interleaved(queries, config.latency, progress)
-    return timings, {name: graph_of(query) for name, query in queries.items()}
+    """Timings of one image, and which ran as CUDA graphs; leaves the engines in `opened`.
+
+    The bound queries, which hold memory of the device, go.
+    """
+    bound: dict[str, Callable[[], None]] = {}
+
+    def open_all() -> dict[str, Callable[[], None]]:
+        bound.clear()
+        opened.clear()
+        for name, place in places.items():
+            opened[name] = open_engine(*read_engine(place), host)
+        bound.update(_bind_all(opened, 1, config))
+        return dict(bound)
+
+    timings = time_reopened(open_all, config.latency, progress)
+    graphs = {name: graph_of(query) for name, query in bound.items()}
+    bound.clear()
+    return timings, graphs
 
 
 def graph_of(query: Callable[[], None]) -> dict[str, object]:
@@ -215,21 +230,19 @@ def _bind_all(opened: Mapping[str, Engine], batch: int, config: MeasurePlan) -> 
     return {name: engine.bind(images) for name, engine in opened.items()}
 
 
-def _speedups(
-    samples: Mapping[str, NDArray[np.int64]], names: list[str], config: MeasurePlan
-) -> list[dict[str, object]]:
+def _speedups(timings: Mapping[str, Timings], names: list[str], config: MeasurePlan) -> list[dict[str, object]]:
     """Engines that may ship against every other, and every other against the baseline."""
     compared = {config.shipped, *config.may_ship}
     return [
-        {"engine": name, "than": other, **_ratio(samples, other, name, config)}
+        {"engine": name, "than": other, **_ratio(timings, other, name, config)}
         for other in names
         for name in names
         if name != other and (name in compared or other == config.baseline)
     ]
 
 
-def _ratio(samples: Mapping[str, NDArray[np.int64]], slow: str, fast: str, config: MeasurePlan) -> dict[str, float]:
-    return bootstrap_ratio(samples[slow], samples[fast], _RESAMPLES, config.latency.seed).as_dict()
+def _ratio(timings: Mapping[str, Timings], slow: str, fast: str, config: MeasurePlan) -> dict[str, float]:
+    return interleaved_ratio(timings[slow], timings[fast], _RESAMPLES, config.latency.seed).as_dict()
 
 
 def _throughput(opened: Mapping[str, Engine], batch: int, config: MeasurePlan) -> dict[str, float]:

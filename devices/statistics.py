@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
@@ -224,21 +225,33 @@ def percentile_interval(blocks: NDArray[np.int64], percentile: float) -> Interva
 
 
 def bootstrap_ratio(
-    numerator_ns: NDArray[np.int64], denominator_ns: NDArray[np.int64], resamples: int, seed: int
+    numerator_ns: NDArray[np.int64],
+    denominator_ns: NDArray[np.int64],
+    resamples: int,
+    seed: int,
+    opened_at: Sequence[int] = (0,),
 ) -> Interval:
-    """Ratio of medians of two engines that ran interleaved, resampling rounds in pairs.
+    """How many times as long one engine takes as another that ran interleaved: the median over rounds of their ratios.
 
-    Both have shape (rounds, queries), in ns, and row i of both was measured in the same round.
+    Both have shape (rounds, queries), in ns, and row i of both was measured in the same round. A ratio is taken within
+    its round, of the medians there, so that what slowed both falls out of it. `opened_at` are the rounds before which
+    both were opened anew, from 0: openings are drawn, and rounds within each (two-stage bootstrap, Davison & Hinkley
+    1997, section 3.8), because how an engine lies in memory slows all rounds of its opening. Raises `ValueError`.
     """
     if numerator_ns.shape[0] != denominator_ns.shape[0]:
         raise ValueError("the engines were not measured in the same rounds")
+    # Medians: a spike is one query of its round, and a round that went wrong one of its kind.
+    ratios = np.median(numerator_ns, axis=1) / np.median(denominator_ns, axis=1)
+    starts = np.asarray(opened_at)
+    sizes = np.diff([*opened_at, ratios.size])
+    if starts.size == 0 or starts[0] != 0 or sizes.min() < 1:
+        raise ValueError(f"engines opened before rounds {list(opened_at)} of {ratios.size}")
     rng = np.random.default_rng(seed)
-    # The median of a round first: medians of medians resample 100 times faster, and a spike stays one query.
-    top, bottom = np.median(numerator_ns, axis=1), np.median(denominator_ns, axis=1)
-    draws = rng.integers(0, top.size, (resamples, top.size))
-    values = np.median(top[draws], axis=1) / np.median(bottom[draws], axis=1)
+    openings = rng.integers(0, starts.size, (resamples, starts.size, 1))
+    within = rng.integers(0, sizes[openings], (resamples, starts.size, round(ratios.size / starts.size)))
+    values = np.median(ratios[starts[openings] + within].reshape(resamples, -1), axis=1)
     low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(float(np.median(top) / np.median(bottom)), float(low), float(high))
+    return Interval(float(np.median(ratios)), float(low), float(high))
 
 
 def paired_mean_ratio(

@@ -140,7 +140,7 @@ def _record(inputs: StepInputs) -> dict[str, Any]:
     }
 
 
-_CONDITIONS = ("threads", "pinned_cpus", "governor", "load_average_before")
+_CONDITIONS = ("threads", "pinned_cpus", "governor", "load_average_before", "openings")
 _PRUNING_KEYS = (
     "macs_before",
     "macs_after",

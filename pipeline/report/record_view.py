@@ -132,6 +132,7 @@ def condition_facts(report: _Figures) -> list[Fact]:
     return [
         Fact("threads per engine", f"{found['threads']}"),
         Fact("pinned to CPU", ", ".join(str(cpu) for cpu in found["pinned_cpus"]) or "none"),
+        Fact("engines opened", f"{found['openings']} times in all, as where they lie in memory changes their speed"),
         Fact("frequency governor", found["governor"] or "not known: the system does not tell"),
         Fact("load", load),
         Fact("order", "all engines in one process, visited in random order in every round"),

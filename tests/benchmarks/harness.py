@@ -27,7 +27,7 @@ from onnx import helper, numpy_helper
 from devices.detect import detect_host
 from devices.engine_files import ENGINE_FILE, read_engine
 from devices.engines.onnxruntime import open_engine
-from devices.latency import LatencyConfig, _visit, measure_interleaved, measuring_alone, pinned
+from devices.latency import LatencyConfig, _visit, measuring_alone, pinned, time_reopened
 from devices.statistics import Interval, bootstrap_ratio
 from devices.telemetry.sampler import RawSamples, SamplerConfig, sampling
 from tests.devices.parts import build_engine
@@ -90,13 +90,15 @@ def bare_loop(query: Query, count: int) -> NDArray[np.int64]:
     return np.array(times)
 
 
-def same_engine_twice(queries: dict[str, Query], repeats: int) -> list[Interval]:
+def same_engine_twice(open_both: Callable[[], dict[str, Query]], repeats: int) -> list[Interval]:
     """The interval of the ratio of one engine to itself over 100 pairs, so many times."""
     found = []
     for seed in range(repeats):
-        # However long it may last, it ends after 400 rounds, of which a claim on 100 pairs takes the first.
-        samples = measure_interleaved(queries, LatencyConfig(duration_s=3600, seed=seed))
-        found.append(bootstrap_ratio(samples["one"][:PAIRS], samples["two"][:PAIRS], RESAMPLES, seed))
+        # Lasts some more than 100 rounds, of which a claim on 100 pairs takes the first.
+        timings = time_reopened(open_both, LatencyConfig(duration_s=2, least_rounds=PAIRS, seed=seed))
+        one, two = (timings[name].rounds_ns[:PAIRS] for name in ("one", "two"))
+        opened_at = [done for done in timings["one"].opened_at if done < PAIRS]
+        found.append(bootstrap_ratio(one, two, RESAMPLES, seed, opened_at))
     return found
 
 
@@ -158,8 +160,12 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     board = expand("orin-nano", scratch / "board")
     image = np.random.default_rng(0).random((1, 3, SIZE, SIZE), dtype=np.float32)
     with measuring_alone(lambda: print("another measurement has the machine; waiting")), pinned(1) as cpus:
-        one, two = (open_engine(*read_engine(scratch / "engine"), host).bind(image) for _ in range(2))
-        pairs = same_engine_twice({"one": one, "two": two}, options.repeats)
+
+        def open_one() -> Query:
+            return open_engine(*read_engine(scratch / "engine"), host).bind(image)
+
+        pairs = same_engine_twice(lambda: {"one": open_one(), "two": open_one()}, options.repeats)
+        one = open_one()
         ratio, ours_ms, bare_ms = beside_bare_loop(one, bare_query(scratch / "engine" / ENGINE_FILE), options.rounds)
         counted_us, taken_us = cost_per_query(2000)
         shift, shift_error = sampling_shift(one, cpus, board, options.blocks)

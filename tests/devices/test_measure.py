@@ -83,6 +83,7 @@ def test_the_baseline_twice_is_the_harness_error(measured: tuple[Path, Mapping[s
     same = measured[1]["same_engine_twice"]
     assert same["engine"] == "dense"
     assert 0.5 < same["low"] <= same["high"] < 2
+    assert 2 <= measured[1]["openings"] <= 10
 
 
 def test_raw_latencies_are_kept_round_by_round(measured: tuple[Path, Mapping[str, Any]]) -> None:
@@ -128,6 +129,7 @@ def test_conditions_are_recorded_and_the_process_is_free_again(measured: tuple[P
         "pinned_cpus",
         "governor",
         "load_average_before",
+        "openings",
         "telemetry",
         "memory",
     }

@@ -142,6 +142,25 @@ def test_bootstrap_ratio_covers_the_truth() -> None:
     assert hits >= 87
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.01])
+def test_bootstrap_ratio_covers_the_truth_where_openings_differ(spread: float) -> None:
+    rng = np.random.default_rng(2)
+    hits, trials, opened_at = 0, 100, tuple(range(0, 100, 10))
+    for trial in range(trials):
+        mood = rng.normal(0, 0.2, 100)
+        lies = np.repeat(rng.normal(0, spread, (2, 10)), 10, axis=1)
+        slow, fast = _times(rng, 3e6, mood + lies[0], 3), _times(rng, 1.5e6, mood + lies[1], 3)
+        found = bootstrap_ratio(slow, fast, 300, trial, opened_at)
+        hits += found.low <= 2.0 <= found.high
+    assert hits >= 90
+
+
+@pytest.mark.parametrize("opened_at", [(1,), (0, 40), (0, 5, 5), ()])
+def test_bootstrap_ratio_refuses_openings_that_are_none(opened_at: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="opened before rounds"):
+        bootstrap_ratio(np.ones((40, 2), np.int64), np.ones((40, 2), np.int64), 10, 0, opened_at)
+
+
 def test_bootstrap_ratio_gains_from_rounds_that_were_shared() -> None:
     rng = np.random.default_rng(3)
     mood = rng.normal(0, 0.3, 100)

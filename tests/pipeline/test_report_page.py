@@ -46,7 +46,7 @@ def example_report(
             for index, name in enumerate(names[1:])
         ],
         "same_engine_twice": {"engine": names[0]} | _interval(1.01, 0.02),
-        "conditions": {"threads": 1, "pinned_cpus": [1], "governor": None, "load_average_before": 1.25},
+        "conditions": {"threads": 1, "pinned_cpus": [1], "governor": None, "load_average_before": 1.25, "openings": 10},
         "latency_histogram": {
             "edges_ms": [0.4, 0.8, 1.6, 3.2],
             "engines": {name: {"counts": [5, 80, 10], "beyond": 5} for name in names},

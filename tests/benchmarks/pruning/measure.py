@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from torch import nn
 
 from devices.detect import detect_host
-from devices.engine_files import ENGINE_FILE, read_engine, write_info
+from devices.engine_files import ENGINE_FILE, read_engine, read_info, write_info
 from devices.engines import onnxruntime
-from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
-from devices.statistics import bootstrap_ratio
+from devices.engines.onnxruntime import open_engine
+from devices.latency import LatencyConfig, interleaved_ratio, measuring_alone, pinned, summarize, time_reopened
 from exporters.onnx_export import export_onnx
 from exporters.parity import ParityLimits
 from exporters.quantize import quantize_int8
@@ -62,21 +62,23 @@ def engine_of(name: str, network: nn.Module, folder: Path, int8: bool = False) -
 def side_by_side(engines: Mapping[str, Path], baseline: str, duration_s: float) -> dict[str, Any]:
     """Median latency of each engine in ms, and how many times as fast as the baseline it is, with intervals.
 
-    All run interleaved in this process at one thread; the baseline is opened twice, and its ratio with itself is the
-    harness's own error.
+    All run interleaved in this process at one thread, opened anew some times; the baseline runs twice, and its ratio
+    with itself is the harness's own error.
     """
     host = detect_host()
     with measuring_alone(lambda: print("another measurement has the machine ...", flush=True)), pinned(_THREADS):
-        opened = {name: onnxruntime.open_engine(*read_engine(place), host) for name, place in engines.items()}
-        opened["again"] = onnxruntime.open_engine(*read_engine(engines[baseline]), host)
-        shape = opened["again"].info.input_shape
+        shape = read_info(engines[baseline]).input_shape
         image = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
-        queries = {name: engine.bind(image) for name, engine in opened.items()}
-        samples = measure_interleaved(queries, LatencyConfig(duration_s=duration_s))
+
+        def open_all() -> dict[str, Callable[[], None]]:
+            places = {**engines, "again": engines[baseline]}
+            return {name: open_engine(*read_engine(place), host).bind(image) for name, place in places.items()}
+
+        timings = time_reopened(open_all, LatencyConfig(duration_s=duration_s))
     return {
         name: {
-            "p50_ms": summarize(rounds).p50_ms.as_dict(),
-            "gain": bootstrap_ratio(samples[baseline], rounds, _RESAMPLES, 0).as_dict(),
+            "p50_ms": summarize(found.rounds_ns).p50_ms.as_dict(),
+            "gain": interleaved_ratio(timings[baseline], found, _RESAMPLES, 0).as_dict(),
         }
-        for name, rounds in samples.items()
+        for name, found in timings.items()
     }
