@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,8 @@ _REOPENING_SHARE = 0.5
 _WARM_AGAIN = 0.1
 
 Query = Callable[[], None]
+OpenAll = Callable[[Sequence[str]], Mapping[str, Query]]
+"""Lets go of all engines that it opened before, opens those of these names in this order, and binds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,20 +149,21 @@ def time_interleaved(
     A round visits each engine once, in random order. A visit runs two queries that do not count (the engine before has
     filled the caches with its weights) and then as many as fit three milliseconds.
     """
-    return _time(lambda: queries, 1, config, progress)
+    return _time(list(queries), lambda _: queries, 1, config, progress)
 
 
 def time_reopened(
-    open_all: Callable[[], Mapping[str, Query]], config: LatencyConfig, progress: Progress = no_progress
+    names: Sequence[str], open_all: OpenAll, config: LatencyConfig, progress: Progress = no_progress
 ) -> dict[str, Timings]:
     """Time every engine in every round, all opened anew for each tenth of the rounds.
 
     Where its weights and buffers come to lie makes an engine some tenths of a percent faster or slower for as long as
-    it is open, which no number of queries averages out (Mytkowicz et al. 2009, section 4). `open_all` is called while
-    nothing here holds the queries before. Engines that take long to open are opened less often: all that is added to
-    the time asked for is half of it at most, but for one opening.
+    it is open, which no number of queries averages out (Mytkowicz et al. 2009, section 4). `open_all` gets the names
+    in the order to open them in, another each time, or each engine would come to lie where it lay before; nothing here
+    holds the queries before meanwhile. Engines that take long to open are opened less often: all that is added to the
+    time asked for is half of it at most, but for one opening.
     """
-    return _time(open_all, _OPENINGS, config, progress)
+    return _time(names, open_all, _OPENINGS, config, progress)
 
 
 def interleaved_ratio(slow: Timings, fast: Timings, resamples: int, seed: int) -> Interval:
@@ -169,14 +172,13 @@ def interleaved_ratio(slow: Timings, fast: Timings, resamples: int, seed: int) -
 
 
 def _time(
-    open_all: Callable[[], Mapping[str, Query]], openings: int, config: LatencyConfig, progress: Progress
+    names: Sequence[str], open_all: OpenAll, openings: int, config: LatencyConfig, progress: Progress
 ) -> dict[str, Timings]:
-    queries = open_all()
+    rng = np.random.default_rng(config.seed)
+    queries = open_all(names)
     limit_s = 5 * config.warmup_s if config.warmup_limit_s is None else config.warmup_limit_s
     warm = {name: warm_up(query, config.warmup_s, limit_s, time.perf_counter_ns) for name, query in queries.items()}
     counts = {name: int(np.clip(_VISIT_NS // max(int(warm[name].last_ms * 1e6), 1), 1, _MAX_QUERIES)) for name in warm}
-    names = list(queries)
-    rng = np.random.default_rng(config.seed)
     stamps: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
     opened_at, opening_s = [0], 0.0
     with no_garbage_collection():
@@ -191,7 +193,7 @@ def _time(
                 before_ns = time.perf_counter_ns()
                 # What they hold of the device is given back before as much is asked for again.
                 queries = {}
-                queries = open_all()
+                queries = open_all([names[index] for index in rng.permutation(len(names))])
                 _warm_again(queries, config.warmup_s, limit_s)
                 opened_at.append(done)
                 opening_s += (time.perf_counter_ns() - before_ns) / 1e9

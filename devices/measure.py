@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -156,15 +156,15 @@ def _time_opened(
     """
     bound: dict[str, Callable[[], None]] = {}
 
-    def open_all() -> dict[str, Callable[[], None]]:
+    def open_all(names: Sequence[str]) -> dict[str, Callable[[], None]]:
         bound.clear()
         opened.clear()
-        for name, place in places.items():
-            opened[name] = open_engine(*read_engine(place), host)
+        for name in names:
+            opened[name] = open_engine(*read_engine(places[name]), host)
         bound.update(_bind_all(opened, 1, config))
         return dict(bound)
 
-    timings = time_reopened(open_all, config.latency, progress)
+    timings = time_reopened(list(places), open_all, config.latency, progress)
     graphs = {name: graph_of(query) for name, query in bound.items()}
     bound.clear()
     return timings, graphs

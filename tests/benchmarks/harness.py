@@ -90,12 +90,13 @@ def bare_loop(query: Query, count: int) -> NDArray[np.int64]:
     return np.array(times)
 
 
-def same_engine_twice(open_both: Callable[[], dict[str, Query]], repeats: int) -> list[Interval]:
+def same_engine_twice(open_one: Callable[[], Query], repeats: int) -> list[Interval]:
     """The interval of the ratio of one engine to itself over 100 pairs, so many times."""
     found = []
     for seed in range(repeats):
         # Lasts some more than 100 rounds, of which a claim on 100 pairs takes the first.
-        timings = time_reopened(open_both, LatencyConfig(duration_s=2, least_rounds=PAIRS, seed=seed))
+        config = LatencyConfig(duration_s=2, least_rounds=PAIRS, seed=seed)
+        timings = time_reopened(("one", "two"), lambda names: {name: open_one() for name in names}, config)
         one, two = (timings[name].rounds_ns[:PAIRS] for name in ("one", "two"))
         opened_at = [done for done in timings["one"].opened_at if done < PAIRS]
         found.append(bootstrap_ratio(one, two, RESAMPLES, seed, opened_at))
@@ -164,7 +165,7 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
         def open_one() -> Query:
             return open_engine(*read_engine(scratch / "engine"), host).bind(image)
 
-        pairs = same_engine_twice(lambda: {"one": open_one(), "two": open_one()}, options.repeats)
+        pairs = same_engine_twice(open_one, options.repeats)
         one = open_one()
         ratio, ours_ms, bare_ms = beside_bare_loop(one, bare_query(scratch / "engine" / ENGINE_FILE), options.rounds)
         counted_us, taken_us = cost_per_query(2000)

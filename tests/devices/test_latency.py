@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -118,30 +118,32 @@ def test_engines_are_opened_anew_for_each_tenth_of_the_rounds_with_none_open_bef
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, alive = Clock(monkeypatch), weakref.WeakSet[Callable[[], None]]()
-    seen: list[int] = []
+    seen, orders = [], []
 
-    def open_all() -> dict[str, Callable[[], None]]:
+    def open_all(names: Sequence[str]) -> dict[str, Callable[[], None]]:
         seen.append(len(alive))
-        queries = {name: clock.query(name, lambda _: 1_000_000) for name in "ab"}
+        orders.append("".join(names))
+        queries = {name: clock.query(name, lambda _: 1_000_000) for name in names}
         alive.update(queries.values())
         return queries
 
-    timings = time_reopened(open_all, LatencyConfig(duration_s=0.9, warmup_s=0.001))
+    timings = time_reopened("ab", open_all, LatencyConfig(duration_s=0.9, warmup_s=0.001))
     # A visit takes five milliseconds, a round ten. Time spent on opening is none of the 0.9 s asked for.
     assert timings["a"].rounds_ns.shape == (91, 3)
     assert timings["a"].opened_at == timings["b"].opened_at
     assert (len(timings["a"].opened_at), seen) == (10, [0] * 10)
+    assert set(orders) == {"ab", "ba"}
     assert np.unique(timings["b"].rounds_ns).tolist() == [1_000_000]
 
 
 def test_engines_that_take_long_to_open_are_opened_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
 
-    def open_all() -> dict[str, Callable[[], None]]:
+    def open_all(_names: Sequence[str]) -> dict[str, Callable[[], None]]:
         clock.now_ns += 200_000_000
         return {"a": clock.query("a", lambda _: 1_000_000)}
 
-    timings = time_reopened(open_all, LatencyConfig(duration_s=0.9, warmup_s=0.001))
+    timings = time_reopened("a", open_all, LatencyConfig(duration_s=0.9, warmup_s=0.001))
     # The first, and then until half of the time is reached: 0.2, 0.4 and 0.6 s.
     assert len(timings["a"].opened_at) == 4
     assert len(timings["a"].rounds_ns) == 181
@@ -151,7 +153,7 @@ def test_an_engine_slower_by_where_it_lies_is_told_from_none_that_is(monkeypatch
     """Each opening makes each query up to 1 % slower: opened once, that is taken for a difference between the two."""
     clock, rng = Clock(monkeypatch), np.random.default_rng(0)
 
-    def open_all() -> dict[str, Callable[[], None]]:
+    def open_all(_names: Sequence[str]) -> dict[str, Callable[[], None]]:
         slower = {name: int(rng.integers(0, 10_000)) for name in "ab"}
         return {
             name: clock.query(name, lambda _, name=name: 1_000_000 + slower[name] + int(rng.integers(0, 5_000)))  # type: ignore[misc]
@@ -159,8 +161,8 @@ def test_an_engine_slower_by_where_it_lies_is_told_from_none_that_is(monkeypatch
         }
 
     config = LatencyConfig(duration_s=0.9, warmup_s=0.001)
-    once = time_interleaved(open_all(), config)
-    anew = time_reopened(open_all, config)
+    once = time_interleaved(open_all("ab"), config)
+    anew = time_reopened("ab", open_all, config)
     first, second = (interleaved_ratio(found["a"], found["b"], 500, 0) for found in (once, anew))
     assert not first.low <= 1 <= first.high
     assert second.low <= 1 <= second.high
