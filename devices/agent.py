@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devices.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EspalierError, shown, shown_lines
+from devices.memory_fault import memory_fault
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -38,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
+        if short := memory_fault(error):
+            print(f"espalier-agent: {short.kind}: {short}", file=sys.stderr)
+            return short.exit_code
         fault = shown(" ".join(f"{type(error).__name__}: {error}".split()))
         print(f"espalier-agent: internal fault ({fault}). Repeat with --debug", file=sys.stderr)
         return EXIT_INTERNAL

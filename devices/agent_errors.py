@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from devices import errors
 from devices.errors import DeviceError, EspalierError
+from devices.memory_fault import memory_fault
 
 _KINDS: tuple[type[EspalierError], ...] = (
     errors.RecipeError,
@@ -18,6 +19,7 @@ _KINDS: tuple[type[EspalierError], ...] = (
 
 def error_content(error: BaseException) -> dict[str, str]:
     """An error as JSON values: kind, where, what, fix. What is no error for the user is a fault of the agent."""
+    error = memory_fault(error) or error
     if isinstance(error, EspalierError):
         return {"kind": type(error).__name__, "where": error.where, "what": error.what, "fix": error.fix}
     if isinstance(error, ModuleNotFoundError) and error.name in ("numpy", "onnxruntime", "tensorrt"):

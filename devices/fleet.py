@@ -24,7 +24,7 @@ class BoardConfig:
     host: str
     """As ssh takes it: `user@board`, or a name from its configuration."""
     device: str
-    """Device profile, or the file of one."""
+    """Device profile, or the file of one, which a fleet's file names from its own folder."""
     python: str = "python3"
     """Command of the board's shell that starts Python 3.10 or later: a virtual environment's, or `docker run ...`."""
     cache: str = "~/.cache/espalier"
@@ -63,7 +63,9 @@ def read_fleet(path: Path) -> Fleet:
     boards = raw.get("boards")
     if not isinstance(boards, dict) or not boards:
         raise DeviceError(f"{path}: boards", "must be tables, at least one", f"Write {_EXAMPLE}")
-    return Fleet(tuple(_read_board(name, entry, f"{path}: boards.{name}") for name, entry in boards.items()))
+    return Fleet(
+        tuple(_read_board(name, entry, f"{path}: boards.{name}", path.parent) for name, entry in boards.items())
+    )
 
 
 def board_of(host: str, device: str) -> BoardConfig:
@@ -71,7 +73,7 @@ def board_of(host: str, device: str) -> BoardConfig:
     return _checked(BoardConfig(name=host, host=host, device=device), "--host")
 
 
-def _read_board(name: str, raw: Any, where: str) -> BoardConfig:
+def _read_board(name: str, raw: Any, where: str, folder: Path) -> BoardConfig:
     if not isinstance(raw, dict):
         raise DeviceError(where, "must be a table", f"Write {_EXAMPLE}")
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
@@ -84,6 +86,8 @@ def _read_board(name: str, raw: Any, where: str) -> BoardConfig:
     for key, field in declared.items():
         if key in raw:
             values[key] = _value(str(field.type), raw[key], f"{where}.{key}")
+            if key == "device" and values[key].endswith(".toml"):
+                values[key] = str(folder / values[key])
         elif field.default is MISSING:
             raise DeviceError(f"{where}.{key}", "is missing", f"Write {_EXAMPLE}")
     return _checked(BoardConfig(name=name, **values), where)

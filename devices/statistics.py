@@ -251,7 +251,9 @@ def bootstrap_ratio(
     within = rng.integers(0, sizes[openings], (resamples, starts.size, round(ratios.size / starts.size)))
     values = np.median(ratios[starts[openings] + within].reshape(resamples, -1), axis=1)
     low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(float(np.median(ratios)), float(low), float(high))
+    value = float(np.median(ratios))
+    # Openings are drawn, not all taken: what is drawn may lie to one side.
+    return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
 def paired_mean_ratio(

@@ -17,6 +17,7 @@ from devices.errors import (
     EspalierError,
     shown,
 )
+from devices.memory_fault import memory_fault
 from devices.query_option import add_queries
 from devices.trust.options import add_trust_options
 from pipeline.commands import attack as commands_attack
@@ -64,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
+        if short := memory_fault(error):
+            print(f"espalier: {short.kind}: {short}", file=sys.stderr)
+            return short.exit_code
         text = shown(f"{type(error).__name__}: {error}")
         print(f"espalier: internal fault ({text}). Repeat with --debug and report what it prints", file=sys.stderr)
         return EXIT_INTERNAL

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import queue
+import secrets
 import subprocess
 import threading
 import time
@@ -23,10 +24,11 @@ from devices.agent_link import SILENCE_S
 from devices.errors import DeviceError
 from devices.files import digest_bytes
 from devices.fleet import BoardConfig
-from devices.remote.ssh import LostError, explain, ssh_command
+from devices.remote.ssh import LostError, end_command, explain, ssh_command
 
 _PING_S = 5.0
 _TO_END_S = 5.0
+_END_HUNG_S = 20.0
 _NOISE_LINES = 40
 _LONGEST_LINE = 1 << 20
 _AGAIN = "Run the same command again: it goes on from there"
@@ -49,8 +51,9 @@ class Link:
         self._items: queue.Queue[Any] = queue.Queue()
         self._writing = threading.Lock()
         self._closed = threading.Event()
+        self._mark = f"espalier-{secrets.token_hex(8)}"
         self._process = subprocess.Popen(
-            ssh_command(board),
+            ssh_command(board, self._mark),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -161,6 +164,7 @@ class Link:
             item = self._items.get(timeout=max(until - time.monotonic(), 0.0))
         except queue.Empty:
             self._process.kill()
+            self._end_hung()
             shown = f"; the last it said: {self._words[-1]}" if self._words else ""
             what = f"the agent did not start within {self.board.start_s:g} s{shown}"
             fix = "Try its `python` by hand there, or raise start_s in fleet.toml"
@@ -169,6 +173,11 @@ class Link:
             raise self._ended_early()
         header: dict[str, Any] = item[0]
         return header
+
+    def _end_hung(self) -> None:
+        """End what hangs on the board, by another connection. Where that fails too, it was the connection that hung."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(end_command(self.board, self._mark), capture_output=True, timeout=_END_HUNG_S, check=False)
 
     def _write(self, content: bytes) -> None:
         # When it has ended, reading says why.

@@ -40,9 +40,20 @@ class LostError(DeviceError):
     """The board cannot be reached, or no more: it may be reached again in a while."""
 
 
-def ssh_command(board: BoardConfig) -> list[str]:
-    """The command that starts the agent's loader on the board. Raises `DeviceError` without ssh."""
-    return plain_command(board, remote_command(board))
+def ssh_command(board: BoardConfig, mark: str) -> list[str]:
+    """The command that starts the agent's loader on the board, `mark` in it. Raises `DeviceError` without ssh."""
+    return plain_command(board, remote_command(board, mark))
+
+
+def end_command(board: BoardConfig, mark: str) -> list[str]:
+    """The command that ends, on the board, what was started with that mark, and all of its group.
+
+    Nothing there tells a command that never reads its input that we are gone.
+    """
+    # In brackets, so that its own command line does not match.
+    pattern = f"[{mark[0]}]{mark[1:]}"
+    each = f"for group in $(pgrep -f {shlex.quote(pattern)}); do kill -TERM -$group; sleep 1; kill -KILL -$group; done"
+    return plain_command(board, f"sh -c {shlex.quote(each)}")
 
 
 def plain_command(board: BoardConfig, remote: str) -> list[str]:
@@ -55,9 +66,9 @@ def plain_command(board: BoardConfig, remote: str) -> list[str]:
     return [ssh, "-T", "-o", "BatchMode=yes", *board.ssh_options, *ours, "--", board.host, remote]
 
 
-def remote_command(board: BoardConfig) -> str:
+def remote_command(board: BoardConfig, mark: str) -> str:
     """What the board's login shell runs."""
-    return f"{board.python} -c {shlex.quote(LOADER)}"
+    return f"{board.python} -c {shlex.quote(f'{LOADER} # {mark}')}"
 
 
 def explain(board: BoardConfig, code: int, words: str) -> DeviceError:

@@ -71,6 +71,15 @@ def test_a_wrong_file_names_file_and_key(path: Path, content: str, said: str) ->
     assert str(caught.value).startswith(f"{path}: {said}")
 
 
+def test_a_profile_of_ones_own_lies_beside_the_file(path: Path) -> None:
+    path.write_text(
+        '[boards.a]\nhost = "a"\ndevice = "mine/box.toml"\n[boards.b]\nhost = "b"\ndevice = "/own/box.toml"\n'
+    )
+    near, elsewhere = read_fleet(path).boards
+    assert near.device == str(path.parent / "mine" / "box.toml")
+    assert elsewhere.device == "/own/box.toml"
+
+
 @pytest.mark.parametrize(
     "options",
     [

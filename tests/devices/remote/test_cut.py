@@ -199,6 +199,25 @@ def test_a_board_that_always_fails_is_given_up(
     assert 3 <= cuts <= 6
 
 
+def test_a_start_that_hangs_leaves_nothing_there(board_config: BoardConfig, tmp_path: Path) -> None:
+    """An interpreter of a container that never comes up, or a file system that is gone: it reads no input."""
+    hangs = tmp_path / "hangs"
+    hangs.write_text("#!/bin/sh\nsleep 600 & wait\n")
+    hangs.chmod(0o755)
+    config = replace(board_config, python=f"echo waking; {hangs}", start_s=3.0, reconnect_s=0.0)
+    with Board(config, CPU) as board, pytest.raises(LostError, match=r"did not start within 3 s; .* said: waking"):
+        board.detect()
+    assert wait_until_none(tmp_path) == []
+    assert not [pid for pid in Path("/proc").glob("[0-9]*") if _words(pid) == ["sleep", "600"]]
+
+
+def _words(process: Path) -> list[str]:
+    try:
+        return (process / "cmdline").read_text().split("\0")[:-1]
+    except OSError:
+        return []
+
+
 def test_a_board_that_freezes_is_noticed(
     board_config: BoardConfig, deploy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,7 @@ def test_unknown_keys_are_not_learnt(board_config: BoardConfig, server: Server) 
 
 
 def test_nothing_can_ask_for_a_password(board_config: BoardConfig) -> None:
-    command = ssh_command(replace(board_config, ssh_options=("-o", "BatchMode=no")))
+    command = ssh_command(replace(board_config, ssh_options=("-o", "BatchMode=no")), "mark")
     # The first of two values counts.
     assert command[2:4] == ["-o", "BatchMode=yes"]
     assert not any("StrictHostKeyChecking" in word or "KnownHosts" in word for word in command)
