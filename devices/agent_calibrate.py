@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -77,6 +78,7 @@ def _times(
     if not paths:
         raise DataError(str(probes), f"holds no {_SUFFIX} file", "Give a folder of ONNX files")
     job = BuildJob(precision=config.precision)
+    load_average = os.getloadavg()[0]
     engines: dict[str, Engine] = {}
     with ExitStack() as held:
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="espalier-agent-")))
@@ -101,6 +103,7 @@ def _times(
         "runtime": f"{first.runtime} {first.runtime_version}",
         "threads": first.threads,
         "pinned_cpus": list(cpus),
+        "load_average_before": load_average,
         "host": host.as_dict(),
         "probes": {name: summarize(rounds, config.seed).as_dict() for name, rounds in samples.items()},
     }

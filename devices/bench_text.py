@@ -7,6 +7,7 @@ from typing import Any
 
 from devices.agent_text import title_of
 from devices.host_costs import host_cost_lines
+from devices.quiet import busy_text
 from devices.scenarios import scenario_lines
 from devices.sustained import sustained_lines
 from devices.telemetry.watch import watched_lines
@@ -23,7 +24,10 @@ def bench_text(result: Mapping[str, Any]) -> str:
         if found:
             lines.append(title)
             lines += _indented(scenario_lines(found) if title == "scenarios" else sustained_lines(found))
-    return "\n".join([*lines, "device while measuring", *watched_lines(result["telemetry"])])
+    busy = busy_text(result["load_average_before"])
+    return "\n".join(
+        [*lines, "device while measuring", *([f"! {busy}"] if busy else []), *watched_lines(result["telemetry"])]
+    )
 
 
 def _latency(result: Mapping[str, Any]) -> list[str]:

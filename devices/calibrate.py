@@ -24,6 +24,7 @@ from devices.calibrate_steps import (
 from devices.detect import Host
 from devices.errors import DataError
 from devices.profile import LatencyTableProfile, Precision, Profile
+from devices.quiet import busy_text
 from devices.stage import Progress, no_progress
 
 _KINDS = ("convolution", "matmul")
@@ -43,11 +44,14 @@ class Calibration:
     host: str
     """Which device, in words."""
     runtime: str
+    load_average: float = 0.0
+    """Before it was measured."""
 
     def source(self, measured_on: date) -> str:
         """Where the values are from, for the profile."""
         error = "" if self.table_error is None else f", off by {self.table_error:.0%} on probes between its rows"
-        return f"measured on {self.host}, {measured_on.isoformat()}, {self.runtime}{error}"
+        busy = f", at a load of {self.load_average:.1f}" if busy_text(self.load_average) else ""
+        return f"measured on {self.host}, {measured_on.isoformat()}, {self.runtime}{error}{busy}"
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -62,6 +66,7 @@ class Calibration:
             "table_error": self.table_error,
             "host": self.host,
             "runtime": self.runtime,
+            "load_average_before": self.load_average,
         }
 
 
@@ -99,7 +104,17 @@ def calibration_of(times: Mapping[str, Any], probes: Path) -> Calibration:
     step = max(told) if told else None
     table = table_of(listed, p50_ms, overhead, cast(Precision, precision))
     error = table_error(table, listed, p50_ms, overhead, step or 1)
-    return Calibration(steps, step, table, overhead, error, _host_of(times), str(times.get("runtime", "")))
+    load = times.get("load_average_before")
+    return Calibration(
+        steps=steps,
+        channel_step=step,
+        table=table,
+        overhead=overhead,
+        table_error=error,
+        host=_host_of(times),
+        runtime=str(times.get("runtime", "")),
+        load_average=float(load) if isinstance(load, (int, float)) else 0.0,
+    )
 
 
 def write_calibrated(path: Path, profile: Profile, calibration: Calibration, name: str, measured_on: date) -> Profile:
@@ -130,6 +145,8 @@ def calibration_lines(calibration: Calibration) -> list[str]:
     lines += [f"{channels:8}  {rate:.4g}" for channels, rate in rows]
     if calibration.table_error is not None:
         lines.append(f"between its rows the table is off by {calibration.table_error:.0%} on average")
+    if busy := busy_text(calibration.load_average):
+        lines.append(f"! {busy}, those of wide layers most. Calibrate again when nothing else runs")
     return lines
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from devices.quiet import QUIET_LOAD
 from pipeline.report.figures import difference, share, significant, size
 from pipeline.report.words import words_of
 
 _Figures = Mapping[str, Any]
 _EQUAL_DB = 200.0
-_QUIET_LOAD = 0.5
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def condition_facts(report: _Figures) -> list[Fact]:
     """What holds for every latency of the page."""
     found = report["conditions"]
     load = f"{significant(found['load_average_before'])} (one-minute average before measuring)"
-    if found["load_average_before"] > _QUIET_LOAD:
+    if found["load_average_before"] > QUIET_LOAD:
         load += (
             ". The stages before, or other work, kept this machine busy: "
             "times may be too long. Ratios suffer least, because the engines ran interleaved"

@@ -195,6 +195,14 @@ def test_a_device_that_is_all_overhead_keeps_its_step(tmp_path: Path) -> None:
     assert "left as it was" in "\n".join(calibration_lines(found))
 
 
+@pytest.mark.parametrize(("load", "busy"), [(0.2, False), (2.14, True)])
+def test_a_busy_machine_is_said_and_kept_with_the_values(tmp_path: Path, load: float, busy: bool) -> None:
+    write_probes(tmp_path, probes())
+    found = calibration_of(reported(times_of(8)) | {"load_average_before": load}, tmp_path)
+    assert ("! load was 2.1 before measuring" in "\n".join(calibration_lines(found))) == busy
+    assert found.source(date(2026, 1, 2)).endswith(", at a load of 2.1") == busy
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

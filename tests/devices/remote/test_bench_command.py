@@ -87,7 +87,10 @@ def test_energy_and_memory_of_a_board_that_has_sensors(deploy: Path) -> None:
     found["memory"]["gpus"] = {"gpu": {"before_mb": 100.0, "most_mb": 150.0}}
     found["same_engine_twice"] = {"value": 1.2, "low": 1.1, "high": 1.3}
     found["warm_up"]["steady"] = False
+    found["load_average_before"] = 0.25
     text = bench_text(found)
+    assert "before measuring" not in text
+    assert "! load was 1.5 before measuring" in bench_text(found | {"load_average_before": 1.5})
     assert "4.000 mJ  (3.500 to 4.500) an image; 4.25 W idle subtracted from 9.50 W; of VDD_IN" in text
     assert "150 MB in use at the most, 100 MB before" in text
     assert "it does NOT hold 1" in text
