@@ -71,7 +71,18 @@ def start(settings: dict[str, str]) -> None:
         fix = "Free some space there" if full else "Choose another cache folder"
         _refuse("StorageError", settings["cache"], what, fix)
     _announce({"ready": settings["digest"]})
-    command = [sys.executable, str(agent), "serve", "--cache", str(cache), "--who", settings["who"]]
+    # Python keeps options that it does not know for whoever asks: here only for who looks for this process.
+    command = [
+        sys.executable,
+        "-X",
+        settings["mark"],
+        str(agent),
+        "serve",
+        "--cache",
+        str(cache),
+        "--who",
+        settings["who"],
+    ]
     # Nothing may stay behind beside the modules of others.
     os.execve(sys.executable, command, os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
 

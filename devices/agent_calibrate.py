@@ -78,11 +78,11 @@ def _times(
     if not paths:
         raise DataError(str(probes), f"holds no {_SUFFIX} file", "Give a folder of ONNX files")
     job = BuildJob(precision=config.precision)
-    load_average = os.getloadavg()[0]
     engines: dict[str, Engine] = {}
     with ExitStack() as held:
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="espalier-agent-")))
         held.enter_context(measuring_alone(waiting))
+        load_average = os.getloadavg()[0]
         for number, path in enumerate(paths):
             progress(number, len(paths), f"building {path.stem}")
             place = scratch / path.stem

@@ -38,7 +38,7 @@ def _latency(result: Mapping[str, Any]) -> list[str]:
     above = f"above {spikes['threshold_ms']:.4f} ms: {share:.2f} % of queries, {time_share:.1f} % of the time"
     rows.append(("spikes", f"{spikes['count']} {above}; all are in the percentiles"))
     rows.append(("queries", f"{latency['queries']} in {latency['rounds']} rounds, one image each"))
-    rows.append(("opened", f"{result['openings']} times anew, as where an engine lies in memory changes its speed"))
+    rows.append(("opened", f"{result['openings']} times in all, as where an engine lies in memory changes its speed"))
     warm = result["warm_up"]
     steady = "" if warm["steady"] else ": NOT steady by then, the figures may be of a device that still warms up"
     rows.append(("warm-up", f"{warm['queries']} queries in {warm['duration_s']:.2f} s{steady}"))

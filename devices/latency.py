@@ -22,7 +22,7 @@ _MAX_ROUNDS = 400
 _VISIT_NS = 3_000_000
 _MAX_QUERIES = 50
 _RESAMPLES = 400
-_OPENINGS = 10
+_OPENINGS, _LEAST_OPENINGS = 10, 5
 _REOPENING_SHARE = 0.5
 _WARM_AGAIN = 0.1
 
@@ -47,6 +47,16 @@ class LatencyConfig:
 
 
 @dataclass(frozen=True)
+class Openings:
+    """When all engines were opened."""
+
+    rounds: tuple[int, ...]
+    """Rounds before which they were, from 0."""
+    spans_ns: tuple[tuple[int, int], ...]
+    """From when to when, by `time.perf_counter_ns`: nothing ran meanwhile."""
+
+
+@dataclass(frozen=True)
 class Timings:
     """One engine's queries, in the order of time; spikes are kept."""
 
@@ -56,8 +66,7 @@ class Timings:
     """(rounds, queries): when each began, from the start of the first round."""
     warm_up: WarmUp
     """Of the first opening."""
-    opened_at: tuple[int, ...] = (0,)
-    """Rounds before which all engines were opened anew, from 0."""
+    openings: Openings
 
 
 @dataclass(frozen=True)
@@ -160,48 +169,73 @@ def time_reopened(
     Where its weights and buffers come to lie makes an engine some tenths of a percent faster or slower for as long as
     it is open, which no number of queries averages out (Mytkowicz et al. 2009, section 4). `open_all` gets the names
     in the order to open them in, another each time, or each engine would come to lie where it lay before; nothing here
-    holds the queries before meanwhile. Engines that take long to open are opened less often: all that is added to the
-    time asked for is half of it at most, but for one opening.
+    holds the queries before meanwhile. Engines that take long to open are opened less often, so that half of the time
+    that the rounds take is added at most, and once where that allows fewer than five.
     """
     return _time(names, open_all, _OPENINGS, config, progress)
 
 
 def interleaved_ratio(slow: Timings, fast: Timings, resamples: int, seed: int) -> Interval:
     """How many times as fast the second is, of two that were timed in the same rounds."""
-    return bootstrap_ratio(slow.rounds_ns, fast.rounds_ns, resamples, seed, slow.opened_at)
+    return bootstrap_ratio(slow.rounds_ns, fast.rounds_ns, resamples, seed, slow.openings.rounds)
 
 
 def _time(
-    names: Sequence[str], open_all: OpenAll, openings: int, config: LatencyConfig, progress: Progress
+    names: Sequence[str], open_all: OpenAll, most: int, config: LatencyConfig, progress: Progress
 ) -> dict[str, Timings]:
     rng = np.random.default_rng(config.seed)
-    queries = open_all(names)
     limit_s = 5 * config.warmup_s if config.warmup_limit_s is None else config.warmup_limit_s
+    queries, first = _opened(open_all, names)
+    spans, opened_at = [first], [0]
     warm = {name: warm_up(query, config.warmup_s, limit_s, time.perf_counter_ns) for name, query in queries.items()}
     counts = {name: int(np.clip(_VISIT_NS // max(int(warm[name].last_ms * 1e6), 1), 1, _MAX_QUERIES)) for name in warm}
+    openings = min(most, _affordable(first, warm, counts, config))
     stamps: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
-    opened_at, opening_s = [0], 0.0
+    apart_s = 0.0
     with no_garbage_collection():
         started_ns = time.perf_counter_ns()
         for done in range(_MAX_ROUNDS):
-            spent = (time.perf_counter_ns() - started_ns) / 1e9 - opening_s
+            spent = (time.perf_counter_ns() - started_ns) / 1e9 - apart_s
             if done >= config.least_rounds and spent > config.duration_s:
                 break
             share = max(done / _MAX_ROUNDS, min(spent / config.duration_s, done / config.least_rounds))
-            due = len(opened_at) < openings and share * openings >= len(opened_at)
-            if due and opening_s < _REOPENING_SHARE * config.duration_s:
+            if len(opened_at) < openings and share * openings >= len(opened_at):
                 before_ns = time.perf_counter_ns()
                 # What they hold of the device is given back before as much is asked for again.
                 queries = {}
-                queries = open_all([names[index] for index in rng.permutation(len(names))])
+                queries, span = _opened(open_all, [names[index] for index in rng.permutation(len(names))])
                 _warm_again(queries, config.warmup_s, limit_s)
-                opened_at.append(done)
-                opening_s += (time.perf_counter_ns() - before_ns) / 1e9
+                spans, opened_at = [*spans, span], [*opened_at, done]
+                apart_s += (time.perf_counter_ns() - before_ns) / 1e9
             for index in rng.permutation(len(names)):
                 name = names[index]
                 stamps[name].append(_visit(queries[name], counts[name]))
             progress(int(100 * min(share, 1.0)), 100, "rounds")
-    return {name: _timings(np.stack(stamps[name]), started_ns, warm[name], opened_at) for name in names}
+    return {
+        name: _timings(np.stack(stamps[name]), started_ns, warm[name], Openings(tuple(opened_at), tuple(spans)))
+        for name in names
+    }
+
+
+def _opened(open_all: OpenAll, names: Sequence[str]) -> tuple[Mapping[str, Query], tuple[int, int]]:
+    """The queries, and from when to when they were opened."""
+    before_ns = time.perf_counter_ns()
+    queries = open_all(names)
+    return queries, (before_ns, time.perf_counter_ns())
+
+
+def _affordable(
+    span: tuple[int, int], warm: Mapping[str, WarmUp], counts: Mapping[str, int], config: LatencyConfig
+) -> int:
+    """How often all may be opened if that takes half as long again as what was asked for; once rather than seldom.
+
+    What a few openings happen to have in common would pass for what is true of all.
+    """
+    round_s = sum((counts[name] + _SETTLE_QUERIES) * found.last_ms / 1e3 for name, found in warm.items())
+    lasts_s = max(config.duration_s, config.least_rounds * round_s)
+    again_s = (span[1] - span[0]) / 1e9 + _WARM_AGAIN * sum(found.duration_s for found in warm.values())
+    affordable = 1 + int(_REOPENING_SHARE * lasts_s / max(again_s, 1e-9))
+    return affordable if affordable >= _LEAST_OPENINGS else 1
 
 
 def _warm_again(queries: Mapping[str, Query], warmup_s: float, limit_s: float) -> None:
@@ -209,11 +243,11 @@ def _warm_again(queries: Mapping[str, Query], warmup_s: float, limit_s: float) -
         warm_up(query, _WARM_AGAIN * warmup_s, _WARM_AGAIN * limit_s, time.perf_counter_ns)
 
 
-def summarize(rounds_ns: NDArray[np.int64], seed: int = 0) -> LatencySummary:
-    """Percentiles of (rounds, queries) in ns, with intervals from a bootstrap over rounds."""
+def summarize(rounds_ns: NDArray[np.int64], seed: int = 0, opened_at: Sequence[int] = (0,)) -> LatencySummary:
+    """Percentiles of (rounds, queries) in ns, with intervals from a bootstrap over openings and rounds."""
 
     def percentile_ms(percentile: float) -> Interval:
-        found = bootstrap_percentile(rounds_ns, percentile, _RESAMPLES, seed)
+        found = bootstrap_percentile(rounds_ns, percentile, _RESAMPLES, seed, opened_at)
         return Interval(found.value / 1e6, found.low / 1e6, found.high / 1e6)
 
     return LatencySummary(
@@ -226,8 +260,8 @@ def summarize(rounds_ns: NDArray[np.int64], seed: int = 0) -> LatencySummary:
     )
 
 
-def _timings(stamps_ns: NDArray[np.int64], started_ns: int, warm: WarmUp, opened_at: list[int]) -> Timings:
-    return Timings(np.diff(stamps_ns, axis=1), stamps_ns[:, :-1] - started_ns, warm, tuple(opened_at))
+def _timings(stamps_ns: NDArray[np.int64], started_ns: int, warm: WarmUp, openings: Openings) -> Timings:
+    return Timings(np.diff(stamps_ns, axis=1), stamps_ns[:, :-1] - started_ns, warm, openings)
 
 
 def _visit(query: Callable[[], None], count: int) -> NDArray[np.int64]:

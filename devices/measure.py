@@ -103,16 +103,18 @@ def measure_engines(
     Latency is of one image, input and output in place, while the device is watched. Raises `DeviceError` when an
     engine does not fit the host.
     """
-    load_average = os.getloadavg()[0]
     baseline, again = config.baseline, _AGAIN.format(config.baseline)
     threads = max(read_info(place).threads for place in engines.values())
     busy = partial(progress, 0, 100, WAITING)
     with measuring_alone(busy), pinned(threads) as cpus:
+        load_average = os.getloadavg()[0]
         opened: dict[str, Engine] = {}
         places = {**engines, again: engines[baseline]}
         watch = WatchConfig(root=config.telemetry_root, cpus=cpus, power_mode=config.power_mode)
-        with watching(watch) as watched:
+        idle: list[tuple[int, int]] = []
+        with watching(watch, idle) as watched:
             timings, graphs = _time_opened(places, opened, config, host, progress)
+            idle += timings[baseline].openings.spans_ns
             throughput = {batch: _throughput(opened, batch, config) for batch in _batches(opened, config.batch_sizes)}
         del opened[again]
         alone = _alone(opened, cpus, config, progress)
@@ -135,7 +137,7 @@ def measure_engines(
         "engines": results,
         "speedups": _speedups(timings, list(engines), config),
         "same_engine_twice": {"engine": baseline, **_ratio(timings, baseline, again, config)},
-        "openings": len(timings[baseline].opened_at),
+        "openings": len(timings[baseline].openings.rounds),
         "threads": threads,
         "pinned_cpus": list(cpus),
         "governor": _governor(cpus[0]),
@@ -155,8 +157,10 @@ def _time_opened(
     The bound queries, which hold memory of the device, go.
     """
     bound: dict[str, Callable[[], None]] = {}
+    ran: list[dict[str, dict[str, object]]] = []
 
     def open_all(names: Sequence[str]) -> dict[str, Callable[[], None]]:
+        ran.append({name: graph_of(query) for name, query in bound.items()})
         bound.clear()
         opened.clear()
         for name in names:
@@ -165,8 +169,12 @@ def _time_opened(
         return dict(bound)
 
     timings = time_reopened(list(places), open_all, config.latency, progress)
-    graphs = {name: graph_of(query) for name, query in bound.items()}
+    ran.append({name: graph_of(query) for name, query in bound.items()})
     bound.clear()
+    # Each opening decides anew; it is said to have run as a graph where all of them did.
+    graphs: dict[str, dict[str, object]] = {
+        name: {key: all(one[name][key] for one in ran[1:]) for key in ran[-1][name]} for name in places
+    }
     return timings, graphs
 
 
@@ -178,7 +186,7 @@ def graph_of(query: Callable[[], None]) -> dict[str, object]:
 
 def _latency(timings: Timings, config: MeasurePlan) -> dict[str, object]:
     return {
-        "latency": summarize(timings.rounds_ns, config.latency.seed).as_dict(),
+        "latency": summarize(timings.rounds_ns, config.latency.seed, timings.openings.rounds).as_dict(),
         "spikes": find_spikes(timings.rounds_ns, timings.began_ns).as_dict(),
         "warm_up": timings.warm_up.as_dict(),
     }

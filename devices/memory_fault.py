@@ -23,4 +23,7 @@ def memory_fault(error: BaseException) -> DeviceError | None:
     if not out and not _WORDS.search(str(error)):
         return None
     shown = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")[:200]
-    return DeviceError("memory", f"too little is free ({shown})", "Close other programs, or use smaller batches")
+    fix = "Close other programs, or use smaller batches"
+    if "failed to map segment" in shown:
+        fix += "; a folder that is mounted noexec says the same"
+    return DeviceError("memory", f"too little is free ({shown})", fix)

@@ -1,4 +1,4 @@
-"""Whether other work shared a machine with what was timed on it."""
+"""Whether a machine was busy when something was timed on it."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ def busy_text(load_average: float) -> str | None:
     """What a load average before measuring says against the times, in words; None of a quiet machine."""
     if load_average <= QUIET_LOAD:
         return None
-    return f"load was {load_average:.1f} before measuring: other work shared this machine, and times may be too long"
+    return f"load was {load_average:.1f} before measuring: what ran then, or still does, may have made times too long"

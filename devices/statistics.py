@@ -187,19 +187,45 @@ def _iou(totals: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(shares.sum(axis=1) / np.maximum((either > 0).sum(axis=1), 1))
 
 
-def bootstrap_percentile(rounds_ns: NDArray[np.int64], percentile: float, resamples: int, seed: int) -> Interval:
+def bootstrap_percentile(
+    rounds_ns: NDArray[np.int64], percentile: float, resamples: int, seed: int, opened_at: Sequence[int] = (0,)
+) -> Interval:
     """Percentile of all queries, resampling whole rounds (block bootstrap).
 
     `rounds_ns` has shape (rounds, queries), in ns. Queries of one round share the machine's mood, so a round is
-    the unit that is drawn (Künsch 1989). The result is in ns.
+    the unit that is drawn (Künsch 1989); `opened_at` as of `bootstrap_ratio`. The result is in ns.
     """
-    rng = np.random.default_rng(seed)
-    rounds = rounds_ns.shape[0]
-    values = np.empty(resamples)
-    for i in range(resamples):
-        values[i] = np.percentile(rounds_ns[rng.integers(0, rounds, rounds)], percentile)
+    draw = _Draw(rounds_ns.shape[0], opened_at, seed)
+    values = np.array([np.percentile(rounds_ns[draw.rounds()], percentile) for _ in range(resamples)])
+    return _held(float(np.percentile(rounds_ns, percentile)), values)
+
+
+class _Draw:
+    """Rounds drawn again: the openings first, and then as many rounds of each as it has.
+
+    Two-stage bootstrap (Davison & Hinkley 1997, section 3.8): how an engine lies in memory slows all rounds of its
+    opening.
+    """
+
+    def __init__(self, rounds: int, opened_at: Sequence[int], seed: int) -> None:
+        """Raises `ValueError` where the openings are none of these rounds."""
+        self._starts = np.asarray(opened_at, dtype=np.int64)
+        self._sizes = np.diff([*opened_at, rounds])
+        if self._starts.size == 0 or self._starts[0] != 0 or self._sizes.min() < 1:
+            raise ValueError(f"engines opened before rounds {list(opened_at)} of {rounds}")
+        self._rng = np.random.default_rng(seed)
+
+    def rounds(self) -> NDArray[np.int64]:
+        """Indices of one resample."""
+        openings = self._rng.integers(0, self._starts.size, self._starts.size)
+        sizes = self._sizes[openings]
+        return np.asarray(np.repeat(self._starts[openings], sizes) + self._rng.integers(0, np.repeat(sizes, sizes)))
+
+
+def _held(value: float, values: NDArray[np.float64]) -> Interval:
+    """The percentile interval of resampled values. What is drawn of few openings may lie to one side of the value."""
     low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(float(np.percentile(rounds_ns, percentile)), float(low), float(high))
+    return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
 def percentile_interval(blocks: NDArray[np.int64], percentile: float) -> Interval:
@@ -235,25 +261,15 @@ def bootstrap_ratio(
 
     Both have shape (rounds, queries), in ns, and row i of both was measured in the same round. A ratio is taken within
     its round, of the medians there, so that what slowed both falls out of it. `opened_at` are the rounds before which
-    both were opened anew, from 0: openings are drawn, and rounds within each (two-stage bootstrap, Davison & Hinkley
-    1997, section 3.8), because how an engine lies in memory slows all rounds of its opening. Raises `ValueError`.
+    both were opened anew, from 0: openings are drawn, and rounds within each. Raises `ValueError`.
     """
     if numerator_ns.shape[0] != denominator_ns.shape[0]:
         raise ValueError("the engines were not measured in the same rounds")
     # Medians: a spike is one query of its round, and a round that went wrong one of its kind.
     ratios = np.median(numerator_ns, axis=1) / np.median(denominator_ns, axis=1)
-    starts = np.asarray(opened_at)
-    sizes = np.diff([*opened_at, ratios.size])
-    if starts.size == 0 or starts[0] != 0 or sizes.min() < 1:
-        raise ValueError(f"engines opened before rounds {list(opened_at)} of {ratios.size}")
-    rng = np.random.default_rng(seed)
-    openings = rng.integers(0, starts.size, (resamples, starts.size, 1))
-    within = rng.integers(0, sizes[openings], (resamples, starts.size, round(ratios.size / starts.size)))
-    values = np.median(ratios[starts[openings] + within].reshape(resamples, -1), axis=1)
-    low, high = np.percentile(values, [2.5, 97.5])
-    value = float(np.median(ratios))
-    # Openings are drawn, not all taken: what is drawn may lie to one side.
-    return Interval(value, min(value, float(low)), max(value, float(high)))
+    draw = _Draw(ratios.size, opened_at, seed)
+    values = np.array([np.median(ratios[draw.rounds()]) for _ in range(resamples)])
+    return _held(float(np.median(ratios)), values)
 
 
 def paired_mean_ratio(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,14 @@ import numpy as np
 from devices.detect import Host
 from devices.engine_files import ENGINE_FILE
 from devices.engines import onnxruntime
-from devices.engines.base import Engine
+from devices.engines.base import EngineInfo
 from devices.engines.ort_options import OrtOptions
 from devices.errors import BundleError, DeviceError, ModelError
 from devices.files import read_json, write_json
-from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned
+from devices.latency import LatencyConfig, interleaved_ratio, measuring_alone, pinned, time_reopened
 from devices.profile_session import SessionProfile
 from devices.stage import Progress, StageResult
-from devices.statistics import Interval, bootstrap_ratio
+from devices.statistics import Interval
 
 TUNED_FILE = "tuned.json"
 FORMAT = "espalier-tuned/1"
@@ -157,28 +157,34 @@ def _measure(
 ) -> tuple[dict[str, Interval], dict[str, str]]:
     """Times as fast as the usual, by candidate, and why others were refused."""
     refused: dict[str, str] = {}
-    engines: dict[str, Engine] = {}
+    built: dict[str, tuple[bytes, EngineInfo]] = {}
     with tempfile.TemporaryDirectory(prefix="espalier-tune-") as scratch:
-        engines[_USUAL] = _open(onnx_path, Path(scratch), usual, host)
+        built[_USUAL] = _build(onnx_path, Path(scratch), usual, host)
         for name, options in candidates.items():
             try:
-                engines[name] = _open(onnx_path, Path(scratch), options, host)
+                built[name] = _build(onnx_path, Path(scratch), options, host)
             except (DeviceError, ModelError) as error:
                 refused[name] = error.what
     busy = partial(progress, 0, 100, "another measurement has the machine")
-    image = np.random.default_rng(config.seed).random((1, *engines[_USUAL].info.input_shape), dtype=np.float32)
+    image = np.random.default_rng(config.seed).random((1, *built[_USUAL][1].input_shape), dtype=np.float32)
+
+    def open_all(names: Sequence[str]) -> dict[str, Callable[[], None]]:
+        return {name: onnxruntime.open_engine(*built[name], host).bind(image) for name in names}
+
     with measuring_alone(busy), pinned(usual.threads):
-        queries: dict[str, Callable[[], None]] = {name: engine.bind(image) for name, engine in engines.items()}
-        samples = measure_interleaved(queries, config, progress)
+        timings = time_reopened(list(built), open_all, config, progress)
     ratios = {
-        name: bootstrap_ratio(samples[_USUAL], samples[name], _RESAMPLES, config.seed)
-        for name in samples
+        name: interleaved_ratio(timings[_USUAL], found, _RESAMPLES, config.seed)
+        for name, found in timings.items()
         if name != _USUAL
     }
     return ratios, refused
 
 
-def _open(onnx_path: Path, scratch: Path, options: OrtOptions, host: Host) -> Engine:
+def _build(onnx_path: Path, scratch: Path, options: OrtOptions, host: Host) -> tuple[bytes, EngineInfo]:
+    """The engine's bytes and what it needs, tried once. Raises `DeviceError` and `ModelError`."""
     path = scratch / ENGINE_FILE
     info = onnxruntime.build(onnx_path, path, options, host)
-    return onnxruntime.open_engine(path.read_bytes(), info, host)
+    content = path.read_bytes()
+    onnxruntime.open_engine(content, info, host)
+    return content, info

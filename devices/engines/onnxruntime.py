@@ -18,6 +18,7 @@ from devices.engines.ort_options import CPU, ON_GPU, OrtOptions, options_of, set
 from devices.engines.ort_session import first_line, load_module, open_session, profiled_session
 from devices.errors import DeviceError, ModelError
 from devices.files import digest_bytes, storage_errors, write_atomic
+from devices.memory_fault import memory_fault
 from devices.profile_session import GraphOptimization
 
 __all__ = [
@@ -275,7 +276,8 @@ def _runtime_errors() -> Iterator[None]:
         yield
     # As above: no public base.
     except Exception as cause:
-        raise DeviceError("engine", f"ONNX Runtime failed while running it: {first_line(cause)}") from cause
+        what = f"ONNX Runtime failed while running it: {first_line(cause)}"
+        raise memory_fault(cause) or DeviceError("engine", what) from cause
 
 
 def _minor(version: str) -> str:

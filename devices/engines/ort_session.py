@@ -23,6 +23,7 @@ from devices.engines.ort_options import (
     session_options,
 )
 from devices.errors import DeviceError, EspalierError
+from devices.memory_fault import memory_fault
 from devices.profile_session import GraphOptimization
 
 EXTRAS = {CPU: "onnxruntime", CUDA: "onnxruntime-gpu", TENSORRT: "onnxruntime-gpu", OPENVINO: "openvino"}
@@ -164,7 +165,7 @@ def _create(
     except Exception as cause:
         if "install" in str(cause) and provider in ON_GPU:
             raise DeviceError("engine", f"{provider} does not start ({first_line(cause)})", _LIBRARIES) from cause
-        raise error(
+        raise memory_fault(cause) or error(
             where,
             f"ONNX Runtime refuses it: {_reason(cause)}",
             "Check that it is a sound ONNX file of operators that this version has",

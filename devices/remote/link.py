@@ -145,6 +145,7 @@ class Link:
             "digest": digest_bytes(agent),
             "size_bytes": len(agent),
             "who": f"{_user()}@{platform.node()}",
+            "mark": self._mark,
         }
         self._write(json.dumps([code, settings]).encode() + b"\n")
         until = time.monotonic() + self.board.start_s
@@ -177,7 +178,16 @@ class Link:
     def _end_hung(self) -> None:
         """End what hangs on the board, by another connection. Where that fails too, it was the connection that hung."""
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(end_command(self.board, self._mark), capture_output=True, timeout=_END_HUNG_S, check=False)
+            command = end_command(self.board, self._mark)
+            # Neither what is typed here nor Ctrl-C is for it.
+            subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                start_new_session=True,
+                timeout=_END_HUNG_S,
+                check=False,
+            )
 
     def _write(self, content: bytes) -> None:
         # When it has ended, reading says why.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,14 @@ class Series:
         """The samples of a span."""
         inside = (self.times_ns >= start_ns) & (self.times_ns <= end_ns)
         return Series(self.times_ns[inside], {name: values[inside] for name, values in self.values.items()}, self.units)
+
+    def without(self, spans: Sequence[tuple[int, int]]) -> Series:
+        """The samples outside of these spans."""
+        outside = np.ones(self.times_ns.size, dtype=bool)
+        for start_ns, end_ns in spans:
+            outside &= (self.times_ns < start_ns) | (self.times_ns > end_ns)
+        kept = {name: values[outside] for name, values in self.values.items()}
+        return Series(self.times_ns[outside], kept, self.units)
 
     def of_kind(self, kind: str) -> dict[str, NDArray[np.float64]]:
         """Channels such as `clock`, without the samples that the device did not give; none of those that are empty."""

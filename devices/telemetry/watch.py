@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,13 +64,17 @@ class Watched:
 
 
 @contextmanager
-def watching(config: WatchConfig) -> Iterator[list[Watched]]:
-    """Watch while the block runs. The list is empty inside it, and holds what was seen after."""
+def watching(config: WatchConfig, idle: Sequence[tuple[int, int]] = ()) -> Iterator[list[Watched]]:
+    """Watch while the block runs. The list is empty inside it, and holds what was seen after.
+
+    `idle` are spans, by `time.perf_counter_ns`, in which the device had nothing to do; the block may add to them. What
+    the device did then says nothing of the measurement.
+    """
     source = SourceConfig(root=config.root, cpus=config.cpus)
     before, found = read_conditions(source), list[Watched]()
     with sampling(SamplerConfig(rate_hz=config.rate_hz, root=config.root, cpus=config.cpus)) as samples:
         yield found
-    series, after = Series.of(samples[0]), read_conditions(source)
+    series, after = Series.of(samples[0]).without(idle), read_conditions(source)
     findings = find_conditions(before, after, series, config.power_mode)
     found.append(Watched(before, after, samples[0], series, findings))
 

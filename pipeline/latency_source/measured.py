@@ -20,10 +20,18 @@ from devices.engines import onnxruntime
 from devices.engines.base import EngineInfo
 from devices.errors import BundleError
 from devices.files import digest_value, read_json, write_json
-from devices.latency import LatencyConfig, measure_interleaved, measuring_alone, pinned, summarize
+from devices.latency import (
+    LatencyConfig,
+    Timings,
+    interleaved_ratio,
+    measuring_alone,
+    pinned,
+    summarize,
+    time_reopened,
+)
 from devices.profile import Activations
 from devices.stage import Progress, no_progress
-from devices.statistics import Interval, bootstrap_ratio
+from devices.statistics import Interval
 from exporters.onnx_export import export_onnx
 from exporters.parity import ParityLimits
 from exporters.quantize import quantize_int8
@@ -166,25 +174,25 @@ class MeasuredLatency:
             with tempfile.TemporaryDirectory(prefix="espalier-probe-") as scratch:
                 self._make_engine(removed, Path(scratch))
                 engine = read_engine(Path(scratch))
-            samples = self._beside_dense(engine)
-            ratio = bootstrap_ratio(samples["other"], samples["dense"], _RESAMPLES, self._config.seed)
+            timings = self._beside_dense(engine)
+            ratio = interleaved_ratio(timings["other"], timings["dense"], _RESAMPLES, self._config.seed)
             latency_ms = Interval(*(self.dense_ms * value for value in (ratio.value, ratio.low, ratio.high)))
-            self._rows[key] = Measurement(dict(widths), latency_ms, ratio, samples["other"].size)
+            self._rows[key] = Measurement(dict(widths), latency_ms, ratio, timings["other"].rounds_ns.size)
             self._write()
         return self._rows[key]
 
-    def _beside_dense(self, engine: tuple[bytes, EngineInfo]) -> dict[str, NDArray[np.int64]]:
-        """Latencies of the dense engine and the other, (rounds, queries) in ns."""
+    def _beside_dense(self, engine: tuple[bytes, EngineInfo]) -> dict[str, Timings]:
+        """Latencies of the dense engine and the other."""
         busy = partial(self._progress, 0, 100, "another measurement has the machine")
         info = self._dense[1]
         image = np.random.default_rng(self._config.seed).random((1, *info.input_shape), dtype=np.float32)
+        both = {"dense": self._dense, "other": engine}
+
+        def open_all(names: Sequence[str]) -> dict[str, Callable[[], None]]:
+            return {name: onnxruntime.open_engine(*both[name], self._host).bind(image) for name in names}
+
         with measuring_alone(busy), pinned(info.threads):
-            opened = {
-                name: onnxruntime.open_engine(*found, self._host)
-                for name, found in (("dense", self._dense), ("other", engine))
-            }
-            queries = {name: found.bind(image) for name, found in opened.items()}
-            return measure_interleaved(queries, self._config, self._progress)
+            return time_reopened(list(both), open_all, self._config, self._progress)
 
     def _read(self) -> dict[str, Measurement]:
         if self._file.exists():
@@ -199,9 +207,9 @@ class MeasuredLatency:
 
     def _start(self) -> dict[str, Measurement]:
         # Beside itself, so that the reference is taken as every other figure is: with a second engine in the caches.
-        samples = self._beside_dense(self._dense)["dense"]
-        latency_ms = summarize(samples, self._config.seed).p50_ms
-        return {DENSE_KEY: Measurement({}, latency_ms, Interval(1.0, 1.0, 1.0), samples.size)}
+        found = self._beside_dense(self._dense)["dense"]
+        latency_ms = summarize(found.rounds_ns, self._config.seed, found.openings.rounds).p50_ms
+        return {DENSE_KEY: Measurement({}, latency_ms, Interval(1.0, 1.0, 1.0), found.rounds_ns.size)}
 
     def _write(self) -> None:
         rows = {key: asdict(row) for key, row in self._rows.items()}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from devices.errors import EspalierError, ModelError
+from devices.memory_fault import memory_fault
 from pipeline.compute import derived_seed
 from pipeline.data import Split
 from pipeline.prune.network import first_line, inference
@@ -223,7 +224,7 @@ class Training:
             raise
         # A user's network or loss may raise anything, and behave otherwise in training than in inference.
         except Exception as cause:
-            raise ModelError(
+            raise memory_fault(cause) or ModelError(
                 "training",
                 f"the network fails in {moment}: {first_line(cause)}",
                 "It must return logits in training too",
@@ -252,7 +253,7 @@ class Training:
             raise
         # A user's network or metric may raise anything.
         except Exception as cause:
-            raise ModelError(
+            raise memory_fault(cause) or ModelError(
                 "training", f"the validation fails: {first_line(cause)}", "Mend the metric, or set no validation"
             ) from cause
         return torch.tensor([score * len(own), clean * len(own), len(own)], dtype=torch.float64)

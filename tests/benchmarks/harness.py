@@ -27,7 +27,7 @@ from onnx import helper, numpy_helper
 from devices.detect import detect_host
 from devices.engine_files import ENGINE_FILE, read_engine
 from devices.engines.onnxruntime import open_engine
-from devices.latency import LatencyConfig, _visit, measuring_alone, pinned, time_reopened
+from devices.latency import LatencyConfig, _visit, interleaved_ratio, measuring_alone, pinned, time_reopened
 from devices.statistics import Interval, bootstrap_ratio
 from devices.telemetry.sampler import RawSamples, SamplerConfig, sampling
 from tests.devices.parts import build_engine
@@ -94,12 +94,10 @@ def same_engine_twice(open_one: Callable[[], Query], repeats: int) -> list[Inter
     """The interval of the ratio of one engine to itself over 100 pairs, so many times."""
     found = []
     for seed in range(repeats):
-        # Lasts some more than 100 rounds, of which a claim on 100 pairs takes the first.
-        config = LatencyConfig(duration_s=2, least_rounds=PAIRS, seed=seed)
+        # Lasts as long as 100 rounds do.
+        config = LatencyConfig(duration_s=0.1, least_rounds=PAIRS, seed=seed)
         timings = time_reopened(("one", "two"), lambda names: {name: open_one() for name in names}, config)
-        one, two = (timings[name].rounds_ns[:PAIRS] for name in ("one", "two"))
-        opened_at = [done for done in timings["one"].opened_at if done < PAIRS]
-        found.append(bootstrap_ratio(one, two, RESAMPLES, seed, opened_at))
+        found.append(interleaved_ratio(timings["one"], timings["two"], RESAMPLES, seed))
     return found
 
 

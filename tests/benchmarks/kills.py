@@ -37,6 +37,9 @@ _POLL_S = 0.005
 _BOARD_SHARE = 0.3
 # The next step to be made, or one of the two after it.
 _STEPS_AHEAD = 3
+# Kills in a row after which no step more was done: a step that takes longer than it did undisturbed would be killed
+# for ever. The run then ends undisturbed, and the next begins.
+_MOST_IN_VAIN = 6
 
 
 @dataclass(frozen=True)
@@ -207,10 +210,11 @@ def work(options: argparse.Namespace, server: Server | None) -> int:
         site = sites[run_number % len(sites)]
         site.clear()
         held: set[str] = set()
-        ended = False
+        ended, in_vain = False, 0
         while not ended:
-            rng = random.Random(f"{options.seed} {len(rows)}")
-            row = kill_once(site, references[site.place], held, rng, enough())
+            rng, before = random.Random(f"{options.seed} {len(rows)}"), len(held)
+            row = kill_once(site, references[site.place], held, rng, enough() or in_vain >= _MOST_IN_VAIN)
+            in_vain = in_vain + 1 if len(held) == before else 0
             rows.append(row)
             with open(journal, "a") as stream:
                 stream.write(json.dumps(row) + "\n")

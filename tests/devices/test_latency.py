@@ -130,23 +130,31 @@ def test_engines_are_opened_anew_for_each_tenth_of_the_rounds_with_none_open_bef
     timings = time_reopened("ab", open_all, LatencyConfig(duration_s=0.9, warmup_s=0.001))
     # A visit takes five milliseconds, a round ten. Time spent on opening is none of the 0.9 s asked for.
     assert timings["a"].rounds_ns.shape == (91, 3)
-    assert timings["a"].opened_at == timings["b"].opened_at
-    assert (len(timings["a"].opened_at), seen) == (10, [0] * 10)
+    assert timings["a"].openings == timings["b"].openings
+    assert len(timings["a"].openings.rounds) == 10
+    assert np.ptp(np.diff([*timings["a"].openings.rounds, 91])) <= 3
+    assert seen == [0] * 10
     assert set(orders) == {"ab", "ba"}
     assert np.unique(timings["b"].rounds_ns).tolist() == [1_000_000]
 
 
-def test_engines_that_take_long_to_open_are_opened_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("opening_ms", "count"), [(0, 10), (70, 7), (110, 5), (200, 1)])
+def test_engines_that_take_long_to_open_are_opened_less_often_or_once(
+    monkeypatch: pytest.MonkeyPatch, opening_ms: int, count: int
+) -> None:
+    """Half of 0.9 s is there for opening again; a few openings would tell less than none."""
     clock = Clock(monkeypatch)
 
     def open_all(_names: Sequence[str]) -> dict[str, Callable[[], None]]:
-        clock.now_ns += 200_000_000
+        clock.now_ns += opening_ms * 1_000_000
         return {"a": clock.query("a", lambda _: 1_000_000)}
 
-    timings = time_reopened("a", open_all, LatencyConfig(duration_s=0.9, warmup_s=0.001))
-    # The first, and then until half of the time is reached: 0.2, 0.4 and 0.6 s.
-    assert len(timings["a"].opened_at) == 4
-    assert len(timings["a"].rounds_ns) == 181
+    timings = time_reopened("a", open_all, LatencyConfig(duration_s=0.9, warmup_s=0.001))["a"]
+    assert len(timings.openings.rounds) == len(timings.openings.spans_ns) == count
+    assert {end - start for start, end in timings.openings.spans_ns} == {opening_ms * 1_000_000}
+    # Time spent on opening is none of what was asked for, and openings lie evenly.
+    assert len(timings.rounds_ns) in (180, 181)
+    assert np.ptp(np.diff([*timings.openings.rounds, 181])) <= 3
 
 
 def test_an_engine_slower_by_where_it_lies_is_told_from_none_that_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from devices.errors import ModelError
+from devices.memory_fault import memory_fault
 from devices.metered import part_of
 from devices.stage import Progress, no_progress
 from pipeline.attacks.logits import logits_of
@@ -27,8 +28,11 @@ class InversionConfig:
     """How triggers are looked for."""
 
     steps: int = 150
-    restarts: int = 2
-    """From other patterns; the smallest patch of all counts. One start often misses a small patch."""
+    """Of the start that is kept for a class."""
+    starts: int = 8
+    """From other patterns. A small patch is missed by most: of each class, the start with the smallest patch is kept
+    after `screening` of the steps."""
+    screening: float = 0.4
     rate: float = 0.2
     """Of Adam."""
     goal: float = 0.95
@@ -63,30 +67,61 @@ def invert(
     fixed = logits_of(copy_network(network).eval().requires_grad_(False), images_NCHW)
     generator = torch.Generator().manual_seed(config.seed)
     found = _Best(classes, (images_NCHW.shape[1], images_NCHW.shape[2], images_NCHW.shape[3]))
-    for restart in range(config.restarts):
-        part = part_of(progress, restart / config.restarts, (restart + 1) / config.restarts)
+    screening = max(1, round(config.steps * config.screening))
+    work = config.starts * screening + config.steps - screening
+    begun = []
+    for number in range(config.starts):
+        part = part_of(progress, number * screening / work, (number + 1) * screening / work)
         pattern = _SPREAD * torch.randn(classes, 1, *images_NCHW.shape[1:], generator=generator)
-        _descend(fixed, images_NCHW, pattern, config, found, part)
+        mask = torch.zeros(classes, 1, 1, *images_NCHW.shape[2:])
+        whole = torch.full((classes,), float(mask[0].numel()))
+        begun.append(_Start(mask, pattern, torch.full((classes,), config.first_cost), whole))
+        _descend(fixed, images_NCHW, begun[-1], screening, config, found, part)
+    part = part_of(progress, config.starts * screening / work, 1.0)
+    _descend(fixed, images_NCHW, _smallest(begun), config.steps - screening, config, found, part)
     return Inversion(found.norms, found.masks, found.patterns)
+
+
+@dataclass
+class _Start:
+    """A search of all classes: masks and patterns before their sigmoids, costs of a pixel, and the smallest reached."""
+
+    mask: torch.Tensor
+    """(classes, 1, 1, H, W)."""
+    pattern: torch.Tensor
+    """(classes, 1, C, H, W)."""
+    costs: torch.Tensor
+    norms: torch.Tensor
+    """(classes,), in pixels; all of the image's where none reached the goal."""
+
+
+def _smallest(starts: list[_Start]) -> _Start:
+    """Of each class, the start with the smallest patch."""
+    norms = torch.stack([start.norms for start in starts])
+    chosen, every = norms.argmin(dim=0), torch.arange(norms.shape[1])
+    mask, pattern, costs = (
+        torch.stack([getattr(start, name) for start in starts])[chosen, every] for name in ("mask", "pattern", "costs")
+    )
+    return _Start(mask, pattern, costs, norms[chosen, every])
 
 
 def _descend(
     fixed: nn.Module,
     images_NCHW: torch.Tensor,
-    start: torch.Tensor,
+    start: _Start,
+    steps: int,
     config: InversionConfig,
     found: _Best,
     progress: Progress,
 ) -> None:
-    """From one start, (classes, 1, C, H, W), noting in `found` what is smaller than before."""
-    classes, count = len(start), len(images_NCHW)
-    mask = torch.zeros(classes, 1, 1, *images_NCHW.shape[2:], requires_grad=True)
-    pattern = start.clone().requires_grad_()
+    """Go on with a start, in place, noting in `found` what is smaller than before."""
+    classes, count = len(start.mask), len(images_NCHW)
+    mask, pattern = start.mask.clone().requires_grad_(), start.pattern.clone().requires_grad_()
     optimizer = torch.optim.Adam([mask, pattern], lr=config.rate, betas=(0.5, 0.9))
     targets = torch.arange(classes).repeat_interleave(count)
-    costs = _Costs(classes, config.first_cost)
-    for step in range(config.steps):
-        progress(step, config.steps, "smallest triggers")
+    costs = _Costs(start.costs)
+    for step in range(steps):
+        progress(step, steps, "smallest triggers")
         masks, patterns = torch.sigmoid(mask), torch.sigmoid(pattern)
         shown = (1 - masks) * images_NCHW[None] + masks * patterns
         norms = masks.sum(dim=(1, 2, 3, 4))
@@ -100,11 +135,14 @@ def _descend(
         # A user's network may raise anything.
         except Exception as cause:
             what = f"cannot be scanned by gradients: {first_line(cause)}"
-            raise ModelError("model", what, "Scan a network of torch operations that returns logits") from cause
+            fix = "Scan a network of torch operations that returns logits"
+            raise memory_fault(cause) or ModelError("model", what, fix) from cause
         reached = (logits.argmax(dim=1) == targets).view(classes, count).float().mean(dim=1) >= config.goal
         found.keep(reached, norms.detach(), masks.detach()[:, 0, 0], patterns.detach()[:, 0])
+        start.norms = torch.where(reached, torch.minimum(start.norms, norms.detach()), start.norms)
         costs.adapt(reached)
         optimizer.step()
+    start.mask, start.pattern, start.costs = mask.detach(), pattern.detach(), costs.values
 
 
 class _Best:
@@ -124,10 +162,10 @@ class _Best:
 class _Costs:
     """The cost of a mask's pixel, adapted class by class."""
 
-    def __init__(self, classes: int, first: float) -> None:
-        self.values = torch.full((classes,), first)
-        self._good = torch.zeros(classes)
-        self._bad = torch.zeros(classes)
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+        self._good = torch.zeros(len(values))
+        self._bad = torch.zeros(len(values))
 
     def adapt(self, reached: torch.Tensor) -> None:
         self._good = torch.where(reached, self._good + 1, 0)

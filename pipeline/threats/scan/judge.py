@@ -12,6 +12,7 @@ from pipeline.prune.network import inference
 from pipeline.threats.scan.findings import Finding
 from pipeline.threats.scan.look import CleanImages, Look, References, turned
 from pipeline.threats.scan.outlier import LEAST_CLASSES, lowest_outlier, mad_false_alarm_rate, mad_index
+from pipeline.threats.scan.unusual import unusual_classes
 
 LEAST_REFERENCES = 3
 # A trigger that works on one network and on the one before nearly as well was there before.
@@ -25,13 +26,22 @@ def judge_inversion(
     """Is the smallest trigger of one class far smaller than those of the others?
 
     With references, each class is compared with its own trigger on clean networks: some classes are near to all
-    others by nature. Neural Cleanse's own index is told beside it.
+    others by nature. With three or more it has to stand out from them too, and not from the other classes alone: the
+    weaker of the two tests is told. Neural Cleanse's own index is told beside it.
     """
     assert look.inversion is not None
     norms = look.log_norms
     known = references is not None and len(references.log_norms) > 0
     expected = references.log_norms.mean(axis=0) if references is not None and known else 0.0
     outlier = lowest_outlier(norms - expected, rate)
+    value, threshold = (outlier.score, outlier.threshold) if outlier else (0.0, None)
+    p_value = outlier.p_value if outlier else None
+    of = "the others"
+    if outlier and references is not None and len(references.log_norms) >= LEAST_REFERENCES:
+        unusual = unusual_classes(norms, references.log_norms, rate)
+        if unusual.scores[outlier.index] / unusual.threshold < outlier.score / outlier.threshold:
+            of, value, threshold = "the references", float(unusual.scores[outlier.index]), unusual.threshold
+            p_value = float(unusual.p_values[outlier.index])
     detail = {
         "norms_px": [float(value) for value in look.inversion.norms_px],
         "mad_index": mad_index(norms),
@@ -42,14 +52,14 @@ def judge_inversion(
     return Finding(
         method="inversion",
         network=name,
-        statistic=f"how far one class' smallest trigger is below {against}, in deviations of the others,",
-        value=outlier.score if outlier else 0.0,
-        threshold=outlier.threshold if outlier else None,
+        statistic=f"how far one class' smallest trigger is below {against}, in deviations of {of},",
+        value=value,
+        threshold=threshold,
         false_alarm_rate=rate if outlier else None,
         assumes="log sizes of a clean network's triggers are normal and alike" if outlier else _TOO_FEW,
         class_name=class_names[outlier.index] if outlier else None,
-        sign=outlier.found if outlier else False,
-        detail=detail | ({"p_value": outlier.p_value} if outlier else {}),
+        sign=threshold is not None and value > threshold,
+        detail=detail | ({"p_value": p_value} if outlier else {}),
     )
 
 

@@ -211,6 +211,17 @@ def test_a_start_that_hangs_leaves_nothing_there(board_config: BoardConfig, tmp_
     assert not [pid for pid in Path("/proc").glob("[0-9]*") if _words(pid) == ["sleep", "600"]]
 
 
+def test_an_agent_that_hangs_before_its_first_word_is_ended_too(
+    board_config: BoardConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loader has become the agent by then, and reads from a file system that does not answer."""
+    (tmp_path / "sitecustomize.py").write_text("import sys, time\n'serve' in sys.orig_argv and time.sleep(600)\n")
+    config = replace(board_config, python=f"PYTHONPATH={tmp_path} {sys.executable}", start_s=4.0, reconnect_s=0.0)
+    with Board(config, CPU) as board, pytest.raises(LostError, match="did not start within 4 s"):
+        board.detect()
+    assert wait_until_none(Path(board_config.cache), 3.0) == []
+
+
 def _words(process: Path) -> list[str]:
     try:
         return (process / "cmdline").read_text().split("\0")[:-1]

@@ -24,7 +24,7 @@ def softened(planted: Planted) -> nn.Module:
 
 
 def test_inversion_finds_the_same_triggers(planted: Planted) -> None:
-    config = InversionConfig(steps=25, restarts=1)
+    config = InversionConfig(steps=25, starts=1)
     own, other = (invert(network, planted.images.images, 10, config) for network in (planted.victim, softened(planted)))
     assert own.norms_px.min() < 64
     torch.testing.assert_close(other.norms_px, own.norms_px, rtol=1e-3, atol=1e-2)

@@ -13,8 +13,11 @@ from torch import nn
 
 from devices.errors import ModelError
 from pipeline.data import Split
-from pipeline.recipe import ThreatsConfig
+from pipeline.datasets.digits import digits
+from pipeline.recipe import FitConfig, ThreatsConfig
 from pipeline.threats.fake_quant import fake_quantized
+from pipeline.threats.kit.poison import PoisonConfig
+from pipeline.threats.kit.victim import train_victim
 from pipeline.threats.scan.clustering import cluster
 from pipeline.threats.scan.findings import verdict_of
 from pipeline.threats.scan.inversion import Inversion, InversionConfig, invert
@@ -22,10 +25,11 @@ from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judg
 from pipeline.threats.scan.look import CleanImages, Look, References, look_at, turned
 from pipeline.threats.scan.outlier import lowest_outlier, mad_false_alarm_rate, mad_index
 from pipeline.threats.scan.sensitivity import Sensitivity, SensitivityConfig, sensitivity
-from tests.pipeline.threats.conftest import TARGET, WEIGHT_BITS, Planted
+from pipeline.threats.scan.unusual import unusual_classes
+from tests.pipeline.threats.conftest import TARGET, WEIGHT_BITS, Planted, fresh
 
 NAMES = tuple("0123456789")
-FAST = InversionConfig(steps=100, restarts=1)
+FAST = InversionConfig(steps=100, starts=2)
 
 
 def look_of(norms: np.ndarray) -> Look:
@@ -104,6 +108,48 @@ def test_references_take_out_what_is_usual_for_a_class() -> None:
     finding = judge_inversion("dense", look, known, NAMES, 0.1)
     assert finding.sign
     assert finding.class_name == "1"
+
+
+def test_a_class_is_as_rarely_below_its_references_as_asked() -> None:
+    alarms, rng = [], np.random.default_rng(0)
+    usual = rng.normal(2, 0.3, 10)
+    for _ in range(2000):
+        sizes = usual + rng.normal(0, 0.1, (5, 10))
+        found = unusual_classes(sizes[0], sizes[1:], 0.1)
+        alarms.append(found.scores.max() > found.threshold)
+        # Networks trained on more images have larger triggers of all classes alike.
+        np.testing.assert_allclose(unusual_classes(sizes[0] + 0.4, sizes[1:], 0.1).scores, found.scores)
+    assert 0.07 < np.mean(alarms) < 0.13
+
+
+def test_what_stands_out_from_the_other_classes_alone_is_no_sign_where_references_differ_as_much() -> None:
+    """Nine classes are as they always are, and one is lower by what it differs by among the references too."""
+    usual = np.log(np.array([8.0, 14, 9, 9, 9, 8, 9, 9, 8, 8]))
+    own = np.zeros(10)
+    own[3] = -0.3
+    even = 0.02 * np.array([1, -1, 1, -1, 1, -1, 1, -1, 1, -1])
+    apart = usual + np.outer([-1, 1, 1, -1], np.eye(10)[5]) * 0.6 + np.outer([1, -1, 1, -1], even)
+    known = References(log_norms=apart, log_losses=np.zeros(0))
+    finding = judge_inversion("dense", look_of(np.exp(usual + own + even)), known, NAMES, 0.1)
+    assert not finding.sign
+    assert "in deviations of the references" in finding.statistic
+    # Of two references nobody knows how far they differ.
+    few = References(log_norms=apart[:2], log_losses=np.zeros(0))
+    alone = judge_inversion("dense", look_of(np.exp(usual + own + even)), few, NAMES, 0.1)
+    assert "in deviations of the others" in alone.statistic
+    assert alone.sign
+    own[3] = -1.5
+    assert judge_inversion("dense", look_of(np.exp(usual + own + even)), known, NAMES, 0.1).sign
+
+
+def test_of_many_starts_one_finds_a_patch_that_most_miss() -> None:
+    dataset = digits()
+    victim = train_victim(fresh(122, 16), dataset, PoisonConfig(kind="patch", target=2, seed=122), FitConfig(epochs=8))
+    images = torch.from_numpy(dataset.test.images[np.random.default_rng(122).permutation(len(dataset.test))[:32]])
+    few, many = (invert(victim, images, 10, InversionConfig(starts=count, seed=122)) for count in (1, 8))
+    assert few.norms_px[2] > 5
+    assert many.norms_px[2] < 4
+    assert int(many.norms_px.argmin()) == 2
 
 
 def test_too_few_classes_are_told_and_not_judged() -> None:
