@@ -216,7 +216,11 @@ def test_an_agent_that_hangs_before_its_first_word_is_ended_too(
 ) -> None:
     """The loader has become the agent by then, and reads from a file system that does not answer."""
     (tmp_path / "sitecustomize.py").write_text("import sys, time\n'serve' in sys.orig_argv and time.sleep(600)\n")
-    config = replace(board_config, python=f"PYTHONPATH={tmp_path} {sys.executable}", start_s=4.0, reconnect_s=0.0)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    # One command, so that no shell is left that was told the loader's words.
+    config = replace(board_config, python=str(python), start_s=4.0, reconnect_s=0.0)
     with Board(config, CPU) as board, pytest.raises(LostError, match="did not start within 4 s"):
         board.detect()
     assert wait_until_none(Path(board_config.cache), 3.0) == []
