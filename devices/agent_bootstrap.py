@@ -72,17 +72,8 @@ def start(settings: dict[str, str]) -> None:
         _refuse("StorageError", settings["cache"], what, fix)
     _announce({"ready": settings["digest"]})
     # Python keeps options that it does not know for whoever asks: here only for who looks for this process.
-    command = [
-        sys.executable,
-        "-X",
-        settings["mark"],
-        str(agent),
-        "serve",
-        "--cache",
-        str(cache),
-        "--who",
-        settings["who"],
-    ]
+    python = [sys.executable, "-X", settings["mark"]]
+    command = [*python, str(agent), "serve", "--cache", str(cache), "--who", settings["who"]]
     # Nothing may stay behind beside the modules of others.
     os.execve(sys.executable, command, os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
 
