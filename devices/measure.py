@@ -108,8 +108,7 @@ def measure_engines(
     busy = partial(progress, 0, 100, WAITING)
     with measuring_alone(busy), pinned(threads) as cpus:
         load_average = os.getloadavg()[0]
-        opened: dict[str, Engine] = {}
-        places = {**engines, again: engines[baseline]}
+        places, opened = {**engines, again: engines[baseline]}, dict[str, Engine]()
         watch = WatchConfig(root=config.telemetry_root, cpus=cpus, power_mode=config.power_mode)
         idle: list[tuple[int, int]] = []
         with watching(watch, idle) as watched:
@@ -132,7 +131,6 @@ def measure_engines(
         }
         for name, place in engines.items()
     }
-    samples = {name: found.rounds_ns for name, found in timings.items()}
     metrics = {
         "engines": results,
         "speedups": _speedups(timings, list(engines), config),
@@ -145,7 +143,7 @@ def measure_engines(
         "telemetry": watched[0].as_dict(),
         "memory": memory,
     }
-    _write(folder, {name: samples[name] for name in engines}, watched[0], metrics)
+    _write(folder, {name: timings[name].rounds_ns for name in engines}, watched[0], metrics)
     return StageResult(MeasurementArtifact(folder), metrics)
 
 
