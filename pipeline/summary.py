@@ -162,7 +162,7 @@ def _number(value: float) -> str:
 
 
 def _speed(ratio: Mapping[str, Any]) -> str:
-    """A ratio of medians in words, with its interval."""
+    """A ratio of latencies in words, with its interval."""
     value, low, high, word = ratio["value"], ratio["low"], ratio["high"], "as fast as"
     if value < 1:
         value, low, high, word = 1 / value, 1 / high, 1 / low, "SLOWER than"

@@ -95,7 +95,7 @@ def _speed_plot(report: _Figures) -> Plot:
     groups.append(Group("same engine twice: the harness's own error", (row(same),)))
     axis = linear_axis(0, max(1.5, *(ratio["high"] for ratio in (*ratios, same))))
     title = "Times as fast, with 95 % intervals"
-    return plot_rows("points", title, groups, axis, f"ratio of median latency, {TIMES} (1: no gain)", reference=1)
+    return plot_rows("points", title, groups, axis, f"ratio of latency, {TIMES} (1: no gain)", reference=1)
 
 
 def accuracy_row(report: _Figures, engine: _Figures, accuracy: _Figures) -> Row:

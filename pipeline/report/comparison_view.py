@@ -170,7 +170,7 @@ def comparison_table(report: _Figures) -> list[TableGroup]:
     groups = [
         TableGroup(words.title, accuracy),
         TableGroup("Latency of one image, within", latency),
-        TableGroup("Speed: ratio of median latency", _speedup_rows(report)),
+        TableGroup("Speed: ratio of latency, round by round", _speedup_rows(report)),
         TableGroup("Throughput", _throughput_rows(report)),
         TableGroup("Cost", _cost_rows(row, all("build_s" in engine for engine in report["engines"]))),
     ]
