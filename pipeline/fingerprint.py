@@ -67,7 +67,7 @@ def _arguments(
 def _content(path: Path, store_root: Path, error: type[EspalierError]) -> str:
     """Digest of a file, or of a folder's files by name; remembered while nothing about them changes."""
     try:
-        files = [path] if path.is_file() else _files_below(path, store_root.resolve())
+        files = [path] if path.is_file() else files_below(path, store_root.resolve())
         signature = digest_value([str(path.resolve()), [(str(file), *_stat(file)) for file in files]])
         cache_path = store_root / _CACHE_NAME
         cache = _read_cache(cache_path)
@@ -83,7 +83,7 @@ def _content(path: Path, store_root: Path, error: type[EspalierError]) -> str:
         ) from cause
 
 
-def _files_below(folder: Path, store_root: Path) -> list[Path]:
+def files_below(folder: Path, store_root: Path | None = None) -> list[Path]:
     """Files of a folder, without hidden ones, the store and folders of runs, which change with every run."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):

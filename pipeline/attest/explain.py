@@ -10,7 +10,7 @@ from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, ONNX_PATH
 from devices.engine_files import ENGINE_FILE, INFO_FILE, PLAN_FILE
 from devices.errors import BundleError
 from devices.files import canonical_json, digest_value
-from pipeline.attest.format import ATTESTATIONS, VALUE_DIGEST, content_digest
+from pipeline.attest.format import ATTESTATIONS, FOLDER_DIGEST, VALUE_DIGEST, content_digest
 from pipeline.attest.read import Source, Step, read_steps
 from pipeline.results import DECISION
 
@@ -91,6 +91,8 @@ def _check_sources(steps: Mapping[str, Step]) -> None:
             value = source.digests.get(VALUE_DIGEST)
             if value is not None:
                 holds = value == digest_value(step.config.get(source.name))
+            elif folder := source.digests.get(FOLDER_DIGEST):
+                holds = folder in canonical_json(dict(step.config))
             else:
                 holds = content_digest(source.digests.get("sha256", "")) in canonical_json(dict(step.config))
             if not holds:

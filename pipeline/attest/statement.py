@@ -12,13 +12,14 @@ from pipeline.attest.format import (
     ATTESTATIONS,
     BUILD_TYPE,
     FILES_DIGEST,
+    FOLDER_DIGEST,
     HOST_CLASS,
     PREDICATE_TYPE,
     STATEMENT_TYPE,
     VALUE_DIGEST,
-    content_digest,
     file_of,
 )
+from pipeline.fingerprint import files_below
 from pipeline.recipe import Recipe, section_of
 from pipeline.recipe.paths import portable_recipe
 from pipeline.store import RESULT_FILE, Stored
@@ -80,12 +81,14 @@ def sources_of(origin: Origin, recipe: Recipe) -> Iterator[dict[str, Any]]:
             yield {"name": section, "digest": {VALUE_DIGEST: digest_value(value)}, "annotations": named}
     for key, path in (("weights", recipe.model.weights), ("onnx", recipe.model.onnx)):
         if path is not None and "model" in origin.config:
-            yield {"name": f"{key} {Path(path).name}", "digest": {"sha256": _digest_of_weights(path, key, origin)}}
+            yield {"name": f"{key} {Path(path).name}", "digest": _digest_of_weights(Path(path), key, origin)}
 
 
-def _digest_of_weights(path: str, key: str, origin: Origin) -> str:
-    """SHA-256 of the file, which is the one that the step's config tells by its content."""
-    digest = digest_file(Path(path))
-    if content_digest(digest) not in canonical_json(origin.config):
+def _digest_of_weights(path: Path, key: str, origin: Origin) -> dict[str, str]:
+    """Of the file, or of a network's folder: that which the step's config tells by its content."""
+    files = files_below(path) if path.is_dir() else [path]
+    digests = [(str(file.relative_to(path)), digest_file(file)) for file in files]
+    told = digest_value(digests)
+    if told not in canonical_json(origin.config):
         raise ModelError(f"model.{key}", f"{path} changed while the recipe ran", "Run it again")
-    return digest
+    return {FOLDER_DIGEST: told} if path.is_dir() else {"sha256": digests[0][1]}

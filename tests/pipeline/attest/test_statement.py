@@ -57,6 +57,19 @@ def test_sources_are_network_images_and_weights(recipe: Recipe, tmp_path: Path) 
     assert origin.config["model"]["weights"] == content_digest(digest_file(tmp_path / "net.safetensors"))
 
 
+def test_weights_may_be_a_networks_folder(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "cleaned").mkdir()
+    for name in ("weights.safetensors", "plan.json"):
+        (tmp_path / "cleaned" / name).write_text(name)
+    own = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": str(tmp_path / "cleaned")})})
+    origin = origin_of(own, tmp_path)
+    rows = {row["name"]: row["digest"] for row in sources_of(origin, own)}
+    assert rows["weights cleaned"] == {"espalier-folder-v1": origin.config["model"]["weights"]}
+    (tmp_path / "cleaned" / "plan.json").write_text("another")
+    with pytest.raises(ModelError, match="changed while the recipe ran"):
+        list(sources_of(origin, own))
+
+
 def test_weights_that_change_while_the_recipe_runs_are_noticed(recipe: Recipe, tmp_path: Path) -> None:
     origin = origin_of(recipe, tmp_path)
     (tmp_path / "net.safetensors").write_bytes(b"other weights")
