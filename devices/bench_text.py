@@ -25,9 +25,8 @@ def bench_text(result: Mapping[str, Any]) -> str:
             lines.append(title)
             lines += _indented(scenario_lines(found) if title == "scenarios" else sustained_lines(found))
     busy = busy_text(result["load_average_before"])
-    return "\n".join(
-        [*lines, "device while measuring", *([f"! {busy}"] if busy else []), *watched_lines(result["telemetry"])]
-    )
+    found = [f"! {busy}"] if busy else []
+    return "\n".join([*lines, "device while measuring", *found, *watched_lines(result["telemetry"])])
 
 
 def _latency(result: Mapping[str, Any]) -> list[str]:
