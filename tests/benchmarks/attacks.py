@@ -228,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--art", action="store_true", help="also against ART, which is slow")
     parser.add_argument("--data", help="CIFAR-10 as a tar archive or folder of class folders")
-    parser.add_argument("--weights", type=Path, help="adversarially trained ResNet-20, safetensors")
+    parser.add_argument("--weights", type=Path, help="ResNet-20, safetensors")
+    parser.add_argument("--epsilon", type=float, help="of CIFAR-10, instead of 8/255 in Linf and 0.5 in L2")
     options = parser.parse_args(arguments)
     asked = {"square_queries": options.queries, "apgd_steps": options.steps, "fab_steps": options.steps}
     budget = replace(budget_named(options.budget), **{key: value for key, value in asked.items() if value})
@@ -242,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if len(folds) > 1:
             pooled(folds)
         if options.data and options.weights:
-            ball = Ball(epsilon=EPSILONS["cifar", options.norm], norm=options.norm)
+            ball = Ball(epsilon=options.epsilon or EPSILONS["cifar", options.norm], norm=options.norm)
             field = Field(ball, replace(budget, pgd_step_size=ball.epsilon / 10), options.batch)
             compare("cifar", *cifar_network(options.data, options.weights, options.samples), field, options)
 
