@@ -166,7 +166,8 @@ def _defence_lines(removal: dict[str, Any], told: dict[str, Any], out: Path) -> 
     if "neurons_removed" in removal:
         lines.append(f"{removal['method']}: {removal['neurons_removed']} of {removal['neurons']} neurons removed")
     if "trigger_norm_px" in removal:
-        lines.append(f"{removal['method']}: against a trigger of {removal['trigger_norm_px']:.3g} pixels")
+        size, samples = removal["trigger_norm_px"], removal["trigger_samples"]
+        lines.append(f"{removal['method']}: against a trigger of {size:.3g} pixels, found on {samples} images")
     lines.append(f"clean accuracy {_change(told['clean_before'], told['clean_after'])}, {told['samples']} other images")
     if told["attack_before"] is not None:
         lines.append(

@@ -145,15 +145,16 @@ def _with_trigger(
     """
     with deterministic(config.seed, config.threads):
         classes = _classes(network, held)
-        inversion = InversionConfig(seed=config.seed)
-        found = invert(network, held.images[:_INVERTED_SAMPLES], classes, inversion, progress)
+        looked = held.images[:_INVERTED_SAMPLES]
+        found = invert(network, looked, classes, InversionConfig(seed=config.seed), progress)
     index = int(found.norms_px.argmin())
     images = clean.batch(slice(None))
     stamp = Stamp(
         found.masks_KHW[index].expand_as(found.patterns_KCHW[index]).numpy(), found.patterns_KCHW[index].numpy()
     )
     both = Split(np.concatenate([images, stamp(images)]), np.concatenate([clean.labels, clean.labels]))
-    return both, {"class": index, "trigger_norm_px": float(found.norms_px[index])}
+    told = {"class": index, "trigger_norm_px": float(found.norms_px[index]), "trigger_samples": len(looked)}
+    return both, told
 
 
 def _classes(network: nn.Module, held: Clean) -> int:

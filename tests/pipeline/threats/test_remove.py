@@ -138,6 +138,14 @@ def test_unlearning_removes_the_backdoor_where_tuning_does_not(planted: Planted)
     assert rates["unlearning"].high < rates["finetune"].low
 
 
+def test_a_trigger_is_looked_for_on_64_images_however_many_are_given(planted: Planted) -> None:
+    many = Split(np.concatenate([planted.samples.images] * 2), np.concatenate([planted.samples.labels] * 2))
+    assert len(many) > 64
+    seen = defend(planted.victim, many, DefendConfig(method="unlearning", epochs=1), no_progress).metrics
+    assert seen["trigger_samples"] == 64
+    assert 0 < seen["trigger_norm_px"] < 10
+
+
 def test_a_defended_network_comes_back_from_its_folder(planted: Planted, tmp_path: Path) -> None:
     config = DefendConfig(method="fine-pruning", max_drop=30.0, epochs=2)
     found = defend(planted.victim, planted.samples, config, no_progress)
