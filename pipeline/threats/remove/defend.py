@@ -13,7 +13,7 @@ from torch import nn
 from devices.errors import DataError, ModelError, RecipeError
 from devices.stage import Progress, StageResult
 from pipeline.compute import deterministic
-from pipeline.data import Split
+from pipeline.data import Split, seeded_choice
 from pipeline.model import NetworkArtifact, save_network
 from pipeline.prune.groups import Group, find_groups
 from pipeline.prune.network import copy_network
@@ -141,11 +141,12 @@ def _with_trigger(
 ) -> tuple[Split, dict[str, Any]]:
     """Clean images, and again with the smallest trigger that turns them into one class, under their own labels.
 
-    Wang et al. 2019, section 6.3, with both kinds in equal number. The trigger is looked for on the first 64.
+    Wang et al. 2019, section 6.3, with both kinds in equal number. The trigger is looked for on 64 of them.
     """
     with deterministic(config.seed, config.threads):
         classes = _classes(network, held)
-        looked = held.images[:_INVERTED_SAMPLES]
+        # Drawn, because samples of a folder come class by class.
+        looked = held.images[torch.from_numpy(seeded_choice(len(clean), _INVERTED_SAMPLES, config.seed))]
         found = invert(network, looked, classes, InversionConfig(seed=config.seed), progress)
     index = int(found.norms_px.argmin())
     images = clean.batch(slice(None))

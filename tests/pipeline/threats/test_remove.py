@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from pipeline.threats.remove.scores import (
     dormant_scores,
     rnp_scores,
 )
+from pipeline.threats.scan.inversion import Inversion, invert
 from tests.pipeline.threats.conftest import TARGET, Planted
 
 
@@ -138,12 +140,21 @@ def test_unlearning_removes_the_backdoor_where_tuning_does_not(planted: Planted)
     assert rates["unlearning"].high < rates["finetune"].low
 
 
-def test_a_trigger_is_looked_for_on_64_images_however_many_are_given(planted: Planted) -> None:
-    many = Split(np.concatenate([planted.samples.images] * 2), np.concatenate([planted.samples.labels] * 2))
-    assert len(many) > 64
-    seen = defend(planted.victim, many, DefendConfig(method="unlearning", epochs=1), no_progress).metrics
-    assert seen["trigger_samples"] == 64
-    assert 0 < seen["trigger_norm_px"] < 10
+def test_a_trigger_is_looked_for_on_64_images_of_all_classes(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.concatenate([planted.samples.labels] * 2)
+    order = np.argsort(labels, kind="stable")
+    sorted_ = Split(np.concatenate([planted.samples.images] * 2)[order], labels[order])
+    looked: list[torch.Tensor] = []
+
+    def noted(network: nn.Module, images: torch.Tensor, *rest: Any) -> Inversion:
+        looked.append(images)
+        return invert(network, images, *rest)
+
+    monkeypatch.setattr("pipeline.threats.remove.defend.invert", noted)
+    seen = defend(planted.victim, sorted_, DefendConfig(method="unlearning", epochs=1), no_progress).metrics
+    assert len(sorted_) > seen["trigger_samples"] == len(looked[0]) == 64
+    last = torch.from_numpy(sorted_.batch(np.flatnonzero(sorted_.labels == labels.max())))
+    assert any(bool((image == other).all()) for image in looked[0] for other in last)
 
 
 def test_a_defended_network_comes_back_from_its_folder(planted: Planted, tmp_path: Path) -> None:
