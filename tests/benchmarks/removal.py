@@ -17,7 +17,7 @@ from pipeline.datasets.digits import digits
 from pipeline.datasets.image_folder import image_folder
 from pipeline.model import build_network, load_checkpoint
 from pipeline.recipe import FitConfig, read_recipe
-from pipeline.threats.kit.success import answers_of
+from pipeline.threats.kit.success import answers_of, right_of
 from pipeline.threats.kit.victim import train_clean
 from pipeline.threats.remove.defend import DefendConfig, defend
 from tests.benchmarks.planted import FIT, fresh, hits, poisoned
@@ -52,7 +52,6 @@ class Pooled:
 
 def of_digits(channels: int) -> Setting:
     """Small residual networks, trained on poisoned digits from initial weights."""
-
     return Setting(
         title=f"digits, {channels} channels",
         dataset=digits(),
@@ -96,12 +95,11 @@ def removal_table(setting: Setting, seeds: range, kinds: Sequence[str]) -> None:
             shown = Dataset(train, setting.dataset.test, setting.dataset.class_names)
             victim = train_clean(setting.start(seed), shown, setting.victim, seed)
             clean, judged = parts(setting.dataset.test, seed, setting.clean_samples)
-            images = judged.batch(slice(None))
             for method, network, removed, of in defended(setting, victim, clean, seed):
                 row = rows.setdefault((kind, method), Pooled())
                 for attack in attacks:
                     row.hits += hits(network, judged, attack)
-                row.right += [bool(right) for right in answers_of(network)(images).argmax(1) == judged.labels]
+                row.right += right_of(answers_of(network), judged).tolist()
                 row.removed.append(removed)
                 neurons = max(neurons, of)
                 told = f"{kind}, seed {seed}, {method}: attack {percent(row.hits)}, clean {percent(row.right)}"

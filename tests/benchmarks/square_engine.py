@@ -18,7 +18,6 @@ from devices.engine_files import read_engine
 from devices.engines.base import FloatArray
 from devices.engines.select import open_engine
 from devices.queries.square import SquareConfig, square
-from devices.statistics import Interval, wilson
 from tests.benchmarks.cpu import stored_engines
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,26 +26,26 @@ ROOT = Path(__file__).parent.parent.parent
 def asked(engine: Path, images: FloatArray, labels: NDArray[np.int64], config: SquareConfig) -> str:
     """Attack an engine; a line of what it took."""
     opened = open_engine(*read_engine(engine), detect_host())
-    own_s = images_asked = 0.0
+    engine_s = images_asked = 0.0
 
     def run(images_NCHW: FloatArray) -> FloatArray:
-        nonlocal own_s, images_asked
+        nonlocal engine_s, images_asked
         started = time.process_time()
         logits = opened.run(images_NCHW)
-        own_s += time.process_time() - started
+        engine_s += time.process_time() - started
         images_asked += len(images_NCHW)
         return logits
 
     run(images)
-    own_s = images_asked = 0.0
+    engine_s = images_asked = 0.0
     started = time.process_time()
     found = square(run, images, labels, config)
     whole_s = time.process_time() - started
-    right: Interval = wilson(int((opened.run(found.images_NCHW).argmax(axis=1) == labels).sum()), len(labels))
+    right = np.mean(opened.run(found.images_NCHW).argmax(axis=1) == labels)
     return (
-        f"{100 * right.value:5.1f} % right, {images_asked:.0f} images asked in {whole_s:.2f} s, the engine "
-        f"{1e6 * own_s / images_asked:.1f} µs an image, the attack {1e6 * (whole_s - own_s) / images_asked:.1f}: "
-        f"{100 * (1 - own_s / whole_s):.1f} % its own"
+        f"{100 * right:5.1f} % right, {images_asked:.0f} images asked in {whole_s:.2f} s, the engine "
+        f"{1e6 * engine_s / images_asked:.1f} µs an image, the attack {1e6 * (whole_s - engine_s) / images_asked:.1f}: "
+        f"{100 * (1 - engine_s / whole_s):.1f} % its own"
     )
 
 
