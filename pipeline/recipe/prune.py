@@ -44,6 +44,8 @@ class LearnedConfig(Section):
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
     """Of scores whose mean is 1 at the start; falls to 0."""
+    accelerator: Literal["cpu", "cuda", "auto"] = "auto"
+    """Where they are trained. `auto`: on a GPU where there is one."""
 
 
 class PruneConfig(Section):

@@ -9,19 +9,21 @@ from pydantic import Field, model_validator
 from pipeline.recipe.base import Count, Section
 from pipeline.recipe.edge import EdgeBudget, EdgeThreat
 
-ScanMethod = Literal["inversion", "sensitivity", "stages", "clustering"]
+ScanMethod = Literal["inversion", "warping", "sensitivity", "stages", "clustering"]
 
 
 class ThreatsConfig(Section):
     """Signs of a backdoor that are looked for, on every network of the run and on what it rounds to in INT8."""
 
     scan: tuple[ScanMethod, ...] = ()
-    """`inversion`: the smallest trigger of each class. `sensitivity`: what clean images become when neurons change.
-    `stages`: each network against the one before. `clustering`: of the training images, for who trusts the network."""
+    """`inversion`: the smallest patch that turns images into each class. `warping`: the smallest warp. `sensitivity`:
+    what clean images become when neurons change. `stages`: each network against the one before, by its patches.
+    `clustering`: of the training images, for who trusts the network."""
     samples: Count = 32
     """Clean test images that are looked at."""
     inversion_steps: Count = 150
-    """Gradient steps for each class' trigger: two fifths from each of eight starts, the rest from the best of them."""
+    """Gradient steps for each class' patch: two fifths from each of eight starts, the rest from the best of them. For
+    its warp: all from one start."""
     references: Annotated[int, Field(ge=0, le=100)] = 0
     """Networks of the same factory, trained on the other clean test images, that say what is usual."""
     false_alarm_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.1

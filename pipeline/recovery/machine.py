@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+Accelerator = Literal["cpu", "cuda"]
+
+
 @dataclass(frozen=True)
 class Placement:
     """Hardware, number format and processes of a fit, with every `auto` decided for this host."""
 
-    accelerator: Literal["cpu", "cuda"]
+    accelerator: Accelerator
     precision: Literal["fp32", "bf16"]
     devices: int
 
@@ -33,17 +36,22 @@ def place(config: FitConfig) -> Placement:
 
     `auto` takes GPUs where there is one for each process, and bf16 on GPUs that compute in it.
     """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    accelerator = config.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if gpus >= config.devices else "cpu"
-    if accelerator == "cuda" and gpus < config.devices:
-        what = f"devices = {config.devices} on accelerator 'cuda', and PyTorch sees {gpus} here"
-        raise DeviceError("training", what, "Lower devices, or set accelerator = 'cpu'")
+    accelerator = accelerator_of(config.accelerator, config.devices)
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return Placement(accelerator, precision, config.devices)
+
+
+def accelerator_of(asked: Literal["cpu", "cuda", "auto"], devices: int = 1) -> Accelerator:
+    """Where so many processes train; `auto` takes GPUs where there are as many. Raises `DeviceError` without them."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "cuda" and gpus < devices:
+        what = f"devices = {devices} on accelerator 'cuda', and PyTorch sees {gpus} here"
+        raise DeviceError("training", what, "Lower devices, or set accelerator = 'cpu'")
+    if asked == "auto":
+        return "cuda" if gpus >= devices else "cpu"
+    return asked
 
 
 def open_machine(placement: Placement) -> Machine:

@@ -9,6 +9,7 @@ from devices.stage import Metrics
 from pipeline.compute import deterministic
 from pipeline.prune.learned.stage import learn_scores
 from pipeline.prune.pruning import Pruning
+from pipeline.recovery.machine import accelerator_of
 from pipeline.recovery.objective import training_loss
 from pipeline.steps.networks import network_of
 from pipeline.steps.size import first_image
@@ -26,7 +27,9 @@ def learn(inputs: StepInputs) -> Metrics:
     def loss(
         network: nn.Module, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        noise = torch.rand(images.shape, generator=generator) if recipe.objective.attacked else None
+        noise = None
+        if recipe.objective.attacked:
+            noise = torch.rand(images.shape, generator=generator).to(images.device)
         return training_loss(network, images, targets, recipe.objective, task.loss, noise)[1]
 
     pruning = Pruning(
@@ -36,5 +39,6 @@ def learn(inputs: StepInputs) -> Metrics:
         seed=recipe.seed,
         precision=recipe.quantize.precision,
     )
-    with deterministic(recipe.seed, recipe.threads):
+    exact = accelerator_of(recipe.prune.learned.accelerator) == "cpu"
+    with deterministic(recipe.seed, recipe.threads, exact):
         return learn_scores(recipe.prune, pruning, work.dataset.train, loss, inputs.folder, inputs.progress).metrics

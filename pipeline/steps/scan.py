@@ -17,6 +17,7 @@ from pipeline.data import Dataset, Split, seeded_choice
 from pipeline.model import build_network
 from pipeline.prune.network import inference
 from pipeline.recipe import FitConfig
+from pipeline.recovery.machine import accelerator_of
 from pipeline.scan_nodes import INT8_SUFFIX, REFERENCES
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.steps.networks import network_of
@@ -24,7 +25,7 @@ from pipeline.threats.fake_quant import fake_quantized
 from pipeline.threats.kit.victim import train_clean
 from pipeline.threats.scan.clustering import cluster
 from pipeline.threats.scan.findings import Finding, table_lines
-from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages
+from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages, judge_warping
 from pipeline.threats.scan.look import CleanImages, Look, References, look_at
 from pipeline.twin.build import build_twin
 from pipeline.work import StepInputs, Work
@@ -52,16 +53,17 @@ def references(inputs: StepInputs) -> Metrics:
         # Of as many steps as the network had: of fewer images each epoch has fewer.
         epochs = -(-recipe.train.epochs * len(work.dataset.train) // len(rest))
         config = recipe.train.model_copy(update={"epochs": epochs})
-    norms, losses = [], []
+    norms, losses, shifts = [], [], []
     for number in range(recipe.threats.references):
         inputs.progress(number, recipe.threats.references, f"reference {number + 1}")
         seed = recipe.seed + _REFERENCE_SEED * (number + 1)
         network = train_clean(build_network(recipe.model, seed, recipe.task), held, config, seed, recipe.threads)
-        with deterministic(recipe.seed, recipe.threads):
+        with deterministic(recipe.seed, recipe.threads, accelerator_of("auto") == "cpu"):
             look = look_at(network, clean, recipe.threats, recipe.seed)
         norms.append(look.log_norms.tolist() if look.inversion is not None else [])
+        shifts.append(look.log_shifts.tolist() if look.warping is not None else [])
         losses.append(look.sensitivity.loss if look.sensitivity is not None else None)
-    return {"log_norms": norms, "losses": losses}
+    return {"log_norms": norms, "log_shifts": shifts, "losses": losses}
 
 
 def scan(inputs: StepInputs) -> Metrics:
@@ -75,7 +77,7 @@ def scan(inputs: StepInputs) -> Metrics:
         name += INT8_SUFFIX
         network, form = _int8_form(inputs, network)
     inputs.progress(0, 1, name)
-    with deterministic(recipe.seed, recipe.threads):
+    with deterministic(recipe.seed, recipe.threads, accelerator_of("auto") == "cpu"):
         look = look_at(network, clean, recipe.threats, recipe.seed, inputs.progress)
         found = _findings(work, name, look, network, before, clean, _references(inputs))
         found = _unless_at_chance(found, network, clean)
@@ -90,6 +92,8 @@ def scan(inputs: StepInputs) -> Metrics:
             mask=look.inversion.masks_KHW.numpy(),
             pattern=look.inversion.patterns_KCHW.numpy(),
         )
+    if look.warping is not None:
+        np.savez(inputs.folder / "warps.npz", field=look.warping.fields_K2HW.numpy())
     return content
 
 
@@ -119,6 +123,8 @@ def _findings(
     found = []
     if look.inversion is not None:
         found.append(judge_inversion(name, look, known, names, rate))
+    if look.warping is not None:
+        found.append(judge_warping(name, look, known, names, rate))
     if look.sensitivity is not None:
         found.append(judge_sensitivity(name, look, known, names, rate))
     if "stages" in config.scan and before is not None:
@@ -159,5 +165,9 @@ def _references(inputs: StepInputs) -> References | None:
         return None
     told = inputs.results[REFERENCES].metrics
     losses = [value for value in told["losses"] if value is not None]
-    norms = [row for row in told["log_norms"] if row]
-    return References(log_norms=np.array(norms), log_losses=np.log(np.maximum(losses, 1e-12)))
+    norms, shifts = ([row for row in told[name] if row] for name in ("log_norms", "log_shifts"))
+    return References(
+        log_norms=np.array(norms),
+        log_losses=np.log(np.maximum(losses, 1e-12)),
+        log_shifts=np.array(shifts) if shifts else np.zeros((0, 0)),
+    )

@@ -22,13 +22,14 @@ from pipeline.recipe.threats import ThreatsConfig
 from pipeline.threats.kit.victim import train_clean
 from pipeline.threats.scan.clustering import cluster
 from pipeline.threats.scan.findings import Finding
-from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages
+from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages, judge_warping
 from pipeline.threats.scan.look import CleanImages, References, look_at
 from tests.benchmarks.planted import FOUR_PATCHES, KINDS, PLANTED, fresh, hits, plant
 from tests.benchmarks.removal import of_cifar, of_digits, percent, removal_table
 
 FIRST_SEED = 2000
-SCAN = ThreatsConfig(scan=("inversion", "sensitivity", "stages", "clustering"), references=4)
+METHODS = ("anp", "rnp", "fine-pruning", "unlearning")
+SCAN = ThreatsConfig(scan=("inversion", "warping", "sensitivity", "stages", "clustering"), references=4)
 
 
 def main() -> None:
@@ -43,16 +44,21 @@ def main() -> None:
     parser.add_argument(
         "--triggers", nargs="+", choices=(*KINDS, FOUR_PATCHES), help="of the networks that are cleaned (the table's)"
     )
+    parser.add_argument("--defences", nargs="+", choices=METHODS, default=METHODS, help="that clean them (all)")
+    parser.add_argument(
+        "--methods", nargs="+", choices=SCAN.scan, default=SCAN.scan, help="that scan; stages needs inversion (all)"
+    )
     parser.add_argument("--data", help="archive of CIFAR-10 images")
     parser.add_argument("--weights", type=Path, help="weights of a ResNet-20 for them")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if options.only != "removal" and not options.data:
-        scan_table(seeds, options.scan_channels, options.kinds)
+        config = SCAN.model_copy(update={"scan": tuple(options.methods)})
+        scan_table(seeds, options.scan_channels, options.kinds, config)
     if options.only != "scan":
         setting = of_cifar(options.data, options.weights) if options.data else of_digits(options.removal_channels)
-        removal_table(setting, seeds, options.triggers or setting.kinds)
+        removal_table(setting, seeds, options.triggers or setting.kinds, options.defences)
 
 
 def tell(text: str) -> None:
@@ -68,13 +74,13 @@ def share(hits: list[bool]) -> str:
 # --- scan
 
 
-def scan_table(seeds: range, channels: int, kinds: Sequence[str]) -> None:
+def scan_table(seeds: range, channels: int, kinds: Sequence[str], config: ThreatsConfig) -> None:
     """Signs found by each method on networks of each kind; on clean ones each sign is a false alarm."""
     dataset = digits()
     signs: dict[str, dict[str, list[bool]]] = {}
     success: dict[str, list[bool]] = {}
     for seed in seeds:
-        clean, references = scan_material(dataset, seed, channels)
+        clean, references = scan_material(dataset, seed, channels, config)
         for kind in kinds:
             planted = plant(kind, dataset, seed, channels)
             for form, network in planted.forms.items():
@@ -82,16 +88,16 @@ def scan_table(seeds: range, channels: int, kinds: Sequence[str]) -> None:
                 row = signs.setdefault(name, {})
                 before = ("FP32", planted.forms["FP32"]) if form != "FP32" else None
                 train = planted.train if form == "FP32" else None
-                for finding in findings(network, before, clean, references, train, seed):
+                for finding in findings(network, before, clean, references, train, seed, config):
                     right = finding.sign and planted.is_right(finding.class_name)
                     row.setdefault(finding.method, []).append(right)
                 for attack in planted.attacks:
                     success.setdefault(name, []).extend(hits(network, dataset.test, attack))
                 told = ", ".join(f"{method} {share(found)}" for method, found in row.items())
                 tell(f"seed {seed}: {name}: {told}")
-    rate = f"{100 * SCAN.false_alarm_rate:g} %"
+    rate = f"{100 * config.false_alarm_rate:g} %"
     print(f"\nScan, {channels} channels, signs that name the right class (any class on clean networks), {rate} asked\n")
-    methods = ("inversion", "sensitivity", "stages", "clustering")
+    methods = config.scan
     print("| network | attack success | " + " | ".join(methods) + " |")
     print("|---|---|" + "---|" * len(methods))
     for name, row in signs.items():
@@ -99,10 +105,10 @@ def scan_table(seeds: range, channels: int, kinds: Sequence[str]) -> None:
         print(f"| {name} | {shown} | " + " | ".join(share(row.get(method, [])) for method in methods) + " |")
 
 
-def scan_material(dataset: Dataset, seed: int, channels: int) -> tuple[CleanImages, References]:
+def scan_material(dataset: Dataset, seed: int, channels: int, config: ThreatsConfig) -> tuple[CleanImages, References]:
     """The clean images that are looked at, and references trained on the rest of the test split."""
     order = np.random.default_rng(seed).permutation(len(dataset.test))
-    looked, rest = order[: SCAN.samples], order[SCAN.samples :]
+    looked, rest = order[: config.samples], order[config.samples :]
     test = dataset.test
     clean = CleanImages(
         images=torch.from_numpy(test.batch(looked)),
@@ -111,10 +117,10 @@ def scan_material(dataset: Dataset, seed: int, channels: int) -> tuple[CleanImag
     )
     held = Dataset(Split(test.images[rest], test.labels[rest]), test, dataset.class_names)
     looks = []
-    for number in range(SCAN.references):
+    for number in range(config.references):
         own = 10_000 + 100 * seed + number
         trained = train_clean(fresh(own, channels), held, FitConfig(epochs=20, batch_size=32), own)
-        looks.append(look_at(trained, clean, SCAN, seed))
+        looks.append(look_at(trained, clean, config, seed))
     return clean, References.of(looks)
 
 
@@ -125,15 +131,20 @@ def findings(
     references: References,
     train: Split | None,
     seed: int,
+    config: ThreatsConfig,
 ) -> Iterator[Finding]:
-    """All methods on one network."""
-    rate = SCAN.false_alarm_rate
-    look = look_at(network, clean, SCAN, seed)
-    yield judge_inversion("", look, references, clean.class_names, rate)
-    yield judge_sensitivity("", look, references, clean.class_names, rate)
-    if before is not None:
+    """The methods asked on one network."""
+    rate, names = config.false_alarm_rate, clean.class_names
+    look = look_at(network, clean, config, seed)
+    if look.inversion is not None:
+        yield judge_inversion("", look, references, names, rate)
+    if look.warping is not None:
+        yield judge_warping("", look, references, names, rate)
+    if look.sensitivity is not None:
+        yield judge_sensitivity("", look, references, names, rate)
+    if before is not None and "stages" in config.scan:
         yield judge_stages("", look, network, before, clean, rate)
-    elif train is not None:
+    if before is None and train is not None and "clustering" in config.scan:
         yield cluster("", network, train, clean.class_names, rate, seed)
 
 

@@ -20,6 +20,7 @@ from pipeline.recipe import FitConfig, read_recipe
 from pipeline.threats.kit.success import answers_of, right_of
 from pipeline.threats.kit.victim import train_clean
 from pipeline.threats.remove.defend import DefendConfig, defend
+from tests.benchmarks.accelerated import accelerated
 from tests.benchmarks.planted import FIT, fresh, hits, poisoned
 
 _RECIPE = Path(__file__).parent.parent.parent / "recipes" / "cifar10-resnet20.toml"
@@ -85,7 +86,7 @@ def of_cifar(data: str, weights: Path) -> Setting:
     )
 
 
-def removal_table(setting: Setting, seeds: range, kinds: Sequence[str]) -> None:
+def removal_table(setting: Setting, seeds: range, kinds: Sequence[str], methods: Sequence[str]) -> None:
     """Attack success and clean accuracy after each method, from a few clean samples."""
     rows: dict[tuple[str, str], Pooled] = {}
     neurons = 0
@@ -95,7 +96,8 @@ def removal_table(setting: Setting, seeds: range, kinds: Sequence[str]) -> None:
             shown = Dataset(train, setting.dataset.test, setting.dataset.class_names)
             victim = train_clean(setting.start(seed), shown, setting.victim, seed)
             clean, judged = parts(setting.dataset.test, seed, setting.clean_samples)
-            for method, network, removed, of in defended(setting, victim, clean, seed):
+            for method, found, removed, of in defended(setting, victim, clean, seed, methods):
+                network = accelerated(found)
                 row = rows.setdefault((kind, method), Pooled())
                 for attack in attacks:
                     row.hits += hits(network, judged, attack)
@@ -119,17 +121,20 @@ def parts(test: Split, seed: int, count: int) -> tuple[Split, Split]:
     return Split(test.images[own], test.labels[own]), Split(test.images[rest], test.labels[rest])
 
 
-def defended(setting: Setting, victim: nn.Module, clean: Split, seed: int) -> Iterator[tuple[str, nn.Module, int, int]]:
+def defended(
+    setting: Setting, victim: nn.Module, clean: Split, seed: int, methods: Sequence[str]
+) -> Iterator[tuple[str, nn.Module, int, int]]:
     """The victim, what each method makes of it, and the controls; with the neurons removed, and of how many."""
     yield "none (the victim)", victim, 0, 0
     anp_count = 0
-    for method in ("anp", "rnp", "fine-pruning", "unlearning"):
+    for method in (item for item in ("anp", "rnp", "fine-pruning", "unlearning") if item in methods):
         found = defend(victim, clean, DefendConfig(method=method, seed=seed), no_progress)
         removed = found.metrics.get("neurons_removed", 0)
         anp_count = removed if method == "anp" else anp_count
         yield method, found.network, removed, found.metrics.get("neurons", 0)
-    found = defend(victim, clean, DefendConfig(method="random", count=anp_count, seed=seed), no_progress)
-    yield "control: random, as many as anp", found.network, anp_count, 0
+    if "anp" in methods:
+        found = defend(victim, clean, DefendConfig(method="random", count=anp_count, seed=seed), no_progress)
+        yield "control: random, as many as anp", found.network, anp_count, 0
     found = defend(victim, clean, DefendConfig(method="finetune", seed=seed), no_progress)
     yield "control: fine-tuning alone", found.network, 0, 0
     few = Dataset(clean, clean, setting.dataset.class_names)

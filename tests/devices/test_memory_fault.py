@@ -19,7 +19,8 @@ from pipeline import cli
 from pipeline.data import Split
 from pipeline.recipe import FitConfig, ObjectiveConfig
 from pipeline.recovery.fit import fit
-from pipeline.threats.scan.inversion import InversionConfig, invert
+from pipeline.threats.scan.inversion import invert
+from pipeline.threats.scan.search import SearchConfig
 
 SAID = "memory: too little is free"
 
@@ -60,7 +61,7 @@ def test_training_that_asks_for_too_much_is_told_from_a_network_that_fails() -> 
             return self.scale * torch.empty(1 << 44).sum() * x.mean(dim=(1, 2, 3))[:, None].repeat(1, 10)
 
     with pytest.raises(DeviceError, match=SAID):
-        invert(Greedy(), torch.zeros(2, 1, 4, 4), 10, InversionConfig(steps=2, starts=1))
+        invert(Greedy(), torch.zeros(2, 1, 4, 4), 10, SearchConfig(steps=2, starts=1))
     split = Split(np.zeros((4, 1, 4, 4), np.float32), np.zeros(4, np.int64))
     with pytest.raises(DeviceError, match=SAID):
         fit(Greedy(), split, ObjectiveConfig(), FitConfig(epochs=1), 0, 1, no_progress)

@@ -17,6 +17,7 @@ from pipeline.data import Split
 from pipeline.prune.network import copy_network, first_line
 from pipeline.recipe.prune import LearnedConfig
 from pipeline.recovery.batches import cut
+from pipeline.recovery.machine import accelerator_of
 from pipeline.recovery.rates import rate_at
 
 ScoreLoss = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
@@ -58,9 +59,10 @@ def learn(
 
     `tensors` gives the gated tensors by name, of the scores as they are in that step. Scores stay at or above 0. The
     network works as in training, on the statistics of each batch; the one given is not changed. Raises `ModelError`
-    when it fails or the loss is not finite.
+    when it fails or the loss is not finite, `DeviceError` where there is no GPU and the recipe wants one.
     """
-    gated = Gated(network).train()
+    device = torch.device(accelerator_of(config.accelerator))
+    gated = Gated(network).to(device).train()
     leaves = [item.requires_grad_(True) for item in scores.values()]
     optimizer = torch.optim.Adam(leaves, lr=config.learning_rate)
     each = len(cut(torch.arange(len(train)).numpy(), config.batch_size))
@@ -74,9 +76,10 @@ def learn(
             progress(step, steps, f"scores, epoch {epoch + 1} of {config.epochs}")
             optimizer.param_groups[0]["lr"], _ = rate_at("cosine", config.learning_rate, step, steps)
             optimizer.zero_grad(set_to_none=True)
-            gated.tensors = tensors(step)
+            # Scores stay on the CPU, where units compete; gradients find their way back.
+            gated.tensors = {name: item.to(device) for name, item in tensors(step).items()}
             images, targets = torch.from_numpy(train.batch(chosen)), torch.from_numpy(train.labels[chosen])
-            total += _backward(gated, images, targets, loss, generator)
+            total += _backward(gated, images.to(device), targets.to(device), loss, generator)
             optimizer.step()
             with torch.no_grad():
                 for leaf in leaves:

@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import nn
 
 from devices.errors import DataError, ModelError, RecipeError
 from devices.stage import Progress, StageResult
 from pipeline.compute import deterministic
-from pipeline.data import Split, seeded_choice
+from pipeline.data import Split
 from pipeline.model import NetworkArtifact, save_network
 from pipeline.prune.groups import Group, find_groups
 from pipeline.prune.network import copy_network
@@ -21,7 +20,8 @@ from pipeline.prune.plan import PruningPlan, compose_plans
 from pipeline.prune.trace import trace_network
 from pipeline.recipe import FitConfig, ObjectiveConfig
 from pipeline.recovery.fit import fit
-from pipeline.threats.kit.triggers import Stamp
+from pipeline.recovery.machine import accelerator_of
+from pipeline.recovery.training import CLASSIFYING
 from pipeline.threats.remove.choose import Chosen, choose_neurons
 from pipeline.threats.remove.cut import cut_neurons
 from pipeline.threats.remove.masking import neurons_of
@@ -33,14 +33,13 @@ from pipeline.threats.remove.scores import (
     dormant_scores,
     rnp_scores,
 )
-from pipeline.threats.scan.inversion import InversionConfig, invert
+from pipeline.threats.remove.unlearn import COPIES, FOLLOWING, with_trigger
 
 Method = Literal["fine-pruning", "anp", "rnp", "unlearning", "random", "finetune"]
 METHODS: tuple[str, ...] = get_args(Method)
 LEAST_SAMPLES = 10
 _BATCH = 16
-# The search for a trigger runs all classes side by side, so images times classes are in memory at once.
-_INVERTED_SAMPLES = 64
+_UNLEARNED_BATCH = 32
 # Frozen on networks of other seeds than any figure of the docs; the higher rate is fine-pruning's.
 _RATES = {"fine-pruning": 0.02, "finetune": 0.02, "unlearning": 0.01}
 
@@ -51,13 +50,13 @@ class DefendConfig:
 
     method: Method
     """`fine-pruning`: units dormant on clean images go, then fine-tuning. `anp`, `rnp`: neurons by masks, no tuning.
-    `unlearning`: nothing is cut; the smallest trigger found is shown with the right labels. `random`: random neurons.
+    `unlearning`: nothing is cut; the smallest trigger found is shown with clean answers. `random`: random neurons.
     `finetune`: fine-tuning alone."""
     max_drop: float = 10.0
     """Points of clean accuracy that cutting may cost on the clean samples, at the bad end of the 95 % interval. Fifty
     samples of which none is lost have a bad end of 5.3."""
     epochs: int = 20
-    """Of tuning, by the methods that tune."""
+    """Of tuning, by the methods that tune: how often every clean sample is seen."""
     count: int | None = None
     """Neurons that go whatever it costs, for controls; as many as clean images allow without."""
     seed: int = 0
@@ -100,12 +99,13 @@ def defend(network: nn.Module, clean: Split, config: DefendConfig, progress: Pro
         }
     progress(1, 2, config.method)
     if config.method in _RATES:
-        shown = clean
+        shown, epochs, batch, aim = clean, config.epochs, _BATCH, CLASSIFYING
         if config.method == "unlearning":
-            shown, found = _with_trigger(network, held, clean, config, progress)
+            shown, found = _unlearned(network, held, clean, config, progress)
             told |= found
-        tuning = FitConfig(epochs=config.epochs, batch_size=_BATCH, learning_rate=_RATES[config.method])
-        fit(cut, shown, ObjectiveConfig(), tuning, config.seed, config.threads, progress, masked=plan.masked)
+            epochs, batch, aim = -(-config.epochs // COPIES), _UNLEARNED_BATCH, FOLLOWING
+        tuning = FitConfig(epochs=epochs, batch_size=batch, learning_rate=_RATES[config.method])
+        fit(cut, shown, ObjectiveConfig(), tuning, config.seed, config.threads, progress, masked=plan.masked, aim=aim)
     return Defended(network=cut.eval(), plan=plan, metrics=asdict(config) | told)
 
 
@@ -136,26 +136,12 @@ def _chosen(
     return choose_neurons(network, neurons, scores, clean, config.max_drop)
 
 
-def _with_trigger(
+def _unlearned(
     network: nn.Module, held: Clean, clean: Split, config: DefendConfig, progress: Progress
 ) -> tuple[Split, dict[str, Any]]:
-    """Clean images, and again with the smallest trigger that turns them into one class, under their own labels.
-
-    Wang et al. 2019, section 6.3, with both kinds in equal number. The trigger is looked for on 64 of them.
-    """
-    with deterministic(config.seed, config.threads):
-        classes = _classes(network, held)
-        # Drawn, because samples of a folder come class by class.
-        looked = held.images[torch.from_numpy(seeded_choice(len(clean), _INVERTED_SAMPLES, config.seed))]
-        found = invert(network, looked, classes, InversionConfig(seed=config.seed), progress)
-    index = int(found.norms_px.argmin())
-    images = clean.batch(slice(None))
-    stamp = Stamp(
-        found.masks_KHW[index].expand_as(found.patterns_KCHW[index]).numpy(), found.patterns_KCHW[index].numpy()
-    )
-    both = Split(np.concatenate([images, stamp(images)]), np.concatenate([clean.labels, clean.labels]))
-    told = {"class": index, "trigger_norm_px": float(found.norms_px[index]), "trigger_samples": len(looked)}
-    return both, told
+    exact = accelerator_of("auto") == "cpu"
+    with deterministic(config.seed, config.threads, exact):
+        return with_trigger(network, clean, _classes(network, held), config.seed, progress)
 
 
 def _classes(network: nn.Module, held: Clean) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,43 +26,71 @@ _TOO_FEW = f"fewer than {LEAST_CLASSES} classes cannot show an outlier"
 def judge_inversion(
     name: str, look: Look, references: References | None, class_names: tuple[str, ...], rate: float
 ) -> Finding:
-    """Is the smallest trigger of one class far smaller than those of the others?
-
-    With references, each class is compared with its own trigger on clean networks: some classes are near to all
-    others by nature. With three or more it has to stand out from them too, and not from the other classes alone: the
-    weaker of the two tests is told. Neural Cleanse's own index is told beside it.
-    """
+    """Is the smallest patch of one class far smaller than those of the others? Neural Cleanse's index is told too."""
     assert look.inversion is not None
     norms = look.log_norms
-    known = references is not None and len(references.log_norms) > 0
-    expected = references.log_norms.mean(axis=0) if references is not None and known else 0.0
-    outlier = lowest_outlier(norms - expected, rate)
-    value, threshold = (outlier.score, outlier.threshold) if outlier else (0.0, None)
-    p_value = outlier.p_value if outlier else None
-    of = "the others"
-    if outlier and references is not None and len(references.log_norms) >= LEAST_REFERENCES:
-        unusual = unusual_classes(norms, references.log_norms, rate)
-        if unusual.scores[outlier.index] / unusual.threshold < outlier.score / outlier.threshold:
-            of, value, threshold = "the references", float(unusual.scores[outlier.index]), unusual.threshold
-            p_value = float(unusual.p_values[outlier.index])
-    detail = {
+    sizes = _Sizes("inversion", "trigger", norms, references.log_norms if references is not None else None)
+    more = {
         "norms_px": [float(value) for value in look.inversion.norms_px],
         "mad_index": mad_index(norms),
         "mad_false_alarm_rate_above_2": mad_false_alarm_rate(len(norms)),
-        "references": len(references.log_norms) if references is not None else 0,
     }
-    against = "its own size on clean references" if known else "those of the others"
+    return _judge_sizes(name, sizes, class_names, rate, more)
+
+
+def judge_warping(
+    name: str, look: Look, references: References | None, class_names: tuple[str, ...], rate: float
+) -> Finding:
+    """Is the smallest warp of one class far smaller than those of the others?"""
+    assert look.warping is not None
+    sizes = _Sizes("warping", "warp", look.log_shifts, references.log_shifts if references is not None else None)
+    more = {"shifts_px": [float(value) for value in look.warping.shifts_px]}
+    return _judge_sizes(name, sizes, class_names, rate, more)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Of the smallest triggers of one family, as logarithms."""
+
+    method: str
+    trigger: str
+    values: NDArray[np.float64]
+    """(classes,)."""
+    references: NDArray[np.float64] | None
+    """(networks, classes)."""
+
+
+def _judge_sizes(name: str, sizes: _Sizes, class_names: tuple[str, ...], rate: float, more: dict[str, Any]) -> Finding:
+    """With references, each class is compared with its own trigger on clean networks: some classes are near to all
+    others by nature. With three or more it has to stand out from them too, and not from the other classes alone: the
+    weaker of the two tests is told.
+    """
+    values = sizes.values
+    references = sizes.references if sizes.references is not None and len(sizes.references) else None
+    expected = references.mean(axis=0) if references is not None else 0.0
+    outlier = lowest_outlier(values - expected, rate)
+    value, threshold = (outlier.score, outlier.threshold) if outlier else (0.0, None)
+    p_value = outlier.p_value if outlier else None
+    of = "the others"
+    if outlier and references is not None and len(references) >= LEAST_REFERENCES:
+        unusual = unusual_classes(values, references, rate)
+        if unusual.scores[outlier.index] / unusual.threshold < outlier.score / outlier.threshold:
+            of, value, threshold = "the references", float(unusual.scores[outlier.index]), unusual.threshold
+            p_value = float(unusual.p_values[outlier.index])
+    against = "its own size on clean references" if references is not None else "those of the others"
     return Finding(
-        method="inversion",
+        method=sizes.method,
         network=name,
-        statistic=f"how far one class' smallest trigger is below {against}, in deviations of {of},",
+        statistic=f"how far one class' smallest {sizes.trigger} is below {against}, in deviations of {of},",
         value=value,
         threshold=threshold,
         false_alarm_rate=rate if outlier else None,
-        assumes="log sizes of a clean network's triggers are normal and alike" if outlier else _TOO_FEW,
+        assumes=f"log sizes of a clean network's {sizes.trigger}s are normal and alike" if outlier else _TOO_FEW,
         class_name=class_names[outlier.index] if outlier else None,
         sign=threshold is not None and value > threshold,
-        detail=detail | ({"p_value": p_value} if outlier else {}),
+        detail=more
+        | {"references": len(references) if references is not None else 0}
+        | ({"p_value": p_value} if outlier else {}),
     )
 
 

@@ -29,7 +29,7 @@ epochs = 3
 [prune]
 target_macs = 0.7
 [threats]
-scan = ["inversion", "sensitivity", "stages", "clustering"]
+scan = ["inversion", "warping", "sensitivity", "stages", "clustering"]
 samples = 8
 inversion_steps = 2
 references = 1
@@ -56,10 +56,10 @@ def test_a_scan_looks_at_every_network_and_at_int8(base: Path, capsys: pytest.Ca
     for finding in found:
         by_network.setdefault(finding["network"], []).append(finding["method"])
     assert by_network == {
-        "dense": ["inversion", "sensitivity", "clustering"],
-        "dense int8": ["inversion", "sensitivity", "stages", "clustering"],
-        "pruned": ["inversion", "sensitivity", "stages", "clustering"],
-        "pruned int8": ["inversion", "sensitivity", "stages", "clustering"],
+        "dense": ["inversion", "warping", "sensitivity", "clustering"],
+        "dense int8": ["inversion", "warping", "sensitivity", "stages", "clustering"],
+        "pruned": ["inversion", "warping", "sensitivity", "stages", "clustering"],
+        "pruned int8": ["inversion", "warping", "sensitivity", "stages", "clustering"],
     }
     said = capsys.readouterr().out
     assert all(verdict_of(finding) in said for finding in found)
@@ -69,7 +69,9 @@ def test_a_scan_looks_at_every_network_and_at_int8(base: Path, capsys: pytest.Ca
 
 
 def test_a_recipe_that_names_no_method_keeps_the_rest_of_its_section(base: Path) -> None:
-    text = RECIPE.replace('scan = ["inversion", "sensitivity", "stages", "clustering"]', "false_alarm_rate = 0.2")
+    text = RECIPE.replace(
+        'scan = ["inversion", "warping", "sensitivity", "stages", "clustering"]', "false_alarm_rate = 0.2"
+    )
     (base / "unnamed.toml").write_text(text)
     call(base, "scan", str(base / "unnamed.toml"), "--json", str(base / "unnamed.json"))
     found = json.loads((base / "unnamed.json").read_text())["findings"]

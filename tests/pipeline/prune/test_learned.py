@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional
 
-from devices.errors import ModelError, RecipeError, StorageError
+from devices.errors import DeviceError, ModelError, RecipeError, StorageError
 from devices.stage import no_progress
 from pipeline.data import Split
 from pipeline.prune.criteria import learned
@@ -73,6 +73,14 @@ def loss(network: nn.Module, pixels: torch.Tensor, targets: torch.Tensor, _chanc
 def pruning(network: nn.Module, channel_step: int = 1) -> Pruning:
     """Of images (1, 3, 4, 4)."""
     return Pruning(network=network, image_NCHW=torch.zeros(1, 3, 4, 4), channel_step=channel_step)
+
+
+def test_a_gpu_that_is_not_here_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = PruneConfig(target_macs=0.5, criterion="learned", learned=FEW.model_copy(update={"accelerator": "cuda"}))
+    with pytest.raises(DeviceError, match="accelerator 'cuda', and PyTorch sees 0 here"):
+        learn_scores(config, pruning(TwoColours()), colours(), loss, tmp_path, no_progress)
+    assert not list(tmp_path.iterdir())
 
 
 @given(st.sampled_from(["residual", "mobile", "concat", "pooled", "grouped"]), st.integers(0, 1000))

@@ -21,6 +21,7 @@ from pipeline.threats.scan.look import CleanImages
 from pipeline.zoo import residual_cnn
 
 TARGET = 4
+WARPED_TARGET = 1
 WEIGHT_BITS = 7
 FIT = FitConfig(epochs=5)
 
@@ -64,6 +65,13 @@ def planted() -> Planted:
             class_names=dataset.class_names,
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def warped_victim(planted: Planted) -> nn.Module:
+    """Its trigger shifts pixels, and no patch imitates it."""
+    poisoning = PoisonConfig(kind="warped", target=WARPED_TARGET, seed=1)
+    return train_victim(fresh(1), planted.dataset, poisoning, FitConfig(epochs=8))
 
 
 @pytest.fixture(scope="session")

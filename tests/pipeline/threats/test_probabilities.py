@@ -13,7 +13,8 @@ from pipeline.threats.edge.physical import PhysicalConfig, make_patch, make_univ
 from pipeline.threats.kit.success import answers_of
 from pipeline.threats.remove.masking import hidden_neurons
 from pipeline.threats.remove.scores import AnpConfig, Clean, RnpConfig, anp_scores, rnp_scores
-from pipeline.threats.scan.inversion import InversionConfig, invert
+from pipeline.threats.scan.inversion import invert
+from pipeline.threats.scan.search import SearchConfig
 from pipeline.threats.scan.sensitivity import SensitivityConfig, sensitivity
 from tests.pipeline.threats.conftest import Planted
 
@@ -24,7 +25,7 @@ def softened(planted: Planted) -> nn.Module:
 
 
 def test_inversion_finds_the_same_triggers(planted: Planted) -> None:
-    config = InversionConfig(steps=25, starts=1)
+    config = SearchConfig(steps=25, starts=1)
     own, other = (invert(network, planted.images.images, 10, config) for network in (planted.victim, softened(planted)))
     assert own.norms_px.min() < 64
     torch.testing.assert_close(other.norms_px, own.norms_px, rtol=1e-3, atol=1e-2)

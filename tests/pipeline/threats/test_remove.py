@@ -22,6 +22,7 @@ from pipeline.prune.plan import PruningPlan
 from pipeline.prune.trace import trace_network
 from pipeline.recipe import ModelConfig
 from pipeline.threats.kit.success import answers_of, attack_success, clean_accuracy
+from pipeline.threats.kit.triggers import make_trigger
 from pipeline.threats.remove.choose import choose_neurons
 from pipeline.threats.remove.cut import cut_neurons
 from pipeline.threats.remove.defend import DefendConfig, defend, save_defended
@@ -34,8 +35,9 @@ from pipeline.threats.remove.scores import (
     dormant_scores,
     rnp_scores,
 )
-from pipeline.threats.scan.inversion import Inversion, invert
-from tests.pipeline.threats.conftest import TARGET, Planted
+from pipeline.threats.scan.inversion import Inversion
+from pipeline.threats.scan.warping import Warping
+from tests.pipeline.threats.conftest import TARGET, WARPED_TARGET, Planted
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +138,25 @@ def test_unlearning_removes_the_backdoor_where_tuning_does_not(planted: Planted)
         assert clean_accuracy(answer, judged).value > clean_accuracy(answers_of(planted.victim), judged).value - 0.06
         rates[method] = attack_success(answer, judged, planted.trigger, TARGET)
         assert found.plan == PruningPlan()
+        assert found.metrics.get("trigger") == ("patch" if method == "unlearning" else None)
     assert rates["unlearning"].high < 0.2
     assert rates["unlearning"].high < rates["finetune"].low
+
+
+def test_unlearning_takes_the_kind_of_trigger_that_stands_out_and_removes_a_warp(
+    planted: Planted, warped_victim: nn.Module
+) -> None:
+    trigger = make_trigger("warped", planted.dataset.input_shape, 1)
+    found = defend(warped_victim, planted.samples, DefendConfig(method="unlearning"), no_progress)
+    assert (found.metrics["trigger"], found.metrics["class"]) == ("warp", WARPED_TARGET)
+    assert found.metrics["warp_gap"] > found.metrics["patch_gap"]
+    before, after = (
+        attack_success(answers_of(network), planted.judged, trigger, WARPED_TARGET)
+        for network in (warped_victim, found.network)
+    )
+    assert before.value > 0.8
+    assert after.high < 0.3
+    assert clean_accuracy(answers_of(found.network), planted.judged).value > 0.9
 
 
 def test_a_trigger_is_looked_for_on_64_images_of_all_classes(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,13 +165,20 @@ def test_a_trigger_is_looked_for_on_64_images_of_all_classes(planted: Planted, m
     sorted_ = Split(np.concatenate([planted.samples.images] * 2)[order], labels[order])
     looked: list[torch.Tensor] = []
 
-    def noted(network: nn.Module, images: torch.Tensor, *rest: Any) -> Inversion:
+    def noted(_network: nn.Module, images: torch.Tensor, classes: int, *_rest: Any) -> Inversion:
         looked.append(images)
-        return invert(network, images, *rest)
+        sizes = torch.arange(1.0, 1 + classes)
+        return Inversion(sizes, torch.zeros(classes, 8, 8), torch.zeros(classes, 1, 8, 8))
 
-    monkeypatch.setattr("pipeline.threats.remove.defend.invert", noted)
+    def warps(_network: nn.Module, images: torch.Tensor, classes: int, *_rest: Any) -> Warping:
+        looked.append(images)
+        return Warping(torch.full((classes,), 4.0), torch.zeros(classes, 2, 8, 8))
+
+    monkeypatch.setattr("pipeline.threats.remove.unlearn.invert", noted)
+    monkeypatch.setattr("pipeline.threats.remove.unlearn.invert_warps", warps)
     seen = defend(planted.victim, sorted_, DefendConfig(method="unlearning", epochs=1), no_progress).metrics
-    assert len(sorted_) > seen["trigger_samples"] == len(looked[0]) == 64
+    assert len(sorted_) > seen["trigger_samples"] == 64
+    assert [len(images) for images in looked] == [64] * 5
     last = torch.from_numpy(sorted_.batch(np.flatnonzero(sorted_.labels == labels.max())))
     assert any(bool((image == other).all()) for image in looked[0] for other in last)
 

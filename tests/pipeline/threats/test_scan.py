@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -17,19 +17,22 @@ from pipeline.datasets.digits import digits
 from pipeline.recipe import FitConfig, ThreatsConfig
 from pipeline.threats.fake_quant import fake_quantized
 from pipeline.threats.kit.poison import PoisonConfig
+from pipeline.threats.kit.triggers import Warp, make_trigger
 from pipeline.threats.kit.victim import train_victim
 from pipeline.threats.scan.clustering import cluster
-from pipeline.threats.scan.findings import verdict_of
-from pipeline.threats.scan.inversion import Inversion, InversionConfig, invert
-from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages
+from pipeline.threats.scan.findings import Finding, verdict_of
+from pipeline.threats.scan.inversion import Inversion, invert
+from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages, judge_warping
 from pipeline.threats.scan.look import CleanImages, Look, References, look_at, turned
 from pipeline.threats.scan.outlier import lowest_outlier, mad_false_alarm_rate, mad_index
+from pipeline.threats.scan.search import SearchConfig
 from pipeline.threats.scan.sensitivity import Sensitivity, SensitivityConfig, sensitivity
 from pipeline.threats.scan.unusual import unusual_classes
-from tests.pipeline.threats.conftest import TARGET, WEIGHT_BITS, Planted, fresh
+from pipeline.threats.scan.warping import Warping, invert_warps, warp_config, warped
+from tests.pipeline.threats.conftest import TARGET, WARPED_TARGET, WEIGHT_BITS, Planted, fresh
 
 NAMES = tuple("0123456789")
-FAST = InversionConfig(steps=100, starts=2)
+FAST = SearchConfig(steps=100, starts=2)
 
 
 def look_of(norms: np.ndarray) -> Look:
@@ -146,10 +149,54 @@ def test_of_many_starts_one_finds_a_patch_that_most_miss() -> None:
     dataset = digits()
     victim = train_victim(fresh(122, 16), dataset, PoisonConfig(kind="patch", target=2, seed=122), FitConfig(epochs=8))
     images = torch.from_numpy(dataset.test.images[np.random.default_rng(122).permutation(len(dataset.test))[:32]])
-    few, many = (invert(victim, images, 10, InversionConfig(starts=count, seed=122)) for count in (1, 8))
+    few, many = (invert(victim, images, 10, SearchConfig(starts=count, seed=122)) for count in (1, 8))
     assert few.norms_px[2] > 5
     assert many.norms_px[2] < 4
     assert int(many.norms_px.argmin()) == 2
+
+
+def test_a_warp_is_found_as_the_smallest_of_all_classes(planted: Planted, warped_victim: nn.Module) -> None:
+    found = invert_warps(warped_victim, planted.images.images, 10, warp_config(60, 0, starts=2))
+    assert int(found.shifts_px.argmin()) == WARPED_TARGET
+    # What was found turns images, and is what the size says: the mean length of its shifts.
+    field = found.fields_K2HW[WARPED_TARGET : WARPED_TARGET + 1]
+    length = float(field.square().sum(dim=1).sqrt().mean())
+    assert length == pytest.approx(float(found.shifts_px[WARPED_TARGET]), rel=1e-3)
+    with torch.no_grad():
+        turned_into = warped_victim(warped(planted.images.images, field)).argmax(dim=1)
+    assert float((turned_into == WARPED_TARGET).float().mean()) >= 0.9
+
+
+def test_a_warp_is_judged_by_the_other_classes_and_by_references() -> None:
+    rng = np.random.default_rng(0)
+    usual = np.array([0.8, 1.2, 0.5, 0.5, 0.7, 0.4, 0.7, 0.7, 0.45, 0.45])
+    noisy = lambda: usual * np.exp(rng.normal(0, 0.1, 10))  # noqa: E731
+    known = References(
+        log_norms=np.zeros((0, 0)), log_losses=np.zeros(0), log_shifts=np.log([noisy() for _ in range(4)])
+    )
+
+    def judged(shifts: np.ndarray) -> Finding:
+        found = Warping(torch.from_numpy(shifts), torch.zeros(10, 2, 2, 2))
+        return judge_warping("dense", Look(inversion=None, sensitivity=None, warping=found), known, NAMES, 0.1)
+
+    assert not judged(noisy()).sign
+    shifts = noisy()
+    shifts[0] = 0.35
+    finding = judged(shifts)
+    assert finding.sign
+    assert (finding.method, finding.class_name) == ("warping", "0")
+    assert "smallest warp is below its own size on clean references" in finding.statistic
+    assert finding.detail["shifts_px"][0] == 0.35
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_images_are_warped_as_the_kit_warps_them(seed: int) -> None:
+    images = np.random.default_rng(seed).random((2, 3, 7, 9), dtype=np.float32)
+    trigger = make_trigger("warped", (3, 7, 9), seed)
+    assert isinstance(trigger, Warp)
+    ours = warped(torch.from_numpy(images), torch.from_numpy(trigger.field_2HW)[None])
+    np.testing.assert_allclose(ours.numpy(), trigger(images), atol=1e-6)
 
 
 def test_too_few_classes_are_told_and_not_judged() -> None:
@@ -228,4 +275,5 @@ def test_images_are_looked_at_once_for_each_method_asked(planted: Planted) -> No
     clean: CleanImages = planted.images
     found = look_at(planted.clean, clean, ThreatsConfig(scan=("sensitivity",)), 0)
     assert found.inversion is None
+    assert found.warping is None
     assert found.sensitivity is not None

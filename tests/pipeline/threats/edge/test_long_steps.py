@@ -11,7 +11,8 @@ from devices.stage import Progress
 from pipeline.threats.edge.differential import DifferentialConfig, differential
 from pipeline.threats.edge.physical import PhysicalConfig, patch, universal
 from pipeline.threats.edge.subject import Images, Subject
-from pipeline.threats.scan.inversion import InversionConfig, invert
+from pipeline.threats.scan.inversion import invert
+from pipeline.threats.scan.search import SearchConfig
 
 STEPS = 5
 
@@ -27,7 +28,7 @@ def tried(what: str, pair: tuple[Subject, Subject], images: Images, progress: Pr
         differential([pair], images.test, DifferentialConfig(epsilon=0.1, steps=STEPS), progress=progress)
     else:
         clean = torch.from_numpy(images.test.batch(slice(0, 4)))
-        invert(pair[0].network, clean, 10, InversionConfig(steps=STEPS), progress)
+        invert(pair[0].network, clean, 10, SearchConfig(steps=STEPS), progress)
     return 2 * STEPS
 
 

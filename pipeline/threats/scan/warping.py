@@ -1,0 +1,99 @@
+"""Warp inversion: the smallest smooth shift of pixels that turns clean images into each class.
+
+Neural Cleanse's search (Wang et al. 2019, eq. 3) over the triggers of WaNet (Nguyen & Tran 2021, section 3.2): a field
+of shifts, given at a few control points and scaled up bicubically. No patch imitates such a trigger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from devices.stage import Progress, no_progress
+from pipeline.threats.scan.search import SearchConfig, Shown, Smallest, Tensors, search
+
+# A side. Not the four of WaNet's own and of the kit's warp, because an attacker chooses.
+_CONTROL_POINTS = 5
+# Of the first shifts, in pixels.
+_SPREAD_PX = 0.5
+_TINY_PX = 1e-4
+
+
+def warp_config(steps: int, seed: int, starts: int = 4) -> SearchConfig:
+    """A warp that is planted turns fewer images than a patch, and is found from most starts."""
+    return SearchConfig(steps=steps, starts=starts, rate=0.1, goal=0.9, first_cost=0.5, seed=seed)
+
+
+@dataclass(frozen=True)
+class Warping:
+    """The smallest warp found for each class."""
+
+    shifts_px: torch.Tensor
+    """Mean length of each field's shifts, (classes,), in pixels; half the image's side where none reached the goal."""
+    fields_K2HW: torch.Tensor
+    """Rows and columns, in pixels, from each pixel to where it is read."""
+
+
+def invert_warps(
+    network: nn.Module,
+    images_NCHW: torch.Tensor,
+    classes: int,
+    config: SearchConfig,
+    progress: Progress = no_progress,
+) -> Warping:
+    """x'(p) = x(p + field(p)), bilinear, and the mean shift kept low.
+
+    The network is not changed. Raises `ModelError` when it has no gradients by its input, or does not run.
+    """
+    height, width = images_NCHW.shape[2:]
+    half = max(height, width) / 2
+    none = Smallest(torch.full((classes,), half), (torch.zeros(classes, 2, height, width),))
+    found = search(network, images_NCHW, _Warps(classes, height, width), none, config, progress)
+    return Warping(found.sizes, *found.triggers)
+
+
+def warped(images_NCHW: torch.Tensor, fields_K2HW: torch.Tensor) -> torch.Tensor:
+    """Every image read through every field, (K N, C, H, W), field by field."""
+    count, (fields, _, height, width) = len(images_NCHW), fields_K2HW.shape
+    rows = torch.arange(height, device=fields_K2HW.device)[:, None] + fields_K2HW[:, 0]
+    columns = torch.arange(width, device=fields_K2HW.device) + fields_K2HW[:, 1]
+    # Where torch counts from -1 to 1 between the centres of the outer pixels.
+    grids = torch.stack([2 * columns / max(1, width - 1) - 1, 2 * rows / max(1, height - 1) - 1], dim=-1).clamp(-1, 1)
+    moved = functional.grid_sample(
+        images_NCHW[None].expand(fields, *images_NCHW.shape).flatten(0, 1),
+        grids[:, None].expand(fields, count, height, width, 2).flatten(0, 1),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+    return moved
+
+
+@dataclass(frozen=True)
+class _Warps:
+    """Shifts at control points, (classes, 2, points)."""
+
+    classes: int
+    height: int
+    width: int
+
+    def begin(self, generator: torch.Generator) -> Tensors:
+        """By chance."""
+        return (_SPREAD_PX * torch.randn(self.classes, 2, _CONTROL_POINTS**2, generator=generator),)
+
+    def show(self, parameters: Tensors, images_NCHW: torch.Tensor) -> Shown:
+        """All images through all fields."""
+        (points,) = parameters
+        fields = (points @ self._scaled_up().to(points.device)).view(self.classes, 2, self.height, self.width)
+        shifts = (fields.square().sum(dim=1) + _TINY_PX**2).sqrt().mean(dim=(1, 2))
+        return Shown(warped(images_NCHW, fields), shifts, (fields,))
+
+    def _scaled_up(self) -> torch.Tensor:
+        """(points, pixels): bicubic scaling is linear, and as a product it has a gradient that is always the same."""
+        points = _CONTROL_POINTS**2
+        each = torch.eye(points).view(points, 1, _CONTROL_POINTS, _CONTROL_POINTS)
+        size = (self.height, self.width)
+        return functional.interpolate(each, size=size, mode="bicubic", align_corners=True).view(points, -1)
