@@ -88,8 +88,8 @@ def with_trigger(
 
 def _gap(sizes: torch.Tensor) -> float:
     # Not in deviations: of a network that few warps turn, the others' sizes are far apart.
-    first, second = sizes.double().clamp(min=1e-6).log().sort().values[:2].tolist()
-    return float(second - first)
+    ordered = sizes.double().clamp(min=1e-6).log().sort().values
+    return float(ordered[1] - ordered[0]) if len(ordered) > 1 else 0.0
 
 
 def _patch(found: Inversion, generator: torch.Generator) -> _Suspected:
