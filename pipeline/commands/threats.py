@@ -61,12 +61,7 @@ def defend(options: argparse.Namespace) -> int:
         trigger = trigger_of(options.trigger, options.target, work.dataset, recipe.seed)
     artifact = NetworkArtifact(results["dense"].folder)
     network = load_network(recipe.model, artifact, recipe.seed, recipe.task)
-    config = DefendConfig(
-        method=options.method,
-        max_drop=options.max_drop,
-        seed=recipe.seed,
-        threads=recipe.threads,
-    )
+    config = DefendConfig(method=options.method, max_drop=options.max_drop, seed=recipe.seed, threads=recipe.threads)
     found = defend(network, clean, config, no_progress)
     told = judge_defence(network, found.network, judged, trigger)
     save_defended(found, load_plan(artifact), out)

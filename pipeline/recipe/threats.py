@@ -22,8 +22,8 @@ class ThreatsConfig(Section):
     samples: Count = 32
     """Clean test images that are looked at."""
     inversion_steps: Count = 150
-    """Gradient steps for each class' patch: two fifths from each of eight starts, the rest from the best of them. For
-    its warp: all from one start."""
+    """Gradient steps for each class' trigger: two fifths from each of eight starts of a patch or four of a warp, the
+    rest from the best of them."""
     references: Annotated[int, Field(ge=0, le=100)] = 0
     """Networks of the same factory, trained on the other clean test images, that say what is usual."""
     false_alarm_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.1

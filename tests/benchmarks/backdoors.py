@@ -25,10 +25,9 @@ from pipeline.threats.scan.findings import Finding
 from pipeline.threats.scan.judge import judge_inversion, judge_sensitivity, judge_stages, judge_warping
 from pipeline.threats.scan.look import CleanImages, References, look_at
 from tests.benchmarks.planted import FOUR_PATCHES, KINDS, PLANTED, fresh, hits, plant
-from tests.benchmarks.removal import of_cifar, of_digits, percent, removal_table
+from tests.benchmarks.removal import METHODS, of_cifar, of_digits, percent, removal_table
 
 FIRST_SEED = 2000
-METHODS = ("anp", "rnp", "fine-pruning", "unlearning")
 SCAN = ThreatsConfig(scan=("inversion", "warping", "sensitivity", "stages", "clustering"), references=4)
 
 

@@ -19,10 +19,11 @@ from pipeline.model import build_network, load_checkpoint
 from pipeline.recipe import FitConfig, read_recipe
 from pipeline.threats.kit.success import answers_of, right_of
 from pipeline.threats.kit.victim import train_clean
-from pipeline.threats.remove.defend import DefendConfig, defend
+from pipeline.threats.remove.defend import DefendConfig, Method, defend
 from tests.benchmarks.accelerated import accelerated
 from tests.benchmarks.planted import FIT, fresh, hits, poisoned
 
+METHODS: tuple[Method, ...] = ("anp", "rnp", "fine-pruning", "unlearning")
 _RECIPE = Path(__file__).parent.parent.parent / "recipes" / "cifar10-resnet20.toml"
 
 
@@ -127,7 +128,7 @@ def defended(
     """The victim, what each method makes of it, and the controls; with the neurons removed, and of how many."""
     yield "none (the victim)", victim, 0, 0
     anp_count = 0
-    for method in (item for item in ("anp", "rnp", "fine-pruning", "unlearning") if item in methods):
+    for method in (item for item in METHODS if item in methods):
         found = defend(victim, clean, DefendConfig(method=method, seed=seed), no_progress)
         removed = found.metrics.get("neurons_removed", 0)
         anp_count = removed if method == "anp" else anp_count
