@@ -45,7 +45,7 @@ def test_the_full_suite_is_all_that_a_recipe_allows(path: Path) -> None:
     assert found.robustness.budget == "standard"
     assert len(found.robustness.corruptions) == 23
     assert found.robustness.epsilon == plain.robustness.epsilon
-    assert len(found.threats.scan) == (4 if classifier else 0)
+    assert len(found.threats.scan) == (5 if classifier else 0)
     assert len(found.threats.edge) == ((6 if plain.quantize.precision == "int8" else 4) if classifier else 0)
     assert found.threats.edge_budget.shadows == (8 if classifier and plain.train else 0)
     same = {"robustness": plain.robustness, "threats": plain.threats}

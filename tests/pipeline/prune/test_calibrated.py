@@ -118,17 +118,20 @@ def test_networks_are_ranked_as_their_engines(calibrated: tuple[Profile, Calibra
 
 
 def test_pruning_takes_the_steps_and_the_table(calibrated: tuple[Profile, Calibration]) -> None:
-    """On a machine that is not the device: half of the milliseconds that the table tells, in whole steps."""
+    """On a machine that is not the device: milliseconds that the table tells, in whole steps, whichever those are here.
+
+    The limit is half way to one step in every group: with a wide step, half of the whole may be out of reach.
+    """
     profile = replace(calibrated[0], kind="jetson", engine=load_profile("jetson-orin-nano-8gb").engine)
     assert choose_source("auto", profile, HOST, "fp32") == "table"
-    network = residual_network((16, 32, 64), (16, 32, 64))
+    network = residual_network((32, 64, 128), (32, 64, 128))
     trace = trace_network(network, IMAGE)
     grouping = find_groups(network, trace, IMAGE, ())
     budget = estimated_budget(1.0, "table", network, IMAGE, grouping.trace, profile, "fp32")
-    limit_ms = 0.5 * budget.dense
     rng = np.random.default_rng(0)
     ranked = [Ranked(group, rng.random(group.width) + 0.1) for group in grouping.groups]
     step = profile.pruning.channel_step
+    limit_ms = 0.5 * (budget.dense + budget.cost([unit for group in grouping.groups for unit in group.units[step:]]))
     removed = allocate_to(ranked, "global", budget.at(limit_ms), Snapping(channel_step=step))
     assert 0 < budget.cost(removed) <= limit_ms
     gone = {unit.label for unit in removed}
