@@ -110,7 +110,7 @@ class Recipe(Section):
         if self.search is not None and self.prune is not None and self.prune.granularity != "channels":
             raise ValueError("[search] looks for widths of channels: set prune.granularity to 'channels', or remove it")
         if self.search is not None and self.prune is not None and self.prune.criterion == "learned":
-            raise ValueError("prune.criterion 'learned' finds widths by itself: remove [search], or use another")
+            raise ValueError("prune.criterion 'learned' learns at the target's widths: remove [search], or use another")
         return self
 
     @model_validator(mode="after")

@@ -150,10 +150,10 @@ class PruneConfig(Section):
 
     def _check_learned(self) -> None:
         if self.scope == "sensitivity":
-            raise ValueError("prune.criterion 'learned' allocates in every step, too often to try each: another scope")
+            raise ValueError("prune.criterion 'learned' needs widths that its scores do not change: take another scope")
         if self.granularity not in ("channels", "weights"):
             raise ValueError("prune.criterion 'learned' scores channels or weights: set granularity to one of these")
         if self.schedule != "one_shot":
             raise ValueError("prune.criterion 'learned' scores the dense network, for schedule 'one_shot'")
         if self.target_latency_ms is not None:
-            raise ValueError("prune.criterion 'learned' allocates in every step, too often to measure: use target_macs")
+            raise ValueError("prune.criterion 'learned' needs widths that are the same each time: use target_macs")

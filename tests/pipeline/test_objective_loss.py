@@ -72,5 +72,5 @@ def test_other_adversaries_drive_them_too(kind: str) -> None:
 
 
 def test_learned_scores_and_a_search_exclude_each_other() -> None:
-    with pytest.raises(RecipeError, match="'learned' finds widths by itself"):
+    with pytest.raises(RecipeError, match="'learned' learns at the target's widths"):
         recipe('prune.criterion="learned"', "search.trials=8")

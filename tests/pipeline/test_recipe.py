@@ -110,7 +110,7 @@ def test_the_command_takes_the_full_suite(capsys: pytest.CaptureFixture[str], tm
         (
             "[prune]\ntarget_macs = 0.5\ncriterion = 'learned'\nscope = 'sensitivity'",
             "prune",
-            "too often to try each",
+            "needs widths that its scores do not change",
         ),
         (
             "[prune]\ngranularity = '2:4'\nschedule = 'linear'\nsteps = 2",

@@ -1,9 +1,8 @@
-"""Scores of channels, neurons and heads under the recipe's loss, and with them the width of every layer.
+"""Scores of channels, neurons and heads under the recipe's loss: which of each group stay, at widths that are given.
 
-After HARP (Zhao & Wressnegger 2023): weights stay as they are, scores and the layers' shares are learned together under
-a robust loss. There each layer's share is a parameter of its own, held by a penalty to the budget. Here all units
-compete by score for the budget, on the device's channel steps, as they do when they are cut: a layer whose scores rise
-keeps more, and the budget is met in every step rather than in the end.
+HYDRA (Sehwag et al. 2020, algorithm 1, step 2), of units in place of weights. Widths are those that l2's scores come to
+under the recipe's scope and target. HARP (Zhao & Wressnegger 2023) learns them too, which was tried: over few epochs,
+with frozen weights, residual streams shrink to almost nothing, and recovery does not make up for it.
 """
 
 from __future__ import annotations
@@ -11,58 +10,73 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from devices.stage import Progress
 from pipeline.data import Split
-from pipeline.prune.channels import Ranking, choose_units, rank_groups
+from pipeline.prune.allocate import Ranked
+from pipeline.prune.channels import choose_units, rank_groups
 from pipeline.prune.criteria.base import Cuts, cuts_of
 from pipeline.prune.groups import Group
 from pipeline.prune.learned.gated import ScoreLoss, learn, straight_through
 from pipeline.prune.pruning import Pruning
 from pipeline.recipe import PruneConfig
 
-# Steps between one choice of units and the next: to allocate takes longer than a small network's step.
-_REFRESH = 4
-
 
 def learn_unit_scores(
     config: PruneConfig, pruning: Pruning, train: Split, loss: ScoreLoss, progress: Progress
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """A score for every unit, (width,) by the group's name, and the loss by epoch; they begin at l2's.
+    """A score for every unit, (width,) by the group's name, and the loss by epoch.
 
-    Raises what `rank_groups` and `choose_units` raise.
+    They begin at l2's. Those returned are l2's, dealt out in the order that was learned, so that pruning finds the same
+    widths with them. Raises what `rank_groups` and `choose_units` raise.
     """
     ranking = rank_groups(config.model_copy(update={"criterion": "l2"}), pruning)
-    groups = [item.group for item in ranking.ranked]
-    scores = {item.group.name: torch.from_numpy(item.scores).float() for item in ranking.ranked}
+    ranked = tuple(replace(item, scores=_distinct(item.scores)) for item in ranking.ranked)
+    removed, _ = choose_units(config, pruning, replace(ranking, ranked=ranked))
+    gone = {unit.label for unit in removed}
+    kept = {item.group.name: sum(unit.label not in gone for unit in item.group.units) for item in ranked}
+    groups = [item.group for item in ranked]
+    scores = {item.group.name: torch.from_numpy(item.scores).float() for item in ranked}
     readers = [_readers(pruning.network, group) for group in groups]
-    open_: dict[str, torch.Tensor] = {}
 
-    def tensors(step: int) -> Mapping[str, torch.Tensor]:
-        if step % _REFRESH == 0:
-            open_.update(_kept(config, pruning, ranking, scores))
-        gates = [straight_through(open_[group.name], scores[group.name]) for group in groups]
+    def tensors(_step: int) -> Mapping[str, torch.Tensor]:
+        gates = [straight_through(_highest(scores[name], count), scores[name]) for name, count in kept.items()]
         return _gated(pruning.network, readers, gates)
 
     losses = learn(pruning.network, scores, tensors, train, loss, config.learned, pruning.seed, progress)
-    return {name: item.detach() for name, item in scores.items()}, losses
+    return {item.group.name: _dealt(item, scores[item.group.name].detach()) for item in ranked}, losses
 
 
-def _kept(
-    config: PruneConfig, pruning: Pruning, ranking: Ranking, scores: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Which units the scores keep within the budget, (width,) of bool by group."""
-    ranked = tuple(
-        replace(item, scores=scores[item.group.name].detach().double().numpy().copy()) for item in ranking.ranked
-    )
-    removed, _ = choose_units(config, pruning, replace(ranking, ranked=ranked))
-    gone = {unit.label for unit in removed}
-    return {
-        item.group.name: torch.tensor([unit.label not in gone for unit in item.group.units]) for item in ranking.ranked
-    }
+def _distinct(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same, (width,), with equal ones next to each other instead, and as they are stored: a learned order of equal
+    scores would be lost, and a rounding could give another width."""
+    order = np.argsort(scores, kind="stable")
+    ascending = scores[order].astype(np.float32)
+    for place in range(1, len(ascending)):
+        ascending[place] = max(ascending[place], np.nextafter(ascending[place - 1], np.float32(np.inf)))
+    found = np.empty(len(scores))
+    found[order] = ascending
+    return found
+
+
+def _highest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Which scores, (width,), are among so many highest."""
+    open_ = torch.zeros(len(scores), dtype=torch.bool)
+    # Of equals the last, as when they are dealt.
+    open_[scores.detach().argsort(stable=True)[len(scores) - count :]] = True
+    return open_
+
+
+def _dealt(item: Ranked, learned: torch.Tensor) -> torch.Tensor:
+    """The group's own scores, (width,), given to units in the order of those learned."""
+    dealt: NDArray[np.float64] = np.empty(len(learned))
+    dealt[learned.argsort(stable=True).numpy()] = np.sort(item.scores)
+    return torch.from_numpy(dealt).float()
 
 
 def _readers(network: nn.Module, group: Group) -> Cuts:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from devices.errors import DataError
+from pipeline.threats.warp import warp
 
 TriggerKind = Literal["patch", "blended", "sinusoidal", "warped"]
 TRIGGERS: tuple[str, ...] = get_args(TriggerKind)
@@ -62,13 +63,8 @@ class Warp:
     def __call__(self, images_NCHW: NDArray[np.float32], /) -> NDArray[np.float32]:
         height, width = self.field_2HW.shape[1:]
         _require_shape(images_NCHW, (images_NCHW.shape[1], height, width))
-        rows = np.arange(height, dtype=np.float32)[:, None] + self.field_2HW[0]
-        columns = np.arange(width, dtype=np.float32)[None] + self.field_2HW[1]
-        # Where torch counts from -1 to 1 between the centres of the outer pixels.
-        grid_HW2 = np.stack([2 * columns / max(1, width - 1) - 1, 2 * rows / max(1, height - 1) - 1], axis=-1)
-        grid = torch.from_numpy(grid_HW2.clip(-1, 1).astype(np.float32)).expand(len(images_NCHW), -1, -1, -1)
         images = torch.from_numpy(np.ascontiguousarray(images_NCHW))
-        moved = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
+        moved = warp(images, torch.from_numpy(self.field_2HW)[None])
         return np.asarray(moved.numpy().clip(0, 1), dtype=np.float32)
 
 

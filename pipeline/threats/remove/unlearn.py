@@ -19,7 +19,8 @@ from pipeline.prune.network import inference
 from pipeline.recovery.training import Aim
 from pipeline.threats.scan.inversion import Inversion, invert
 from pipeline.threats.scan.search import SearchConfig
-from pipeline.threats.scan.warping import Warping, invert_warps, warp_config, warped
+from pipeline.threats.scan.warping import Warping, invert_warps, warp_config
+from pipeline.threats.warp import warp
 
 COPIES = 4
 """Of every image, as many clean as with the trigger."""
@@ -112,7 +113,7 @@ def _warp(found: Sequence[Warping]) -> _Suspected:
     index = int(sizes.argmin())
 
     def by(strength: float, field_12HW: torch.Tensor) -> Stamped:
-        return lambda images: warped(images, strength * field_12HW)
+        return lambda images: warp(images, strength * field_12HW)
 
     pairs = zip(_STRENGTHS, found, strict=True)
     copies = tuple(by(strength, item.fields_K2HW[index : index + 1]) for strength, item in pairs)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from devices.stage import Progress, no_progress
 from pipeline.threats.scan.search import SearchConfig, Shown, Smallest, Tensors, search
+from pipeline.threats.warp import warp
 
 # A side. Not the four of WaNet's own and of the kit's warp, because an attacker chooses.
 _CONTROL_POINTS = 5
@@ -44,7 +45,7 @@ def invert_warps(
     config: SearchConfig,
     progress: Progress = no_progress,
 ) -> Warping:
-    """x'(p) = x(p + field(p)), bilinear, and the mean shift kept low.
+    """x' = `warp`(x, field), and the field's mean shift kept low.
 
     The network is not changed. Raises `ModelError` when it has no gradients by its input, or does not run.
     """
@@ -53,23 +54,6 @@ def invert_warps(
     none = Smallest(torch.full((classes,), half), (torch.zeros(classes, 2, height, width),))
     found = search(network, images_NCHW, _Warps(classes, height, width), none, config, progress)
     return Warping(found.sizes, *found.triggers)
-
-
-def warped(images_NCHW: torch.Tensor, fields_K2HW: torch.Tensor) -> torch.Tensor:
-    """Every image read through every field, (K N, C, H, W), field by field."""
-    count, (fields, _, height, width) = len(images_NCHW), fields_K2HW.shape
-    rows = torch.arange(height, device=fields_K2HW.device)[:, None] + fields_K2HW[:, 0]
-    columns = torch.arange(width, device=fields_K2HW.device) + fields_K2HW[:, 1]
-    # Where torch counts from -1 to 1 between the centres of the outer pixels.
-    grids = torch.stack([2 * columns / max(1, width - 1) - 1, 2 * rows / max(1, height - 1) - 1], dim=-1).clamp(-1, 1)
-    moved = functional.grid_sample(
-        images_NCHW[None].expand(fields, *images_NCHW.shape).flatten(0, 1),
-        grids[:, None].expand(fields, count, height, width, 2).flatten(0, 1),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=True,
-    )
-    return moved
 
 
 @dataclass(frozen=True)
@@ -89,7 +73,7 @@ class _Warps:
         (points,) = parameters
         fields = (points @ self._scaled_up().to(points.device)).view(self.classes, 2, self.height, self.width)
         shifts = (fields.square().sum(dim=1) + _TINY_PX**2).sqrt().mean(dim=(1, 2))
-        return Shown(warped(images_NCHW, fields), shifts, (fields,))
+        return Shown(warp(images_NCHW, fields), shifts, (fields,))
 
     def _scaled_up(self) -> torch.Tensor:
         """(points, pixels): bicubic scaling is linear, and as a product it has a gradient that is always the same."""

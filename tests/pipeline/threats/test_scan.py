@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -17,7 +17,6 @@ from pipeline.datasets.digits import digits
 from pipeline.recipe import FitConfig, ThreatsConfig
 from pipeline.threats.fake_quant import fake_quantized
 from pipeline.threats.kit.poison import PoisonConfig
-from pipeline.threats.kit.triggers import Warp, make_trigger
 from pipeline.threats.kit.victim import train_victim
 from pipeline.threats.scan.clustering import cluster
 from pipeline.threats.scan.findings import Finding, verdict_of
@@ -28,7 +27,8 @@ from pipeline.threats.scan.outlier import lowest_outlier, mad_false_alarm_rate, 
 from pipeline.threats.scan.search import SearchConfig
 from pipeline.threats.scan.sensitivity import Sensitivity, SensitivityConfig, sensitivity
 from pipeline.threats.scan.unusual import unusual_classes
-from pipeline.threats.scan.warping import Warping, invert_warps, warp_config, warped
+from pipeline.threats.scan.warping import Warping, invert_warps, warp_config
+from pipeline.threats.warp import warp
 from tests.pipeline.threats.conftest import TARGET, WARPED_TARGET, WEIGHT_BITS, Planted, fresh
 
 NAMES = tuple("0123456789")
@@ -163,7 +163,7 @@ def test_a_warp_is_found_as_the_smallest_of_all_classes(planted: Planted, warped
     length = float(field.square().sum(dim=1).sqrt().mean())
     assert length == pytest.approx(float(found.shifts_px[WARPED_TARGET]), rel=1e-3)
     with torch.no_grad():
-        turned_into = warped_victim(warped(planted.images.images, field)).argmax(dim=1)
+        turned_into = warped_victim(warp(planted.images.images, field)).argmax(dim=1)
     assert float((turned_into == WARPED_TARGET).float().mean()) >= 0.9
 
 
@@ -187,16 +187,6 @@ def test_a_warp_is_judged_by_the_other_classes_and_by_references() -> None:
     assert (finding.method, finding.class_name) == ("warping", "0")
     assert "smallest warp is below its own size on clean references" in finding.statistic
     assert finding.detail["shifts_px"][0] == 0.35
-
-
-@given(st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
-def test_images_are_warped_as_the_kit_warps_them(seed: int) -> None:
-    images = np.random.default_rng(seed).random((2, 3, 7, 9), dtype=np.float32)
-    trigger = make_trigger("warped", (3, 7, 9), seed)
-    assert isinstance(trigger, Warp)
-    ours = warped(torch.from_numpy(images), torch.from_numpy(trigger.field_2HW)[None])
-    np.testing.assert_allclose(ours.numpy(), trigger(images), atol=1e-6)
 
 
 def test_too_few_classes_are_told_and_not_judged() -> None:
