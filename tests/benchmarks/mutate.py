@@ -40,7 +40,7 @@ _TESTS: dict[str, tuple[str, ...]] = {
     "pipeline/release/gate.py": ("tests/pipeline/release/test_regression.py",),
     "pipeline/release/regression.py": ("tests/pipeline/release/test_regression.py",),
     "devices/statistics.py": ("tests/devices/test_statistics.py", "tests/devices/test_mean_ratio.py"),
-    "devices/bundle.py": ("tests/devices/test_bundle.py", "tests/devices/trust/test_tamper.py"),
+    "devices/bundle.py": ("tests/devices/test_bundle.py", *_TRUST),
     **{path.relative_to(ROOT).as_posix(): _TRUST for path in sorted((ROOT / "devices" / "trust").glob("[!_]*.py"))},
 }
 _GROUPS = {"gate": "pipeline/", "statistics": "devices/statistics.py", "verifier": "devices/"}
@@ -260,10 +260,12 @@ def _run_tests(mutant: Mutant | None, tests: tuple[str, ...], scratch: Path) -> 
         os._exit(code)
 
 
-def chosen(names: list[str], sample: int | None, seed: int) -> list[Mutant]:
-    """The mutants of the modules of these groups; with `sample`, so many of them."""
+def chosen(names: list[str], sample: int | None, seed: int, at: list[str] | None = None) -> list[Mutant]:
+    """The mutants of the modules of these groups; with `sample`, so many of them; with `at`, those of these lines."""
     paths = [path for path in _TESTS if any(_group(path) == name for name in names)]
     mutants = [mutant for path in paths for mutant in mutants_of(path)]
+    if at:
+        mutants = [mutant for mutant in mutants if f"{mutant.path}:{mutant.line}" in at]
     if sample is not None and sample < len(mutants):
         kept = set(random.Random(seed).sample(range(len(mutants)), sample))
         mutants = [mutant for index, mutant in enumerate(mutants) if index in kept]
@@ -280,13 +282,14 @@ def main() -> int:
     parser.add_argument("groups", nargs="*", choices=[*_GROUPS, []], help="(all)")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at", action="append", metavar="FILE:LINE", help="those of this line, as it was printed")
     parser.add_argument("--limit", type=float, default=60.0, help="processor seconds for one mutant's tests (60)")
     options = parser.parse_args()
     os.chdir(ROOT)
     for name in _LIBRARIES:
         with suppress(ImportError):
             importlib.import_module(name)
-    mutants = chosen(options.groups or list(_GROUPS), options.sample, options.seed)
+    mutants = chosen(options.groups or list(_GROUPS), options.sample, options.seed, options.at)
     scratch = Path(tempfile.mkdtemp(prefix="espalier-mutate-"))
     killed: dict[str, list[bool]] = {}
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -13,10 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.bundle import FORMAT, MANIFEST, Bundle, open_bundle, write_manifest
+from devices import bundle as bundle_module
+from devices.bundle import FORMAT, MANIFEST, Bundle, open_any, open_bundle, open_whole, write_manifest
 from devices.errors import BundleError
 from devices.files import digest_file
-from devices.trust.store import UNSIGNED, Trust
+from devices.trust.envelope import SIGNATURE_FILE
+from devices.trust.store import UNSIGNED, Trust, TrustedKey
 
 FILES = ("engine/engine.json", "engine/engine.onnx", "labels.json", "model.onnx", "preprocess.json")
 
@@ -242,6 +246,11 @@ def test_a_huge_manifest_is_not_read(deploy: Path) -> None:
     error = refused(deploy)
     assert error.where == str(deploy / MANIFEST)
     assert "larger than" in error.what
+    # Up to 16 MiB, what it holds is the matter.
+    for size_bytes, said in ((16 << 20, "is not JSON"), ((16 << 20) + 1, "larger than 16777216 bytes")):
+        with open(deploy / MANIFEST, "r+b") as stream:
+            stream.truncate(size_bytes)
+        assert said in refused(deploy).what
 
 
 @given(st.data())
@@ -277,6 +286,57 @@ def test_a_bundle_of_another_format_is_refused(deploy: Path) -> None:
 def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     assert "is not a folder" in refused(tmp_path / name).what
+    for call in (lambda: open_any(tmp_path / name, UNSIGNED), lambda: open_whole(tmp_path / name)):
+        with pytest.raises(BundleError, match="is not a folder"):
+            call()
+
+
+def test_of_any_kind_and_whole_are_verified_alike(deploy: Path) -> None:
+    expected = open_bundle(deploy, "deploy", UNSIGNED)
+    for found in (open_any(deploy, UNSIGNED), open_whole(deploy)):
+        assert (found.digests, found.manifest) == (expected.digests, expected.manifest)
+    (deploy / "labels.json").write_text("[]")
+    for call in (lambda: open_any(deploy, UNSIGNED), lambda: open_whole(deploy)):
+        with pytest.raises(BundleError, match="differs from the manifest"):
+            call()
+
+
+def test_unsigned_is_taken_when_said_whoever_else_is_trusted(deploy: Path) -> None:
+    trust = Trust(keys=(TrustedKey(name="ours", pem="-"),), allow_unsigned=True)
+    found = open_bundle(deploy, "deploy", trust)
+    assert (found.signer, found.signed) == (None, False)
+    (deploy / SIGNATURE_FILE).write_text("{}")
+    # With nobody to trust it is not looked at; with somebody it must hold.
+    assert open_bundle(deploy, "deploy", UNSIGNED).signed
+    with pytest.raises(BundleError, match=SIGNATURE_FILE):
+        open_bundle(deploy, "deploy", trust)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SIGNATURE_FILE])
+def test_what_cannot_list_itself_is_not_listed(deploy: Path, name: str) -> None:
+    (deploy / SIGNATURE_FILE).write_text("{}")
+    row = {"path": name, "size_bytes": 2, "sha256": digest_file(deploy / SIGNATURE_FILE)}
+    rewrite(deploy, lambda manifest: manifest["files"].append(row))
+    assert f"lists {name}, which cannot list itself" in refused(deploy).what
+
+
+def test_a_folder_that_cannot_be_listed_is_named(deploy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(os.fsdecode(path)).name == "engine":
+            raise PermissionError(13, "Permission denied", os.fsdecode(path))
+        return real(path)
+
+    # Of the user root, who runs tests in containers, no folder is closed.
+    monkeypatch.setattr(os, "scandir", scandir)
+    error = refused(deploy)
+    assert (error.where, error.what) == (str(deploy / "engine"), "cannot be listed (Permission denied)")
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_followed() -> None:
+    found = bundle_module._digest(io.BytesIO(b"abc" + b"later"), 3)
+    assert found == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_a_file_that_changes_after_verification_is_not_given_out(deploy: Path) -> None:

@@ -43,6 +43,12 @@ def test_the_interval_is_as_wide_as_the_samples_spread() -> None:
     assert (found.low, found.high) == pytest.approx((middle - half, middle + half), abs=1.5e-3)
 
 
+def test_two_thousand_resamples_are_drawn_the_same_ones_each_time() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(60), rng.random(60)
+    assert paired_mean_ratio(ours, theirs) == paired_mean_ratio(ours, theirs, resamples=2000, seed=0)
+
+
 def test_without_errors_of_the_baseline_there_is_no_ratio() -> None:
     assert paired_mean_ratio(np.ones(9), np.zeros(9)) is None
     # One error among few samples: resamples without any are common, and the ratio has no upper bound.

@@ -325,10 +325,20 @@ def test_mean_iou_of_one_class_is_a_share_of_images() -> None:
     assert mean_iou(np.zeros((3, 2, 2), np.int64), resamples=5) == Interval(0.0, 0.0, 0.0)
 
 
+def test_mean_iou_is_the_mean_over_the_classes_that_are_there() -> None:
+    """A half and a quarter, and a class that is nowhere; a thousand resamples, the same ones each time."""
+    overlap = np.array([[[1, 1, 0], [2, 2, 0]], [[0, 0, 0], [0, 2, 0]]])
+    found = mean_iou(overlap)
+    assert found.value == 0.375
+    assert found == mean_iou(overlap, resamples=1000, seed=0)
+    wide = np.random.default_rng(0).integers(1, 9, (40, 2, 2)).cumsum(axis=1)
+    assert mean_iou(wide) == mean_iou(wide, resamples=1000, seed=0)
+
+
 def test_percentile_intervals_are_woodruffs() -> None:
     """Blocks that are all alike leave the binomial error; blocks of one value each, that of their number."""
-    alike = np.tile(np.arange(100), (50, 1))
-    found, error = percentile_interval(alike, 90), stats.norm.ppf(0.975) * np.sqrt(0.9 * 0.1 / 5000)
+    alike = np.tile(np.arange(1000), (50, 1))
+    found, error = percentile_interval(alike, 90), stats.norm.ppf(0.975) * np.sqrt(0.9 * 0.1 / 50_000)
     assert (found.low, found.high) == tuple(np.percentile(alike, [90 - 100 * error, 90 + 100 * error]))
     apart = np.repeat(np.arange(41), 60).reshape(41, 60)
     # Twenty blocks lie below the median, twenty above, and one on it: a standard deviation of a half.
