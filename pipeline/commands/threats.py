@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +54,13 @@ def defend(options: argparse.Namespace) -> int:
     if (options.trigger is None) != (options.target is None):
         raise DataError("--trigger", "and --target belong together", "Give both, or neither")
     recipe = _read_recipe(options.recipe, options.overrides)
-    work, results = _run_part(options, recipe, options.device, lambda name: name == "dense")
+    work = _work(recipe, options.device)
+    # What is given is looked at before the network is trained.
     clean, judged = parts_of(work.dataset, options.clean_samples, recipe)
     trigger = None
     if options.trigger is not None:
         trigger = trigger_of(options.trigger, options.target, work.dataset, recipe.seed)
+    results = _run_part(options, work, lambda name: name == "dense")
     artifact = NetworkArtifact(results["dense"].folder)
     network = load_network(recipe.model, artifact, recipe.seed, recipe.task)
     config = DefendConfig(method=options.method, max_drop=options.max_drop, seed=recipe.seed, threads=recipe.threads)
@@ -66,7 +68,7 @@ def defend(options: argparse.Namespace) -> int:
     told = judge_defence(network, found.network, judged, trigger)
     save_defended(found, load_plan(artifact), out)
     write_json(out / DEFENCE_FILE, {"removal": found.metrics, "evaluation": told})
-    print(shown_lines(_defence_lines(found.metrics, told, out)))
+    print(shown_lines(_defence_lines(found.metrics, told, work.dataset.class_names, out)))
     return EXIT_OK
 
 
@@ -127,7 +129,7 @@ def _scanned(options: argparse.Namespace, recipe: Recipe, device: str) -> dict[s
         references = threats.references if "references" in threats.model_fields_set else SCAN_REFERENCES
         asked = threats.model_copy(update={"scan": _SCAN_METHODS, "references": references})
         recipe = recipe.model_copy(update={"threats": asked})
-    return _run_part(options, recipe, device, is_scan)[1]
+    return _run_part(options, _work(recipe, device), is_scan)
 
 
 def _findings(results: dict[str, Stored]) -> list[dict[str, Any]]:
@@ -142,32 +144,39 @@ def _read_recipe(path: Path, overrides: list[str]) -> Recipe:
     return read_recipe(path, overrides)
 
 
-def _run_part(
-    options: argparse.Namespace, recipe: Recipe, device: str, wanted: Callable[[str], bool]
-) -> tuple[Work, dict[str, Stored]]:
-    """Run the wanted steps of a recipe and what they need, from the store where they are there."""
+def _work(recipe: Recipe, device: str) -> Work:
+    """A recipe's work, before any step of it ran."""
     # Before torch loads its OpenMP, as in `espalier run`.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     from devices.detect import detect_host
     from devices.profile import load_profile
+    from pipeline.work import Work
+
+    return Work(recipe, load_profile(device), detect_host(), "espalier scan")
+
+
+def _run_part(options: argparse.Namespace, work: Work, wanted: Callable[[str], bool]) -> dict[str, Stored]:
+    """Run the wanted steps of a recipe and what they need, from the store where they are there."""
     from pipeline.chain import run_chain
     from pipeline.progress import standard_progress
     from pipeline.store import Store
-    from pipeline.work import Work
 
-    work = Work(recipe, load_profile(device), detect_host(), "espalier scan")
-    return work, dict(run_chain(work, Store(options.store), standard_progress(), wanted).results)
+    return dict(run_chain(work, Store(options.store), standard_progress(), wanted).results)
 
 
-def _defence_lines(removal: dict[str, Any], told: dict[str, Any], out: Path) -> list[str]:
+def _defence_lines(removal: dict[str, Any], told: dict[str, Any], classes: Sequence[str], out: Path) -> list[str]:
     lines = []
     if "neurons_removed" in removal:
         lines.append(f"{removal['method']}: {removal['neurons_removed']} of {removal['neurons']} neurons removed")
-    if "trigger_norm_px" in removal:
-        size, samples = removal["trigger_norm_px"], removal["trigger_samples"]
-        lines.append(f"{removal['method']}: against a trigger of {size:.3g} pixels, found on {samples} images")
+    if "trigger" in removal:
+        word = "by" if removal["trigger"] == "warp" else "of"
+        found = f"a {removal['trigger']} {word} {removal['trigger_size_px']:.3g} pixels"
+        lines.append(
+            f"{removal['method']}: against {found} that turns images into class {classes[removal['class']]}, "
+            f"found on {removal['trigger_samples']} images"
+        )
     lines.append(f"clean accuracy {_change(told['clean_before'], told['clean_after'])}, {told['samples']} other images")
     if told["attack_before"] is not None:
         lines.append(

@@ -13,6 +13,7 @@ from pipeline.data import Dataset, Split, seeded_choice
 from pipeline.recipe import Recipe
 from pipeline.threats.kit.success import answers_of, attack_success, clean_accuracy, right_of
 from pipeline.threats.kit.triggers import TRIGGERS, Trigger, make_trigger, read_trigger
+from pipeline.threats.remove.defend import require_samples
 
 _LEAST_JUDGED = 30
 
@@ -20,11 +21,12 @@ _LEAST_JUDGED = 30
 def parts_of(dataset: Dataset, samples: int, recipe: Recipe) -> tuple[Split, Split]:
     """Clean samples for the defence, a seeded choice of the test split, and the rest, which judges it.
 
-    The training images may be the poisoned ones, so none of them is taken. Raises `DataError` when the split is too
-    small, `RecipeError` for a task without classes.
+    The training images may be the poisoned ones, so none of them is taken. Raises `DataError` for too few samples or
+    too small a split, `RecipeError` for a task without classes.
     """
     if recipe.task.kind != "classification":
         raise RecipeError("task.kind", f"is '{recipe.task.kind}'", "A defence knows classification alone")
+    require_samples(samples)
     test = dataset.test
     if samples > len(test) - _LEAST_JUDGED:
         what = f"asks for {samples} of {len(test)} test images, and {_LEAST_JUDGED} or more must be left to judge by"

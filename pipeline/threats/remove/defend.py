@@ -77,9 +77,7 @@ def defend(network: nn.Module, clean: Split, config: DefendConfig, progress: Pro
 
     Raises `DataError` for fewer than ten clean samples, `ModelError` when nothing can be cut.
     """
-    if len(clean) < LEAST_SAMPLES:
-        what = f"{len(clean)} clean samples cannot tell a neuron that matters from one that does not"
-        raise DataError("--clean-samples", what, f"Give {LEAST_SAMPLES} or more")
+    require_samples(len(clean))
     if config.method not in METHODS:
         raise RecipeError("--method", f"there is no '{config.method}'", f"Take one of {', '.join(METHODS)}")
     held = Clean(images=torch.from_numpy(clean.batch(slice(None))), labels=torch.from_numpy(clean.labels))
@@ -107,6 +105,13 @@ def defend(network: nn.Module, clean: Split, config: DefendConfig, progress: Pro
         tuning = FitConfig(epochs=epochs, batch_size=batch, learning_rate=_RATES[config.method])
         fit(cut, shown, ObjectiveConfig(), tuning, config.seed, config.threads, progress, masked=plan.masked, aim=aim)
     return Defended(network=cut.eval(), plan=plan, metrics=asdict(config) | told)
+
+
+def require_samples(count: int) -> None:
+    """Raises `DataError` for fewer clean samples than ten."""
+    if count < LEAST_SAMPLES:
+        what = f"{count} clean samples cannot tell a neuron that matters from one that does not"
+        raise DataError("--clean-samples", what, f"Give {LEAST_SAMPLES} or more")
 
 
 def save_defended(found: Defended, before: PruningPlan | None, folder: Path) -> StageResult[NetworkArtifact]:

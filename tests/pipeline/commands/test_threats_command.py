@@ -11,6 +11,7 @@ import pytest
 
 from devices.errors import EXIT_CODES
 from pipeline.cli import main
+from pipeline.commands.threats import _defence_lines
 from pipeline.gate import judge
 from pipeline.recipe import GateConfig
 from pipeline.threats.scan.findings import verdict_of
@@ -177,9 +178,26 @@ def test_bad_input_is_named_and_leaves_nothing(
     monkeypatch.chdir(base)
     np.savez("own.npz", mask=np.ones((3, 3)), pattern=np.ones((3, 3)))
     out = base / "nothing"
-    assert call(base, "defend", "tiny.toml", "--method", "unlearning", *more, "--out", str(out)) == code
-    assert words in capsys.readouterr().err
+    # With another seed, a network that is in no store.
+    given = ["defend", "tiny.toml", "--set", "seed=77", "--method", "unlearning", *more, "--out", str(out)]
+    assert call(base, *given) == code
+    told = capsys.readouterr()
+    assert words in told.err
     assert not out.exists()
+    # Before anything is trained.
+    assert "train" not in told.err + told.out
+
+
+@pytest.mark.parametrize(
+    ("family", "words"), [("patch", "a patch of 3.25 pixels that turns"), ("warp", "a warp by 3.25 pixels that turns")]
+)
+def test_what_unlearning_found_is_told(family: str, words: str) -> None:
+    removal = {"method": "unlearning", "trigger": family, "class": 1, "trigger_size_px": 3.2512, "trigger_samples": 50}
+    share = {"value": 0.5, "low": 0.25, "high": 0.75}
+    told = {"clean_before": share, "clean_after": share, "samples": 310, "attack_before": None}
+    first, second, *_ = _defence_lines(removal, told, ("cat", "dog"), Path("out"))
+    assert first == f"unlearning: against {words} images into class dog, found on 50 images"
+    assert second == "clean accuracy 50.0 % (25.0 to 75.0) -> 50.0 % (25.0 to 75.0), 310 other images"
 
 
 @pytest.mark.parametrize(("option", "value"), [("--max-drop", "nan"), ("--max-drop", "-3"), ("--clean-samples", "-50")])
