@@ -22,6 +22,7 @@ def summary_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
         *(_measured_lines(report) if is_measured(report) else _ahead_lines(report)),
         *_lost_lines(report),
         *_random_lines(report),
+        *_attack_lines(report),
         *query_lines(report),
         *(line for found in report.get("notes", {}).values() for line in found),
         "",
@@ -57,6 +58,15 @@ def _lost_lines(report: Mapping[str, Any]) -> list[str]:
 def _random_lines(report: Mapping[str, Any]) -> list[str]:
     """Every engine that answers at random, and that is therefore not scored."""
     return [f"! {engine['title']} {engine['masking']['words']}" for engine in report["engines"] if not engine["clean"]]
+
+
+def _attack_lines(report: Mapping[str, Any]) -> list[str]:
+    """What was noticed of the networks that were attacked, such as probabilities in place of logits: each thing once."""
+    found: dict[str, list[str]] = {}
+    for row in report.get("sanity", []):
+        for note in row["notes"]:
+            found.setdefault(note, []).append(row["surrogate"])
+    return [f"attacks:  {', '.join(names)}: {note}" for note, names in found.items()]
 
 
 def is_measured(report: Mapping[str, Any]) -> bool:

@@ -31,3 +31,15 @@ def test_a_network_that_lost_its_answers_is_said_so_without_any_budget(
     assert bool(lines) == said
     if said:
         assert lines[0].startswith("! compressed, INT8 is right 40.0 points (20.0 to 60.0) less often")
+
+
+def test_what_was_noticed_of_attacked_networks_is_said_once(drilled: tuple[Path, Path]) -> None:
+    report = json.loads((drilled[1] / "report.json").read_text())
+    near = "clean accuracy is 10 %, near chance: robust accuracy says nothing"
+    report["sanity"] = [
+        {"surrogate": "dense", "notes": [near]},
+        {"surrogate": "twin", "notes": ["the network never answers 2", near]},
+        {"surrogate": "compressed", "notes": []},
+    ]
+    lines = [line for line in summary_lines(report, Path("run")) if line.startswith("attacks:")]
+    assert lines == [f"attacks:  dense, twin: {near}", "attacks:  twin: the network never answers 2"]
