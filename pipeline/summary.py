@@ -61,7 +61,7 @@ def _random_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def _attack_lines(report: Mapping[str, Any]) -> list[str]:
-    """What was noticed of the networks that were attacked, such as probabilities in place of logits: each thing once."""
+    """What was noticed of the networks that were attacked, such as probabilities for logits: each thing once."""
     found: dict[str, list[str]] = {}
     for row in report.get("sanity", []):
         for note in row["notes"]:
