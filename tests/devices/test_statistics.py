@@ -317,11 +317,12 @@ def test_mean_iou_covers_the_truth_of_a_population() -> None:
 
 def test_mean_iou_of_one_class_is_a_share_of_images() -> None:
     """Its bootstrap is binomial then. Of a class that is nowhere nothing counts."""
-    hits = np.zeros((400, 2, 2), np.int64)
-    hits[:, 1, 0], hits[:160, 0, 0] = 1, 1
-    found = mean_iou(hits, resamples=20_000)
+    hits = np.zeros((2000, 2, 2), np.int64)
+    hits[:, 1, 0], hits[:800, 0, 0] = 1, 1
+    found = mean_iou(hits, resamples=8000)
     assert found.value == 0.4
-    assert [400 * found.low, 400 * found.high] == pytest.approx(stats.binom.ppf([0.025, 0.975], 400, 0.4), abs=1)
+    # The 3.5th percentile is 3.2 images further in.
+    assert [2000 * found.low, 2000 * found.high] == pytest.approx(stats.binom.ppf([0.025, 0.975], 2000, 0.4), abs=1.6)
     assert mean_iou(np.zeros((3, 2, 2), np.int64), resamples=5) == Interval(0.0, 0.0, 0.0)
 
 
