@@ -245,7 +245,7 @@ def percentile_interval(blocks: NDArray[np.int64], percentile: float) -> Interva
         float(below.std(ddof=1)) / math.sqrt(blocks.shape[0]) * t_quantile_95(blocks.shape[0] - 1),
         math.sqrt(share * (1 - share) / blocks.size) * Z_95,
     )
-    ends = [100 * min(max(share - error, 0.0), 1.0), 100 * min(max(share + error, 0.0), 1.0)]
+    ends = [100 * max(share - error, 0.0), 100 * min(share + error, 1.0)]
     low, high = np.percentile(blocks, ends)
     return Interval(value, min(value, float(low)), max(value, float(high)))
 

@@ -57,6 +57,14 @@ def test_without_errors_of_the_baseline_there_is_no_ratio() -> None:
     few = paired_mean_ratio(np.full(40, 0.01), np.full(40, 0.02))
     assert few is not None
     assert few.value == pytest.approx(0.5)
+    # Of forty resamples the 39th is the 97.5th percentile.
+    ours, theirs = np.random.default_rng(1).random((2, 60))
+    known = paired_mean_ratio(ours, theirs, resamples=40)
+    pairs = np.concatenate([np.stack([ours, theirs], axis=1), [[1.0, 0.0], [0.0, 1.0]]])
+    drawn = np.random.default_rng(0).multinomial(62, np.full(62, 1 / 62), size=40) @ pairs
+    ascending = np.sort(drawn[:, 0] / drawn[:, 1])
+    assert known is not None
+    assert (known.low, known.high) == pytest.approx((ascending[1], ascending[38]))
     for ours, theirs in ((np.ones(3), np.ones(2)), (np.ones(0), np.ones(0))):
         with pytest.raises(ValueError, match="paired samples"):
             paired_mean_ratio(ours, theirs)

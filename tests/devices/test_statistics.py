@@ -332,6 +332,8 @@ def test_mean_iou_is_the_mean_over_the_classes_that_are_there() -> None:
     found = mean_iou(overlap)
     assert found.value == 0.375
     assert found == mean_iou(overlap, resamples=1000, seed=0)
+    # A class of one pixel counts.
+    assert mean_iou(np.array([[[1, 1], [1, 2]]]), resamples=5).value == 0.75
     wide = np.random.default_rng(0).integers(1, 9, (40, 2, 2)).cumsum(axis=1)
     assert mean_iou(wide) == mean_iou(wide, resamples=1000, seed=0)
 
@@ -347,6 +349,15 @@ def test_percentile_intervals_are_woodruffs() -> None:
     expected = np.percentile(np.arange(41).repeat(60), [50 - 100 * error, 50 + 100 * error])
     assert [found.low, found.high] == pytest.approx(expected, abs=1e-6)
     assert found.value == 20
+    # Three blocks, whose own shares below the median are 0.35, 0.5 and 0.65: Student's t of two degrees of freedom.
+    few = np.concatenate([np.arange(1000) + start for start in (150, 0, -150)]).reshape(3, 1000)
+    value = np.percentile(few, 50)
+    shares = ((few < value).mean(axis=1) + (few <= value).mean(axis=1)) / 2
+    error = stats.t.ppf(0.975, 2) * shares.std(ddof=1) / np.sqrt(3)
+    found = percentile_interval(few, 50)
+    assert error < 0.5
+    expected = np.percentile(few, [50 - 100 * error, 50 + 100 * error])
+    assert [found.low, found.high] == pytest.approx(expected, abs=3)
 
 
 @pytest.mark.parametrize("percentile", [50, 90, 99])
