@@ -16,6 +16,10 @@ from tests import drill
 # say so where it expects silence, nor for a benchmark of an hour.
 os.environ["ESPALIER_MEASURE_LOCK"] = f"/tmp/espalier-tests-{os.getpid()}.lock"
 
+# What `make test ARGS=...` was given is not meant for the `make` that a test starts.
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "ARGS"):
+    os.environ.pop(_name, None)
+
 settings.register_profile(
     "espalier",
     derandomize=True,
