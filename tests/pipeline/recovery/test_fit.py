@@ -116,6 +116,7 @@ def test_the_process_is_left_as_it_was(fails: bool) -> None:
             torch.get_num_threads(),
             torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,
             torch.get_rng_state().tolist(),
             np.random.get_state()[1].tolist(),
             random.getstate(),
