@@ -40,7 +40,7 @@ _TESTS: dict[str, tuple[str, ...]] = {
     "pipeline/release/gate.py": ("tests/pipeline/release/test_regression.py",),
     "pipeline/release/regression.py": ("tests/pipeline/release/test_regression.py",),
     "devices/statistics.py": ("tests/devices/test_statistics.py", "tests/devices/test_mean_ratio.py"),
-    "devices/bundle.py": ("tests/devices/test_bundle.py", *_TRUST),
+    "devices/bundle.py": ("tests/devices/test_bundle.py", "tests/devices/test_bundle_manifest.py", *_TRUST),
     **{path.relative_to(ROOT).as_posix(): _TRUST for path in sorted((ROOT / "devices" / "trust").glob("[!_]*.py"))},
 }
 _GROUPS = {"gate": "pipeline/", "statistics": "devices/statistics.py", "verifier": "devices/"}
