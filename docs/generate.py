@@ -101,6 +101,8 @@ def _values(entry: dict[str, Any]) -> str:
 def _bounds(entry: dict[str, Any]) -> str:
     words = {"minimum": "from {}", "exclusiveMinimum": "above {}", "maximum": "to {}", "exclusiveMaximum": "below {}"}
     parts = [text.format(f"{entry[key]:,}") for key, text in words.items() if key in entry]
+    if "multipleOf" in entry:
+        parts.append(f"a multiple of {entry['multipleOf']}")
     if "x-unit" in entry:
         parts.append(entry["x-unit"])
     return f", {' '.join(parts)}" if parts else ""
@@ -129,7 +131,9 @@ def _parser_parts(parser: argparse.ArgumentParser) -> Iterator[str]:
         helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
         for name, command in action.choices.items():
             yield f"\n## {command.prog}\n\n{_sentence(helps.get(name, ''))}\n"
-            rows = [_row(item) for item in command._actions if _is_told(item)]
+            groups = [group._group_actions for group in command._mutually_exclusive_groups if group.required]
+            either = [item for group in groups for item in group]
+            rows = [_row(item, item in either) for item in command._actions if _is_told(item)]
             if rows:
                 yield "\n| argument | meaning |\n|---|---|\n" + "".join(rows)
             yield from _parser_parts(command)
@@ -140,11 +144,13 @@ def _is_told(action: argparse.Action) -> bool:
     return not skipped and action.dest != "debug" and action.help != argparse.SUPPRESS
 
 
-def _row(action: argparse.Action) -> str:
+def _row(action: argparse.Action, either: bool) -> str:
+    """`either`: whether it is one of several of which the command wants one."""
     value = "" if action.nargs == 0 else str(action.metavar or _choices(action) or action.dest.upper())
     name = " ".join([", ".join(action.option_strings), value]).strip().replace("|", "\\|")
     more = " ..." if action.nargs in ("+", "*") else ""
     needed = " (required)" if action.option_strings and action.required else ""
+    needed = " (one of these is required)" if either else needed
     text = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
     return f"| `{name}`{more}{needed} | {_cell(text)} |\n"
 

@@ -38,7 +38,8 @@ _TARGETS_OF: dict[str, tuple[str, ...]] = {
 
 
 class LearnedConfig(Section):
-    """Of criterion `learned`: the training of the scores, under the loss of [objective]."""
+    """Of criterion `learned`: the training of the scores, under the loss of [objective]. They choose which units of a
+    group stay; how many, the criterion `l2` decides."""
 
     epochs: Count = 5
     batch_size: Annotated[int, Field(ge=2)] = 64

@@ -38,7 +38,7 @@ def score_groups(criterion: str, inputs: CriterionInputs) -> Scores:
     `ModelError` when the network fails on the images.
     """
     if criterion == "learned":
-        # As they are: what they are worth from layer to layer was learned too.
+        # As they are: those of `l2`, already compared from layer to layer and dealt out in the order that was learned.
         return Scores(tuple(learned.score_units(inputs)), ())
     raw = _score(criterion, inputs)
     without = [number for number, values in enumerate(raw) if values is None]
