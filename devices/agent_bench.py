@@ -157,8 +157,9 @@ def require_same_engine(bundle: Any, evidence: Any) -> None:
     from devices.errors import BundleError
 
     node = f"engine {bundle.manifest.get('engine')}"
-    built, judged = (manifest.get("stages", {}).get(node) for manifest in (bundle.manifest, evidence.manifest))
-    if built != judged:
+    stages = [manifest.get("stages") for manifest in (bundle.manifest, evidence.manifest)]
+    built, judged = (found.get(node) if isinstance(found, dict) else None for found in stages)
+    if built is None or built != judged:
         raise BundleError(
             str(evidence.folder),
             f"is not the evidence of the engine in {bundle.folder}",

@@ -56,13 +56,16 @@ def unpack(archive: Path, place: Path, limits: ArchiveLimits = LIMITS) -> Path:
     devices, extended headers), and on more than the limits; what was unpacked by then has to be thrown away.
     """
     tops: set[str] = set()
+    # Folders that names imply take a place on the disk too.
+    folders: set[PurePosixPath] = set()
     try:
         with open(archive, "rb") as raw, gzip.GzipFile(fileobj=raw) as zipped:
             stream = cast(BinaryIO, zipped)
             left, count = limits.max_bytes, 0
             while (info := _next_header(stream, archive)) is not None:
-                count, left = count + 1, left - info.size
-                if count > limits.max_files or left < 0:
+                folders |= _folders_of(info)
+                count, left = count + (not info.isdir()), left - info.size
+                if count + len(folders) > limits.max_files or left < 0:
                     what = f"unpacks to more than {limits.max_files} files or {limits.max_bytes} bytes"
                     raise BundleError(str(archive), what, _DO_NOT_USE)
                 tops.add(_unpack_one(stream, info, place, archive))
@@ -88,6 +91,12 @@ def _next_header(stream: BinaryIO, archive: Path) -> tarfile.TarInfo | None:
     if info.isdir() and info.size:
         raise BundleError(str(archive), f"holds the folder {info.name!r:.80} with content", _DO_NOT_USE)
     return info
+
+
+def _folders_of(info: tarfile.TarInfo) -> set[PurePosixPath]:
+    """Every folder on the way to a file, or to a folder with itself."""
+    path = PurePosixPath(info.name)
+    return {folder for folder in ((path, *path.parents) if info.isdir() else path.parents) if folder.parts}
 
 
 def _unpack_one(stream: BinaryIO, info: tarfile.TarInfo, place: Path, archive: Path) -> str:

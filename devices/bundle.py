@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn
 
@@ -41,6 +41,8 @@ class Bundle:
     """Who signed it; None where nobody did, or nobody was asked to have."""
     signed: bool = False
     """Whether it has a signature, looked at or not."""
+    sizes_bytes: Mapping[str, int] = field(default_factory=dict)
+    """By path, the manifest's own too."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a listed file, hashed again: what is returned is what was verified."""
@@ -50,8 +52,10 @@ class Bundle:
 
     def _verified(self, name: str, digest: str) -> bytes:
         with _open_plain(self.folder, name) as (stream, size_bytes):
-            content = stream.read(size_bytes)
-        if digest_bytes(content) != digest:
+            # By its size first: a file in its place may be larger than memory.
+            same_size = size_bytes == self.sizes_bytes.get(name, size_bytes)
+            content = stream.read(size_bytes) if same_size else b""
+        if not same_size or digest_bytes(content) != digest:
             raise BundleError(f"{self.folder / name}", "changed after it was verified", _FETCH_AGAIN)
         return content
 
@@ -122,11 +126,16 @@ def _signature(folder: Path, trust: Trust) -> Verified | None:
         if not trust.allow_unsigned:
             raise BundleError(str(folder), "is signed, and it is not said who is trusted here", _TRUST_FIX)
         return None
+    return verify_signature(read_signature(folder), place, trust)
+
+
+def read_signature(folder: Path) -> bytes:
+    """The signature's own bytes, of a plain file within limits. Raises `BundleError`."""
     with _open_plain(folder, SIGNATURE_FILE) as (stream, size_bytes):
         if size_bytes > MAX_SIGNATURE_BYTES:
-            raise BundleError(place, f"is larger than {MAX_SIGNATURE_BYTES} bytes", "Do not use this bundle")
-        content = stream.read(size_bytes)
-    return verify_signature(content, place, trust)
+            what = f"is larger than {MAX_SIGNATURE_BYTES} bytes"
+            raise BundleError(str(folder / SIGNATURE_FILE), what, "Do not use this bundle")
+        return stream.read(size_bytes)
 
 
 def _checked_by_manifest(folder: Path, verified: Verified | None) -> Bundle:
@@ -137,13 +146,14 @@ def _checked_by_manifest(folder: Path, verified: Verified | None) -> Bundle:
     manifest = _parsed(content, folder / MANIFEST)
     found = set(_files_below(folder)) - {MANIFEST, SIGNATURE_FILE}
     digests: dict[str, str] = {}
+    sizes_bytes = {MANIFEST: len(content)}
     for index, entry in enumerate(manifest["files"]):
         name, size_bytes, digest = _checked_entry(entry, f"{folder / MANIFEST}: files[{index}]")
         with _open_plain(folder, name) as (stream, found_bytes):
             if found_bytes != size_bytes or _digest(stream, size_bytes) != digest:
                 what = "differs from the manifest: the file was changed or damaged"
                 raise BundleError(str(folder / name), what, _FETCH_AGAIN)
-        digests[name] = digest
+        digests[name], sizes_bytes[name] = digest, size_bytes
     unlisted = sorted(found - set(digests))
     if unlisted:
         raise BundleError(
@@ -152,7 +162,8 @@ def _checked_by_manifest(folder: Path, verified: Verified | None) -> Bundle:
     if verified and verified.digests != {**digests, MANIFEST: manifest_digest}:
         raise BundleError(str(folder), "is signed for other files than its manifest lists", _FETCH_AGAIN)
     signed = os.path.lexists(folder / SIGNATURE_FILE)
-    return Bundle(folder, manifest, digests, manifest_digest, verified.signer if verified else None, signed)
+    signer = verified.signer if verified else None
+    return Bundle(folder, manifest, digests, manifest_digest, signer, signed, sizes_bytes)
 
 
 def _manifest_bytes(folder: Path) -> bytes:

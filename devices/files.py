@@ -107,6 +107,18 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """A private folder for as long as this lasts. Raises `StorageError` where none can be made."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError as cause:
+        what = f"no temporary folder can be made ({cause.strerror})"
+        raise StorageError("TMPDIR", what, "Set it to a folder with room, which you may write to") from cause
+    with made as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A stream whose content is at `path` once this ends well: a reader sees the old content or the new, never a part.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from devices.bundle import MANIFEST, Bundle, open_whole
+from devices.bundle import MANIFEST, Bundle, open_whole, read_signature
 from devices.errors import BundleError
 from devices.extras import install
+from devices.files import scratch_folder
 from devices.trust.envelope import SIGNATURE_FILE, read_envelope, resources_of
 
 _INSTALL = install("sign")
@@ -21,10 +23,9 @@ def verify_keyless(folder: Path, identity: str | None, issuer: str | None) -> Bu
         fix = "Give --identity NAME and --issuer URL"
         raise BundleError("keyless", "needs to know who must have signed, and who vouches for them", fix)
     place = folder / SIGNATURE_FILE
-    try:
-        content = place.read_bytes()
-    except OSError as cause:
-        raise BundleError(str(folder), f"is not signed ({cause.strerror})", "Have it signed") from cause
+    if not os.path.lexists(place):
+        raise BundleError(str(folder), "is not signed", "Have it signed")
+    content = read_signature(folder)
     envelope = read_envelope(content, str(place))
     if not envelope.logged:
         what = "is no keyless signature: it has no entry of a transparency log"
@@ -34,8 +35,12 @@ def verify_keyless(folder: Path, identity: str | None, issuer: str | None) -> Bu
     except ImportError as cause:
         raise BundleError("model-signing", f"does not load ({cause})", _INSTALL) from cause
     try:
-        config = verifying.Config()  # type: ignore[no-untyped-call]
-        config.use_sigstore_verifier(identity=identity, oidc_issuer=issuer).verify(folder, place)
+        # A copy of the very bytes that were read: the file may be another one by now.
+        with scratch_folder("espalier-verify-") as scratch:
+            copy = scratch / SIGNATURE_FILE
+            copy.write_bytes(content)
+            config = verifying.Config()  # type: ignore[no-untyped-call]
+            config.use_sigstore_verifier(identity=identity, oidc_issuer=issuer).verify(folder, copy)
     # Its errors, and those of what it calls, are of many kinds: all mean that nothing was verified.
     except Exception as cause:
         text = " ".join(str(cause).split()) or type(cause).__name__

@@ -25,6 +25,10 @@ def make_key(folder: Path, name: str, password: str | None, not_after: date) -> 
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError as cause:
         raise BundleError("cryptography", f"does not load ({cause})", _INSTALL) from cause
+    # It stands in the file of trust, between quotes.
+    if not name or not name.isprintable() or any(sign in name for sign in '"\\'):
+        what = f"{name!r:.80} is no name for a key"
+        raise BundleError("keygen", what, "Take letters, digits, dots and dashes, such as keys/release")
     places = [folder / f"{name}{suffix}" for suffix in (".key", ".pub", ".trust.toml")]
     there = next((path for path in places if path.exists() or path.is_symlink()), None)
     if there is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from devices.bundle import MANIFEST, open_whole
 from devices.errors import BundleError
 from devices.extras import install
-from devices.files import write_atomic
+from devices.files import scratch_folder, write_atomic
 from devices.trust.envelope import SIGNATURE_FILE, read_envelope, resources_of
 from devices.trust.openssl import WANTED_KEYS
 from exporters.keys import private_key_type
@@ -45,14 +43,10 @@ def sign_bundle(folder: Path, config: SignConfig) -> str:
     """
     bundle = open_whole(folder)
     signer = _signer(config)
-    handle, name = tempfile.mkstemp(dir=folder.parent, prefix=".espalier-signature-")
-    os.close(handle)
-    partial = Path(name)
-    try:
+    with scratch_folder("espalier-sign-") as scratch:
+        partial = scratch / SIGNATURE_FILE
         _sign(signer, folder, partial)
         content = partial.read_bytes()
-    finally:
-        partial.unlink(missing_ok=True)
     listed = resources_of(read_envelope(content, SIGNATURE_FILE).payload, SIGNATURE_FILE)
     wanted = {**bundle.digests, MANIFEST: bundle.manifest_digest}
     for path in sorted(set(wanted) ^ set(listed)):
@@ -108,7 +102,8 @@ def _sign(signer: Callable[[Any], Any], folder: Path, signature: Path) -> None:
         raise BundleError("model-signing", f"does not load ({cause})", _INSTALL) from cause
     # The bundle's own name is not part of it: a copy under another name is the same bundle.
     hashes = hashing.Config()  # type: ignore[no-untyped-call]
-    hashes = hashes.set_allow_symlinks(False).set_ignored_paths(paths=[folder / SIGNATURE_FILE])
+    # What is left out is named from within the folder.
+    hashes = hashes.set_allow_symlinks(False).set_ignored_paths(paths=[SIGNATURE_FILE])
     try:
         config = signer(signing.Config())  # type: ignore[no-untyped-call]
         config.set_hashing_config(hashes).sign(folder, signature)

@@ -17,6 +17,7 @@ from devices.classifier import ONNX_PATH, read_engine_info
 from devices.detect import Host, matches
 from devices.engines import trtexec
 from devices.engines.base import EngineInfo
+from devices.engines.onnx_external import require_self_contained
 from devices.engines.select import tensorrt_options
 from devices.errors import DeviceError, ModelError
 from devices.files import write_atomic
@@ -96,7 +97,9 @@ def bench_by_trtexec(
     matched = matches(profile, host)
     meant = Job(stage="bench", device=profile, force=force)
     require_device(meant, matched, host.device_tree_model or host.cpu_model)
-    place = _sent(board, bundle.read(ONNX_PATH))
+    graph = bundle.read(ONNX_PATH)
+    require_self_contained(graph, str(bundle_folder / ONNX_PATH))
+    place = _sent(board, graph)
     plan, times_file = place.with_suffix(".plan"), place.with_suffix(".times")
     machine, digest = f"{host.machine}-linux", bundle.digests[ONNX_PATH]
     try:

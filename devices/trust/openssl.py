@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from devices.errors import BundleError
+from devices.files import scratch_folder, storage_errors
 
 CURVES = {"prime256v1": "sha256", "secp384r1": "sha384", "secp521r1": "sha512"}
 """Curves of the keys that bundles are signed with, as `openssl` names them, each with its digest."""
@@ -52,10 +52,10 @@ def openssl(words: Sequence[str], files: Mapping[str, bytes]) -> tuple[int, str]
 
 @contextmanager
 def _laid_out(files: Mapping[str, bytes]) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="espalier-verify-") as scratch:
-        folder = Path(scratch)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+    with scratch_folder("espalier-verify-") as folder:
+        with storage_errors(folder):
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
         yield folder
 
 

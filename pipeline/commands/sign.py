@@ -120,6 +120,10 @@ def _verified(folder: Path, options: argparse.Namespace) -> tuple[Bundle, str]:
     if options.identity or options.issuer:
         from exporters.keyless import verify_keyless
 
+        if options.trust or options.key or options.allow_unsigned:
+            what = "stands beside --trust, --key or --allow-unsigned, and would make nothing of them"
+            raise BundleError("--identity", what, "Give one or the other")
+
         bundle = verify_keyless(folder, options.identity, options.issuer)
         return bundle, f"signed by {options.identity} (keyless, {options.issuer})"
     bundle = open_any(folder, trust_of(options))

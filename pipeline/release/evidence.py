@@ -23,6 +23,14 @@ from pipeline.release.places import opened_bundle
 EVIDENCE_SUFFIX = f".evidence{SUFFIX}"
 """Ends the name of an archive that holds an evidence bundle."""
 _RUN_AGAIN = "Run the recipe again with this version"
+_EFFORT = {
+    "pgd": ("pgd_steps", "pgd_restarts", "pgd_step_size"),
+    "apgd_ce": ("budget", "apgd_steps", "restarts"),
+    "apgd_dlr": ("budget", "apgd_steps", "restarts", "targets"),
+    "fab": ("budget", "fab_steps", "restarts", "targets"),
+    "square": ("budget", "square_queries", "restarts"),
+}
+"""Keys of [robustness] that say how hard an attack tries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,8 @@ class RunFigures:
     size_bytes: int
     speedup: Interval | None
     """Times as fast as its own baseline, measured in the same run; None where that was not."""
+    measured: bool
+    """Whether engines were run."""
 
 
 def run_figures(evidence: Bundle) -> RunFigures:
@@ -73,7 +83,7 @@ def run_figures(evidence: Bundle) -> RunFigures:
     where = str(evidence.folder)
     try:
         return _read(evidence)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as cause:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as cause:
         raise BundleError(where, f"does not hold a whole run ({cause!r:.60})", _RUN_AGAIN) from cause
 
 
@@ -112,28 +122,46 @@ def _read(evidence: Bundle) -> RunFigures:
     infos = [row for row in index["sets"] if row["kind"] in ("clean", "adversarial")]
     replay = evidence.read_json("results/replay.json") if report["measured"] else None
     scores = _scores(replay, engine, [str(row["name"]) for row in infos]) if replay else {}
-    attacks = {_attack(row) for row in infos if row["kind"] == "adversarial"} | _queries(replay)
+    effort = manifest["recipe"]["robustness"]
+    attacks = {_attack(row, effort) for row in infos if row["kind"] == "adversarial"} | _queries(replay)
+    _require_own_device(report["board"], evidence)
     return RunFigures(
         folder=str(evidence.folder),
-        name=str(manifest["name"]),
-        device=str(manifest["device"]),
-        task=str(manifest["task"]["kind"]),
-        engine=engine,
+        name=_text(manifest["name"]),
+        device=_text(manifest["device"]),
+        task=_text(manifest["task"]["kind"]),
+        engine=_text(engine),
         baseline=baseline,
-        budgets=_budgets(manifest["verdict"], f"{evidence.folder}: verdict"),
+        budgets=_budgets(manifest["verdict"], manifest["recipe"]["gate"], f"{evidence.folder}: verdict"),
         samples={name: evidence.digests[f"sets/{name}"] for name in ("clean.npy", LABELS_FILE)},
         attacks=tuple(sorted(attacks)),
         clean=scores.get("clean"),
         robust=_worst_case(replay, engine, scores) if scores and attacks else None,
         size_bytes=_size(manifest["metrics"]["size_bytes"]),
         speedup=_speedup(report["speedups"], engine, baseline) if report["measured"] else None,
+        measured=bool(report["measured"]),
     )
 
 
-def _attack(row: Any) -> str:
+def _require_own_device(board: Any, evidence: Bundle) -> None:
+    if board and board.get("other_device"):
+        what = f"was measured on another device than '{evidence.manifest['device']:.80}', by --force: it proves nothing"
+        raise BundleError(str(evidence.folder), what, "Run the recipe on that device")
+
+
+def _text(value: Any) -> str:
+    """As it is; raises `ValueError` for what no file or terminal takes."""
+    str(value).encode()
+    return str(value)
+
+
+def _attack(row: Any, effort: Mapping[str, Any]) -> str:
+    """With how hard it tried: the same attack with fewer steps leaves more."""
     rounded = " in bytes" if row.get("rounded") else ""
     within = f"within {float(row['epsilon']):g} {row.get('norm', 'linf')}{rounded}"
-    return f"{row['method']} through {row['surrogate']} {within}"
+    keys = _EFFORT.get(str(row["method"]), ())
+    tried = "".join(f", {key} {effort[key]}" for key in keys if effort.get(key) is not None)
+    return _text(f"{row['method']} through {row['surrogate']} {within}{tried}")
 
 
 def _queries(replay: Any) -> set[str]:
@@ -141,8 +169,9 @@ def _queries(replay: Any) -> set[str]:
     plan = replay.get("query_plan") if replay else None
     if not plan:
         return set()
-    within = f"by {plan['queries']} queries within {float(plan['epsilon']):g} {plan['norm']}"
-    return {f"{method} {within}" for method in plan["attacks"]}
+    asked = f"by {plan['queries']} queries about {plan['samples']} images"
+    within = f"within {float(plan['epsilon']):g} {plan['norm']}"
+    return {_text(f"{method} {asked} {within}") for method in plan["attacks"]}
 
 
 def _scores(replay: Any, engine: str, names: list[str]) -> dict[str, NDArray[Any]]:
@@ -162,6 +191,9 @@ def _by_sample(row: Any) -> NDArray[Any]:
     found = np.array([char == "1" for char in row]) if isinstance(row, str) else np.array(row, np.float64)
     if found.ndim != 1 or not found.size:
         raise ValueError(f"scores of shape {found.shape}")
+    # Comparisons with what is no number are false, and would hold.
+    if not bool(np.all((found >= 0) & (found <= 1))):
+        raise ValueError("scores outside 0 to 1")
     return found
 
 
@@ -180,14 +212,29 @@ def _worst_case(replay: Any, engine: str, scores: Mapping[str, NDArray[Any]]) ->
     return worst[: withstood[0].size] if withstood else None
 
 
-def _budgets(verdict: Any, where: str) -> tuple[Asked, ...]:
-    """The budgets, judged again: a verdict that does not follow from its figures is refused."""
-    keys = ("name", "text", "unit", "limit", "value", "low", "high")
-    asked = tuple(Asked(**{key: row[key] for key in keys}) for row in verdict["budgets"])
+def _budgets(verdict: Any, wanted: Mapping[str, Any], where: str) -> tuple[Asked, ...]:
+    """The budgets, judged again: a verdict that does not follow from its figures is refused, as are other budgets."""
+    asked = tuple(_asked(row) for row in verdict["budgets"])
+    limits = {name: float(limit) for name, limit in wanted.items() if limit is not None}
+    if {budget.name: budget.limit for budget in asked} != limits or len(asked) != len(limits):
+        raise BundleError(where, "is not on the budgets of its recipe", "Do not use this run")
     for budget, row in zip(asked, verdict["budgets"], strict=True):
         if budget.met != row["met"]:
             raise BundleError(f"{where}: {budget.name}", "does not follow from its figures", "Do not use this run")
     return asked
+
+
+def _asked(row: Any) -> Asked:
+    value, low, high = (None if row[key] is None else _finite(row[key]) for key in ("value", "low", "high"))
+    name, text, unit = (_text(row[key]) for key in ("name", "text", "unit"))
+    return Asked(name=name, text=text, unit=unit, limit=_finite(row["limit"]), value=value, low=low, high=high)
+
+
+def _finite(value: Any) -> float:
+    found = float(value) if type(value) in (int, float) else math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"figure {value!r:.40}")
+    return found
 
 
 def _size(size_bytes: Any) -> int:

@@ -24,6 +24,8 @@ class GateResult:
     """Whether there was a last release to compare with."""
     measured: bool
     """Whether the engine ran; not when it was built ahead of time, without its device."""
+    scored: bool
+    """Whether it has an accuracy; not when it answers the same image differently each time."""
 
     @property
     def passed(self) -> bool:
@@ -46,6 +48,7 @@ class GateResult:
             "asked": self.asked,
             "compared": self.compared,
             "measured": self.measured,
+            "scored": self.scored,
             "budgets": [asdict(budget) | {"met": budget.met} for budget in self.budgets],
             "regressions": [asdict(row) | {"passed": row.passed} for row in self.regressions],
         }
@@ -60,5 +63,6 @@ def judge_release(run: RunFigures, last: RunFigures | None, config: RegressionCo
         budgets=run.budgets,
         regressions=regressions(run, last, config) if last else (),
         compared=last is not None,
-        measured=run.clean is not None,
+        measured=run.measured,
+        scored=run.clean is not None,
     )

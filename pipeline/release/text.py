@@ -13,6 +13,7 @@ NOT_ASKED = "nothing was asked, so nothing is proven"
 """Instead of a verdict, of a run without budgets and without a last release to compare with."""
 
 _AHEAD = "Built ahead of time, without the device: nothing of it was measured or attacked there."
+_AT_RANDOM = "The engine does not answer the same image alike: it has no accuracy, clean or robust."
 
 
 def budget_words(budget: Asked) -> str:
@@ -36,8 +37,7 @@ def regression_words(row: Regression) -> str:
 def gate_lines(result: GateResult) -> list[str]:
     """For a terminal."""
     lines = [shown(f"{result.name} on {result.device}, {result.engine}")]
-    if not result.measured:
-        lines.append(f"! {_AHEAD}")
+    lines += [f"! {text}" for text in _against(result)]
     lines += [shown(f"{_word(budget.met)} {budget.text}: {budget_words(budget)}") for budget in result.budgets]
     lines += [shown(f"{row.outcome:14} {row.text}: {regression_words(row)}") for row in result.regressions]
     if not result.budgets:
@@ -52,7 +52,13 @@ def gate_markdown(result: GateResult) -> str:
     """A table for a pull request or a release's notes."""
     verdict = "passed" if result.passed else "**refused**"
     head = f"### {plain(result.name)} on {plain(result.device)}: {verdict if result.asked else NOT_ASKED}"
-    lines = [head, "", f"Ships: {plain(result.engine)}", *([] if result.measured else ["", f"**{_AHEAD}**"]), ""]
+    lines = [
+        head,
+        "",
+        f"Ships: {plain(result.engine)}",
+        *(line for text in _against(result) for line in ("", f"**{text}**")),
+        "",
+    ]
     if result.budgets:
         lines += ["| budget | | |", "|---|---|---|"]
         lines += [
@@ -70,6 +76,13 @@ def gate_markdown(result: GateResult) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _against(result: GateResult) -> list[str]:
+    """What speaks against it whatever the budgets say."""
+    if not result.measured:
+        return [_AHEAD]
+    return [] if result.scored else [_AT_RANDOM]
 
 
 def _word(met: bool) -> str:

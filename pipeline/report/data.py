@@ -166,7 +166,9 @@ def _board(work: Work, measured: Mapping[str, Any]) -> dict[str, Any] | None:
     """Where it was measured: by the name of this run, because one board may have several."""
     if work.board is None:
         return None
-    return {"name": work.board.name, "notes": measured.get("board", {}).get("notes", [])}
+    found = measured.get("board", {})
+    other = bool(found.get("other_device", False))
+    return {"name": work.board.name, "notes": found.get("notes", []), "other_device": other}
 
 
 def _threats(inputs: StepInputs, sets: EvaluationSets) -> list[dict[str, Any]]:

@@ -22,6 +22,14 @@ from devices.robustness import EvaluationSets
 from tests.devices.parts import CLASSES, SIZE, build_engine, build_onnx, build_sets, write_sets
 from tests.devices.pythons import OLDEST_NUMPY, find_python, make_board_python
 
+ROWS: dict[str, object] = {
+    "name": "rows",
+    "device": "cpu",
+    "engine": "rows",
+    "stages": {"engine rows": "a" * 64},
+}
+"""What the manifests of deploy and evidence say, of one engine."""
+
 
 @pytest.fixture(scope="session")
 def host() -> Host:
@@ -70,7 +78,7 @@ def _deploy(tmp_path_factory: pytest.TempPathFactory, onnx_path: Path, engine_fo
     shutil.copyfile(onnx_path, folder / ONNX_PATH)
     write_json(folder / PREPROCESS_PATH, {"channels": 1, "height": SIZE, "width": SIZE})
     write_json(folder / LABELS_PATH, list(CLASSES))
-    write_manifest(folder, "deploy", {"name": "rows", "device": "cpu"})
+    write_manifest(folder, "deploy", ROWS)
     return folder
 
 
@@ -86,7 +94,7 @@ def evidence(tmp_path: Path) -> Path:
     folder = tmp_path / "evidence"
     (folder / "sets").mkdir(parents=True)
     write_sets(folder / "sets", build_sets())
-    write_manifest(folder, "evidence", {"name": "rows", "device": "cpu"})
+    write_manifest(folder, "evidence", ROWS)
     return folder
 
 
@@ -96,7 +104,7 @@ def seal() -> Callable[[Path], None]:
 
     def again(folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
-        write_manifest(folder, manifest["kind"], {"name": "rows", "device": "cpu"})
+        write_manifest(folder, manifest["kind"], ROWS)
 
     return again
 

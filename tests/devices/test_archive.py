@@ -128,6 +128,16 @@ def test_many_files_are_refused(tmp_path: Path) -> None:
     assert "more than 3 files" in refusal(archive, ArchiveLimits(max_files=3))
 
 
+def test_folders_that_names_imply_count_too(tmp_path: Path) -> None:
+    archive = packed(tmp_path / "a.tar.gz", *(entry(f"{number}/" + "a/" * 40 + "b") for number in range(3)))
+    assert "more than 100 files" in refusal(archive, ArchiveLimits(max_files=100))
+    shared = packed(tmp_path / "b.tar.gz", *(entry("top/" + "a/" * 40 + str(number)) for number in range(3)))
+    with unpacked(shared, ArchiveLimits(max_files=44)) as top:
+        assert len(list(top.rglob("*"))) == 43
+    with pytest.raises(BundleError, match="more than 43 files"), unpacked(shared, ArchiveLimits(max_files=43)):
+        pass
+
+
 def test_what_goes_on_after_its_end_is_refused(tmp_path: Path) -> None:
     archive = packed(tmp_path / "a.tar.gz", entry("top/a"), end=bytes(1024) + b"hidden")
     assert "goes on after its end" in refusal(archive)

@@ -197,6 +197,18 @@ def test_a_file_that_changes_after_verification_is_not_given_out(deploy: Path) -
     assert bundle.read("labels.json") == original
 
 
+def test_what_is_larger_than_memory_after_verification_is_not_read(deploy: Path) -> None:
+    bundle = open_bundle(deploy, "deploy", UNSIGNED)
+    for name in ("labels.json", MANIFEST):
+        with open(deploy / name, "r+b") as stream:
+            stream.truncate(1 << 40)
+    with pytest.raises(BundleError, match="changed after it was verified"):
+        bundle.read("labels.json")
+    (deploy / "labels.json").write_bytes(b"")
+    with pytest.raises(BundleError, match="changed after it was verified"):
+        bundle.copy_to(deploy.parent / "copy")
+
+
 def test_a_link_that_appears_after_verification_is_not_followed(deploy: Path, tmp_path: Path) -> None:
     bundle = open_bundle(deploy, "deploy", UNSIGNED)
     shutil.copytree(deploy / "engine", tmp_path / "copy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from devices.bundle import MANIFEST, open_any, open_bundle, write_manifest
-from devices.errors import BundleError
+from devices.errors import BundleError, StorageError
 from devices.files import digest_file
+from devices.trust.envelope import SIGNATURE_FILE, read_envelope
 from devices.trust.store import Trust, read_trust, trust_in_key
 from exporters.keys import make_key
 from exporters.sign import SignConfig, sign_bundle
@@ -102,6 +104,44 @@ def test_signing_again_replaces_the_signature(bundle: Path, key: Path, tmp_path:
     assert open_bundle(bundle, "deploy", trusted(tmp_path / "keys" / "next.key"))
     with pytest.raises(BundleError, match="not trusted"):
         open_bundle(bundle, "deploy", trusted(key))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_signing_again_works_by_a_relative_path(
+    bundle: Path, key: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    """Also from within the bundle, and its files are the same ones afterwards."""
+    monkeypatch.chdir(bundle if inside else bundle.parent)
+    before = sorted(path.name for path in bundle.rglob("*"))
+    for _ in range(2):
+        sign_bundle(Path("." if inside else bundle.name), SignConfig(private_key=key))
+    assert open_bundle(bundle, "deploy", trusted(key)).signer is not None
+    assert sorted(path.name for path in bundle.rglob("*")) == sorted([*before, SIGNATURE_FILE])
+
+
+def test_the_signature_names_no_folder_of_who_signed(bundle: Path, key: Path) -> None:
+    sign_bundle(bundle, SignConfig(private_key=key))
+    payload = read_envelope((bundle / SIGNATURE_FILE).read_bytes(), SIGNATURE_FILE).payload
+    assert str(bundle.parent).encode() not in payload
+
+
+def test_without_a_temporary_folder_it_says_so(bundle: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(bundle / "none"))
+    with pytest.raises(StorageError, match="TMPDIR: no temporary folder"):
+        sign_bundle(bundle, SignConfig(private_key=key))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    sign_bundle(bundle, SignConfig(private_key=key))
+    trust = trusted(key)
+    monkeypatch.setattr(tempfile, "tempdir", str(bundle / "none"))
+    with pytest.raises(StorageError, match="TMPDIR: no temporary folder"):
+        open_bundle(bundle, "deploy", trust)
+
+
+@pytest.mark.parametrize("name", ["", 'a"b', "new\\name", "a\nb", "a\x1b[2J"])
+def test_a_name_that_would_break_the_file_of_trust_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BundleError, match="is no name for a key"):
+        make_key(tmp_path, name, None, LAST)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_bundle_is_not_signed(bundle: Path, key: Path) -> None:

@@ -7,11 +7,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
 from devices.bundle import write_manifest
 from devices.engines import trtexec
-from devices.errors import DeviceError, ModelError
+from devices.errors import BundleError, DeviceError, ModelError
 from devices.files import digest_file
 from devices.fleet import BoardConfig
 from devices.profile import load_profile
@@ -74,6 +75,24 @@ def test_what_the_board_cannot_do_is_said_before_anything_is_sent(
         with pytest.raises(DeviceError, match=said):
             bench_by_trtexec(PlainBoard(board_config), NANO, deploy, UNSIGNED, JOB, force=True)
     assert not (script.parent / "asked").exists()
+
+
+def test_weights_outside_the_bundle_are_refused_before_anything_is_sent(
+    board_config: BoardConfig, bundle: Path, script: Path
+) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    weights = model.graph.initializer[0]
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    entry = weights.external_data.add()
+    entry.key, entry.value = "location", "weights.bin"
+    (bundle / "model.onnx").write_bytes(model.SerializeToString())
+    info = json.loads((bundle / "engine" / "engine.json").read_text())
+    info["onnx_sha256"] = digest_file(bundle / "model.onnx")
+    (bundle / "engine" / "engine.json").write_text(json.dumps(info))
+    write_manifest(bundle, "deploy", {"name": "rows", "device": "cpu", "engine": "compressed-fp32"})
+    with pytest.raises(BundleError, match=r"model\.onnx: keeps weights in other files"):
+        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, JOB, force=True)
+    assert not (script.parent / "sent").exists()
 
 
 def test_a_failure_of_trtexec_is_explained(board_config: BoardConfig, bundle: Path, script: Path) -> None:

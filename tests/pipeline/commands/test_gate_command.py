@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from devices.bundle import MANIFEST
+from exporters.archive import write_archive
 from pipeline.cli import main
 from pipeline.commands.gate import NAMES
 from tests.pipeline.attest.resealed import change_json, reseal
@@ -64,6 +65,18 @@ def test_what_got_worse_is_refused_and_told_in_json(
     # Against itself nothing got worse.
     code, outcomes = judged(drilled[1], drilled[1], tmp_path)
     assert (code, set(outcomes.values())) == (0, {"held"})
+
+
+def test_an_archive_came_from_elsewhere_and_has_to_be_trusted(
+    drilled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of this machine need not be signed yet; what was fetched must be, or be named."""
+    archive = tmp_path / "drill-1.evidence.tar.gz"
+    write_archive(drilled[1] / "evidence", archive, "drill-1")
+    assert main(["gate", str(archive)]) == 7
+    assert "is not signed" in capsys.readouterr().err
+    assert main(["gate", str(archive), "--allow-unsigned"]) == 0
+    assert main(["gate", str(drilled[1])]) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from devices.bundle import write_manifest
 from devices.errors import BundleError
+from devices.trust.envelope import SIGNATURE_FILE
 from pipeline.cli import main
 from tests.devices.trust.signers import make_other_key
 
@@ -86,6 +88,10 @@ def test_mistakes_are_named(run: Path, key: Path, tmp_path: Path, capsys: pytest
     main(["sign", str(run), "--key", str(key)])
     keyless = ["--identity", "me@example.org", "--issuer", "https://example.org"]
     refused(["verify", str(run), *keyless], "no keyless signature", capsys)
+    refused(["verify", str(run), *keyless, "--allow-unsigned"], "Give one or the other", capsys)
+    (run / "deploy" / SIGNATURE_FILE).unlink()
+    os.mkfifo(run / "deploy" / SIGNATURE_FILE)
+    refused(["verify", str(run), *keyless], "not a plain file", capsys)
 
 
 @pytest.mark.parametrize("algorithm", ["RSA", "ED25519"])

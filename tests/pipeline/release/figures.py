@@ -34,6 +34,7 @@ def figures(**changes: Any) -> RunFigures:
         robust=scores(800, 1000),
         size_bytes=1000,
         speedup=Interval(1.5, 1.49, 1.51),
+        measured=True,
     )
     return replace(run, **changes)
 

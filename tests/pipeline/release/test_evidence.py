@@ -16,6 +16,7 @@ from devices.errors import BundleError
 from devices.trust.store import UNSIGNED, Trust
 from pipeline.release.evidence import RunFigures, last_release, run_figures
 from pipeline.release.places import opened_bundle
+from pipeline.release.regression import RegressionConfig, regressions
 from tests.pipeline.attest.resealed import change_json, reseal
 
 
@@ -43,9 +44,8 @@ def test_figures_are_those_of_the_report(drilled: tuple[Path, Path]) -> None:
     assert found.speedup is not None
     assert found.speedup.as_dict() == {key: ratio[key] for key in ("value", "low", "high")}
     methods, surrogates = ("fgsm", "pgd"), ("compressed", "dense")
-    assert set(found.attacks) >= {
-        f"{method} through {name} within 0.05 linf" for method in methods for name in surrogates
-    }
+    told = {name.partition(", ")[0] for name in found.attacks}
+    assert told >= {f"{method} through {name} within 0.05 linf" for method in methods for name in surrogates}
     # Those that asked the engine itself are in the worst case too.
     assert {name.partition(" within")[0] for name in found.attacks if "queries" in name}
     assert [budget.met for budget in found.budgets] == [True, True]
@@ -67,6 +67,26 @@ def _size(raw: Any) -> None:
     raw["metrics"]["size_bytes"] = -1
 
 
+def _dropped(raw: Any) -> None:
+    raw["verdict"]["budgets"].pop()
+
+
+def _looser(raw: Any) -> None:
+    raw["verdict"]["budgets"][0].update(limit=101.0)
+
+
+def _huge(raw: Any) -> None:
+    raw["verdict"]["budgets"][0].update(value=10**400)
+
+
+def _no_number(raw: Any) -> None:
+    raw["verdict"]["budgets"][0].update(value=float("nan"))
+
+
+def _half_a_letter(raw: Any) -> None:
+    raw["name"] = "\ud800"
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -74,11 +94,15 @@ def _size(raw: Any) -> None:
         (_text, "does not hold a whole run"),
         (_no_verdict, "does not hold a whole run"),
         (_size, "does not hold a whole run"),
+        (_dropped, "verdict: is not on the budgets of its recipe"),
+        (_looser, "verdict: is not on the budgets of its recipe"),
+        (_huge, "does not hold a whole run"),
+        (_no_number, "does not hold a whole run"),
+        (_half_a_letter, "does not hold a whole run"),
     ],
 )
 def test_a_manifest_that_proves_nothing_is_refused(run: Path, change: Callable[[Any], None], told: str) -> None:
     change_json(run / "evidence" / "manifest.json", change)
-    reseal(run / "evidence")
     with pytest.raises(BundleError, match=told):
         read(run)
 
@@ -91,7 +115,15 @@ def _without(raw: Any) -> None:
     del raw["correct"]["compressed-int8"]
 
 
-@pytest.mark.parametrize("change", [_short, _without])
+def _unknown(raw: Any) -> None:
+    raw["correct"]["compressed-int8"]["clean"] = [None, *map(float, raw["correct"]["compressed-int8"]["clean"][1:])]
+
+
+def _too_good(raw: Any) -> None:
+    raw["correct"]["compressed-int8"]["clean"] = [5.0] * len(raw["correct"]["compressed-int8"]["clean"])
+
+
+@pytest.mark.parametrize("change", [_short, _without, _unknown, _too_good])
 def test_answers_that_are_not_whole_are_refused(run: Path, change: Callable[[Any], None]) -> None:
     change_json(run / "evidence" / "results" / "replay.json", change)
     reseal(run / "evidence")
@@ -113,7 +145,8 @@ def test_an_engine_that_could_not_be_asked_has_no_worst_case(run: Path) -> None:
     reseal(run / "evidence")
     found = read(run)
     assert found.robust is None
-    assert [name.partition(" within")[0] for name in found.attacks] == ["square by 200 queries"]
+    samples = json.loads((run / "evidence" / "results" / "replay.json").read_text())["query_plan"]["samples"]
+    assert [name.partition(" within")[0] for name in found.attacks] == [f"square by 200 queries about {samples} images"]
 
 
 def test_an_engine_that_answers_at_random_has_no_scores(run: Path) -> None:
@@ -125,11 +158,48 @@ def test_an_engine_that_answers_at_random_has_no_scores(run: Path) -> None:
     found = read(run)
     assert found.clean is found.robust is None
     assert found.attacks
+    assert found.measured
 
 
 def _stopped_clock(raw: Any) -> None:
     for row in raw["speedups"]:
         row.update(value=0.0, low=0.0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("pgd_steps", 1), ("pgd_restarts", 9)])
+def test_an_attack_that_tries_more_or_less_is_another_one(run: Path, key: str, value: int) -> None:
+    before = read(run)
+
+    def other(raw: Any) -> None:
+        assert raw["recipe"]["robustness"][key] != value
+        raw["recipe"]["robustness"][key] = value
+
+    change_json(run / "evidence" / "manifest.json", other)
+    reseal(run / "evidence")
+    rows = {row.name: row for row in regressions(read(run), before, RegressionConfig())}
+    assert rows["robust_accuracy"].outcome == "not comparable"
+    assert f"{key} {value}" in rows["robust_accuracy"].how
+
+
+def test_queries_about_fewer_images_are_another_attack(run: Path) -> None:
+    before = read(run)
+
+    def one(raw: Any) -> None:
+        raw["query_plan"]["samples"] = 1
+
+    change_json(run / "evidence" / "results" / "replay.json", one)
+    reseal(run / "evidence")
+    assert not any(row.passed for row in regressions(read(run), before, RegressionConfig()) if "robust" in row.name)
+
+
+def test_a_run_that_was_forced_onto_another_device_proves_nothing_of_its_own(run: Path) -> None:
+    def forced(raw: Any) -> None:
+        raw["board"] = {"name": "kitchen", "notes": [], "other_device": True}
+
+    change_json(run / "evidence" / "report.json", forced)
+    reseal(run / "evidence")
+    with pytest.raises(BundleError, match="was measured on another device than 'cpu', by --force"):
+        read(run)
 
 
 def test_a_speed_that_cannot_be_is_refused(run: Path) -> None:

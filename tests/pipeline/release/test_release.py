@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,12 +185,17 @@ def test_a_refused_run_is_not_released(
     assert "nothing ships: the gate refused" in done.stdout
 
 
+def nothing_asked(manifest: Any) -> None:
+    manifest["verdict"].update(budgets=[])
+    manifest["recipe"]["gate"] = dict.fromkeys(manifest["recipe"]["gate"])
+
+
 def test_a_run_of_which_nothing_was_asked_is_not_released(
     drilled: tuple[Path, Path], key: tuple[Path, TrustedKey], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, dist = tmp_path / "run", tmp_path / "dist"
     shutil.copytree(drilled[1], run)
-    change_json(run / "evidence" / MANIFEST, lambda manifest: manifest["verdict"].update(budgets=[]))
+    change_json(run / "evidence" / MANIFEST, nothing_asked)
     words = ["release", str(run), "--version", "1.0.0", "--key", str(key[0]), "--out", str(dist)]
     assert main(words) == 10
     said = capsys.readouterr()

@@ -81,12 +81,19 @@ def test_where_nothing_was_asked_nothing_says_that_it_passed() -> None:
 
 
 def test_what_was_built_ahead_of_time_is_called_so() -> None:
-    result = judge_release(figures(clean=None, robust=None, speedup=None), None, RegressionConfig())
+    result = judge_release(figures(clean=None, robust=None, speedup=None, measured=False), None, RegressionConfig())
     assert "nothing of it was measured" in gate_lines(result)[1]
     assert "nothing of it was measured" in gate_markdown(result)
     assert result.as_dict()["measured"] is False
     ran = judge_release(figures(), None, RegressionConfig())
     assert "ahead of time" not in "".join(gate_lines(ran)) + gate_markdown(ran)
+
+
+def test_what_answers_at_random_is_not_called_built_ahead_of_time() -> None:
+    result = judge_release(figures(clean=None, robust=None, budgets=(asked(),)), None, RegressionConfig())
+    assert "does not answer the same image alike" in gate_lines(result)[1]
+    assert "does not answer the same image alike" in gate_markdown(result)
+    assert (result.as_dict()["measured"], result.as_dict()["scored"]) == (True, False)
 
 
 def _cells(line: str) -> int:
