@@ -40,10 +40,12 @@ def edge_nodes(
         "here": here,
         "engine_class": work.engine_class if here else None,
     }
-    return [
-        make_node(f"{EDGE_PREFIX}{threat}", "threat", f"edge:{threat}", needs, config | _own(work, threat), ONNX)
-        for threat in recipe.threats.edge
-    ]
+    return [_edge_node(threat, needs, config | _own(work, threat, tuple(forms))) for threat in recipe.threats.edge]
+
+
+def _edge_node(threat: str, needs: tuple[str, ...], config: dict[str, Any]) -> Node:
+    chosen = tuple(config.get("mixed", {}).values())
+    return make_node(f"{EDGE_PREFIX}{threat}", "threat", f"edge:{threat}", (*needs, *chosen), config, ONNX)
 
 
 def is_edge(node: str) -> bool:
@@ -56,7 +58,7 @@ def scan_section(config: ThreatsConfig) -> dict[str, Any]:
     return {key: value for key, value in section_of(config).items() if key not in ("edge", "edge_budget")}
 
 
-def _own(work: Work, threat: str) -> dict[str, Any]:
+def _own(work: Work, threat: str, forms: tuple[str, ...]) -> dict[str, Any]:
     recipe = work.recipe
     if threat == "calibration":
         return {
@@ -65,6 +67,7 @@ def _own(work: Work, threat: str) -> dict[str, Any]:
             "runtime": work.profile.engine.runtime,
             "activations": work.profile.engine.int8_activations,
             "weight_bits": work.weight_bits,
+            "mixed": {f"{form}-int8": f"mixed {form}" for form in forms if recipe.quantize.mixed is not None},
         }
     if threat == "membership" and recipe.train is not None and recipe.threats.edge_budget.shadows:
         return {"train": section_of(recipe.train), "objective": section_of(recipe.objective)}

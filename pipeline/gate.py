@@ -11,6 +11,7 @@ from pipeline.budget_rule import is_met
 from pipeline.engine_plan import engine_title
 from pipeline.recipe import GateConfig
 from pipeline.threats.budgets import threat_figures
+from pipeline.threats.steady import without_unsteady
 
 _Figure = tuple[float, float, float] | None
 """Value, low and high end; None when it is not known."""
@@ -71,6 +72,7 @@ def judge(
     against = engine_title(baseline).replace(",", "")
     lost = f"lost against {against}"
     size = float(engine["size_bytes"])
+    steady = without_unsteady(threats, replays or {}, baseline)
     figures: tuple[tuple[str, str, str, _Figure], ...] = (
         ("max_accuracy_drop", f"clean {noun} {lost}", "points", _drop(clean, shipped, baseline)),
         ("min_accuracy", f"clean {noun}", "%", _percent(clean)),
@@ -85,7 +87,7 @@ def judge(
             _error_ratio(accuracy.get("corruption"), shipped, baseline),
         ),
         ("max_backdoor_signs", "signs of a backdoor", "in all scans", _signs(scans)),
-        *threat_figures(() if of_engines and clean is None else threats, shipped),
+        *threat_figures(() if of_engines and clean is None else steady, shipped),
         ("max_p99_ms", "99th percentile of latency", "ms", _p99(engine["latency"])),
         ("max_size_bytes", "size of the engine", "bytes", (size, size, size)),
         ("min_speedup_dense", f"times faster than {against}", "x", _speedup(measurements, shipped, baseline)),
@@ -113,11 +115,14 @@ def _percent(interval: Mapping[str, float] | None) -> _Figure:
 
 
 def _signs(scans: Sequence[Mapping[str, Any]]) -> _Figure:
-    """Not known where no method judged anything: a scan that only tells proves nothing."""
-    findings = [finding for scan in scans for finding in scan["findings"]]
-    if all(finding["threshold"] is None for finding in findings):
+    """Not known where a network was looked at and no method judged it: a scan that only tells proves nothing.
+
+    The first network has no finding at all where nothing but what stages woke is looked for.
+    """
+    looked = [scan["findings"] for scan in scans if scan["findings"]]
+    if not looked or any(all(finding["threshold"] is None for finding in findings) for findings in looked):
         return None
-    count = float(sum(finding["sign"] for finding in findings))
+    count = float(sum(finding["sign"] for findings in looked for finding in findings))
     return count, count, count
 
 

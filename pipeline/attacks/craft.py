@@ -64,10 +64,11 @@ def craft_sets(
     _save(folder, infos[0].file, images_NCHW)
     metrics: dict[str, object] = {"samples": len(labels)}
     attacks = expanded(config.attacks)
+    # Of queries too, which are asked later and by these same sets.
+    ball = _ball(config, images_NCHW)
     with deterministic(seed, threads):
         for number, (name, network) in enumerate(surrogates.items() if attacks else ()):
             victim = victim_of(network, task, torch.from_numpy(images_NCHW))
-            ball = _ball(config, images_NCHW)
             runs = {attack: legs(attack, ball, budget_of(config), victim) for attack in attacks}
             here = part_of(progress, number / len(surrogates), (number + 1) / len(surrogates))
             for attack, part in _parts(runs, here).items():

@@ -16,7 +16,7 @@ from pipeline.recovery.fit import fit
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.steps.edge_subjects import float_pairs, origin_of, subjects_of
 from pipeline.steps.limits import graph_limits
-from pipeline.steps.quantize import calibration_images, options_of
+from pipeline.steps.quantize import calibration_images, kept_layers, options_of
 from pipeline.threats.edge.bit_errors import BitErrorConfig
 from pipeline.threats.edge.bit_errors import bit_errors as try_bit_errors
 from pipeline.threats.edge.calibration import PoisonedConfig, poisoned_calibration
@@ -66,6 +66,7 @@ def calibration(inputs: StepInputs) -> Metrics:
         activations=activations,
         weight_bits=work.weight_bits,
         options=options_of(work, inputs.path("simplified dense") / ONNX_FILE, ()),
+        kept={engine: kept_layers(inputs, chosen) for engine, chosen in inputs.options["mixed"].items()},
         limits=graph_limits(recipe.parity, "int8"),
         threads=recipe.threads,
         seed=recipe.seed,

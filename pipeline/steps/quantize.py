@@ -79,7 +79,7 @@ def quantize(inputs: StepInputs) -> Metrics:
     """Simplified ONNX to INT8 or FP8, calibrated on training images only."""
     work = inputs.work
     config, parity = work.recipe.quantize, work.recipe.parity
-    kept = _kept_layers(inputs)
+    kept = kept_layers(inputs, inputs.options["mixed"])
     images, options = calibration_images(work), options_of(work, _source(inputs), kept)
     target, limits = inputs.folder / ONNX_FILE, graph_limits(parity, config.precision)
     told: dict[str, object] = {"calibration_samples": len(images), "operators": options.operators}
@@ -136,9 +136,8 @@ def calibration_images(work: Work) -> NDArray[np.float32]:
     return train.batch(seeded_choice(len(train), work.recipe.quantize.calibration_samples, work.recipe.seed))
 
 
-def _kept_layers(inputs: StepInputs) -> tuple[str, ...]:
-    """Layers that stay in higher precision, by the stored choice."""
-    chosen = inputs.options["mixed"]
+def kept_layers(inputs: StepInputs, chosen: str | None) -> tuple[str, ...]:
+    """Layers that stay in higher precision, by the stored choice of this name."""
     if chosen is None:
         return ()
     return tuple(read_json(inputs.path(chosen) / MIXED_FILE, StorageError)["kept"])

@@ -16,6 +16,7 @@ from devices.statistics import Interval
 from pipeline.engine_plan import in_order
 from pipeline.threats.edge.record import Change, Figure, Threat
 from pipeline.threats.scan.findings import table_lines
+from pipeline.threats.steady import without_unsteady
 
 FORMAT = "espalier-threats/1"
 THREATS_FILE = "threats.json"
@@ -39,7 +40,8 @@ def threat_report(
     told = [threat.as_dict() | {"lines": []} for threat in found if threat is not None]
     if scans:
         told.append(_backdoors(scans))
-    return [*told, *(dict(threat) | {"lines": []} for threat in threats)]
+    steady = without_unsteady(threats, attacked, baseline)
+    return [*told, *(dict(threat) | {"lines": []} for threat in steady)]
 
 
 def read_threats(evidence: Bundle) -> list[dict[str, Any]]:

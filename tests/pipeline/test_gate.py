@@ -228,11 +228,12 @@ def test_errors_on_corrupted_images(corruption: Any, wanted: Any) -> None:
     [
         ([], None),
         ([(None, False)], None),
-        ([(2.0, False), (None, False)], 0.0),
+        ([(2.0, False), (None, False)], None),
+        ([(2.0, False), (0.5, False)], 0.0),
         ([(2.0, True), (2.0, False), (0.5, True)], 2.0),
     ],
 )
-def test_signs_of_a_backdoor_are_counted_where_something_judged(
+def test_signs_of_a_backdoor_are_counted_where_each_network_was_judged(
     signs: list[tuple[float | None, bool]], wanted: float | None
 ) -> None:
     """Findings without a threshold only tell: they prove nothing, and no more does a recipe without scans."""
@@ -242,6 +243,33 @@ def test_signs_of_a_backdoor_are_counted_where_something_judged(
         judged = judge(config, measured(), replayed(), "compressed-int8", scans=scans)
         assert figures(judged) == (wanted, wanted, wanted)
         assert judged.passed == (wanted is not None and wanted <= limit)
+
+
+def test_a_network_is_judged_by_any_of_its_findings() -> None:
+    """One that was looked at only for what a stage woke has no finding where no stage was."""
+    told, clear = {"threshold": None, "sign": False}, {"threshold": 2.0, "sign": False}
+    scans: list[dict[str, Any]] = [{"findings": []}, {"findings": [told, clear]}]
+    judged = judge(GateConfig(max_backdoor_signs=0), measured(), replayed(), "compressed-int8", scans=scans)
+    assert judged.passed
+    alone = judge(GateConfig(max_backdoor_signs=0), measured(), replayed(), "compressed-int8", scans=scans[:1])
+    assert figures(alone) == (None, None, None)
+
+
+def test_what_int8_alone_gets_wrong_is_unknown_where_its_parent_answers_at_random() -> None:
+    """That the parent is right by chance now and then is no defence of the INT8 engine."""
+    sets = build_sets()
+    outcomes = {
+        "compressed-int8": Outcome(replay(_always_0, sets)),
+        "compressed-fp32": Outcome(replay(_always_0, sets)),
+    }
+    figure = Figure(artifact="compressed-int8", setting="", measure="", interval=Interval(0.0, 0.0, 0.0), samples=9)
+    threat = Threat(name="differential", tried="", budget="", figures=(figure,), not_shown=()).as_dict()
+    for answers, passed in ((_always_0, True), (random_answers(), False)):
+        outcomes["compressed-fp32"] = Outcome(replay(answers, sets))
+        engines = {name: summarize(name, outcomes, "compressed-int8", sets, None) for name in outcomes}
+        config = GateConfig(max_differential_success=1.0)
+        judged = judge(config, measured(), {"engines": engines}, "compressed-int8", "dense-fp32", threats=[threat])
+        assert judged.passed == passed
 
 
 def test_answers_of_the_graph_prove_nothing_of_the_engine() -> None:

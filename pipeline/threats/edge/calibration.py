@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from exporters.parity import ParityLimits, compare
 from exporters.quantize import calibrate_graph, int8_graph
 from exporters.quantize_options import Calibration, QuantizeOptions
 from pipeline.data import Split
-from pipeline.threats.edge.record import Change, Figure, Threat, share_text
+from pipeline.threats.edge.record import Change, Figure, Role, Threat, share_text
 from pipeline.threats.edge.subject import Subject, right_of
 from pipeline.threats.fake_quant import layers_of
 
@@ -48,6 +48,8 @@ class PoisonedConfig:
     weight_bits: int
     options: QuantizeOptions
     """As the recipe's; `calibration` says which method a budget is held to."""
+    kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Layers that stay in higher precision, by the INT8 engine's name."""
     limits: ParityLimits
     """What the chain's border allows: a graph beyond it never ships."""
     threads: int = 1
@@ -116,15 +118,16 @@ def poisoned_calibration(
     total, done = len(pairs) * len(config.calibrations), 0
     dense_lost: dict[tuple[Calibration, _Try], NDArray[np.float64]] = {}
     for source, quantized in pairs:
+        mine = replace(config, options=replace(config.options, keep=config.kept.get(quantized.name, ())))
         most = calibration_NCHW[: _count(max(config.shares), calibration_NCHW)]
         bad = {aim: poisoned_images(source.network, most, aim, config.steps, config.seed) for aim in _AIMS}
         for method in config.calibrations:
             progress(done, total, f"{quantized.name}, {method}")
-            before = _quantize(source, calibration_NCHW, parity_NCHW, judged, method, config)
+            before = _quantize(source, calibration_NCHW, parity_NCHW, judged, method, mine)
             for what in tries:
                 count = _count(what.share, calibration_NCHW)
                 mixed = np.concatenate([bad[what.aim][:count], calibration_NCHW[count:]])
-                found = _quantize(source, mixed, parity_NCHW, judged, method, config)
+                found = _quantize(source, mixed, parity_NCHW, judged, method, mine)
                 figure = _figure(quantized.name, method, what, before, found, config)
                 lost = before.right.astype(np.float64) - found.right
                 if (method, what) in dense_lost:
@@ -142,7 +145,7 @@ def poisoned_calibration(
             "x is by how much the median range of a graph's values grew. Images beyond 0 to 1 were not tried.",
             "Poisoned images look like noise: nobody looked at the calibration set here.",
             "An attacker may aim at one class, or at a trigger, and lose no accuracy at all.",
-            "Every layer is quantized here, those too that the recipe's [quantize.mixed] would keep.",
+            "Layers that [quantize.mixed] keeps are kept here too; they were chosen with clean images.",
             "A graph that the chain's parity check refuses does not ship; no budget is held to it.",
         ),
         of="graph",
@@ -158,6 +161,7 @@ def _figure(
     config: PoisonedConfig,
 ) -> Figure:
     refused = ", parity refuses it" if found.noticed else ""
+    refused = ", parity refuses the clean graph too" if before.noticed else refused
     wider = np.median([found.widths[name] / width for name, width in before.widths.items() if width > 0])
     return Figure(
         artifact=artifact,
@@ -165,8 +169,17 @@ def _figure(
         measure="accuracy lost",
         interval=paired_difference(found.right, before.right),
         samples=found.right.size,
-        role="judged" if method == config.options.calibration and not found.noticed else "told",
+        role=_role(method, before, found, config),
     )
+
+
+def _role(method: Calibration, before: _Quantized, found: _Quantized, config: PoisonedConfig) -> Role:
+    if method != config.options.calibration:
+        return "told"
+    # A graph that is refused with clean images is not the one that ships.
+    if before.noticed:
+        return "unknown"
+    return "told" if found.noticed else "judged"
 
 
 def _quantize(

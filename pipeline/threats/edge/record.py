@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from devices.statistics import Interval
 
-Role = Literal["judged", "told", "control"]
+Role = Literal["judged", "told", "control", "unknown"]
 Origin = Literal["engine", "graph"]
 Unit = Literal["share", "index"]
 
@@ -36,7 +36,8 @@ class Figure:
     """Of 0 to 1, or of a difference; more is worse."""
     samples: int
     role: Role = "judged"
-    """`control`: what happens without an attack. `told`: shown, and no budget is held to it."""
+    """`control`: what happens without an attack. `told`: shown, and no budget is held to it. `unknown`: shown, but
+    not of what ships, so no budget is met."""
     unit: Unit = "share"
     """`index`: a score of its own scale without an interval, whose ends are the value itself."""
     changes: tuple[Change, ...] = ()

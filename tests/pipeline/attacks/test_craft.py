@@ -151,7 +151,10 @@ def test_what_cannot_be_attacked_so_is_said(tmp_path: Path) -> None:
             config, {"dense": torch.nn.Conv2d(1, 3, 1)}, images, masks, 0, 1, tmp_path, no_progress, Segmentation()
         )
     wide = CONFIG.model_copy(update={"norm": "l2", "epsilon": 8.0})
-    with pytest.raises(
-        RecipeError, match=r"^robustness.epsilon: is 8, and no two images.*Images are 0 to 1, not 0 to 2"
-    ):
-        craft_sets(wide, {"dense": trained()}, images, masks[:, 0, 0], 0, 1, tmp_path, no_progress)
+    # Queries are asked of the engines later, in the same ball.
+    for attacks in (("pgd",), ()):
+        asked = wide.model_copy(update={"attacks": attacks, "queries": ("square",)})
+        with pytest.raises(
+            RecipeError, match=r"^robustness.epsilon: is 8, and no two images.*Images are 0 to 1, not 0 to 2"
+        ):
+            craft_sets(asked, {"dense": trained()}, images, masks[:, 0, 0], 0, 1, tmp_path, no_progress)

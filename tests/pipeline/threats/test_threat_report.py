@@ -64,6 +64,34 @@ def test_an_engine_that_answers_at_random_has_no_figure() -> None:
     assert [figure["artifact"] for figure in evasion["figures"]] == ["dense-fp32"]
 
 
+def figures_of(*artifacts: str) -> list[dict[str, Any]]:
+    """One for each, compared with the first."""
+    rows = []
+    for artifact in artifacts:
+        change = {"before": artifacts[0], "interval": {"value": 0.0, "low": 0.0, "high": 0.0}}
+        rows.append({"artifact": artifact, "changes": [] if artifact == artifacts[0] else [change]})
+    return rows
+
+
+def test_small_devices_threats_leave_out_what_answers_at_random() -> None:
+    """And what INT8 alone gets wrong, where its parent does; what graphs were judged by stays."""
+    sets = build_sets()
+    outcomes = {"dense-fp32": Outcome(replay(random_answers(), sets)), "compressed-int8": Outcome(replay(_first, sets))}
+    engines = {name: summarize(name, outcomes, "dense-fp32", sets, None) for name in outcomes}
+    content = {"of": "engine", "task": "classification", "samples": 30, "engines": engines}
+    floats, rounded = figures_of("dense-fp32", "compressed-int8"), figures_of("dense-int8", "compressed-int8")
+    tried = [
+        {"name": "patch", "of": "engine", "figures": floats, "not_shown": ["one"]},
+        {"name": "differential", "of": "engine", "figures": rounded, "not_shown": ["one"]},
+        {"name": "bit_errors", "of": "graph", "figures": floats, "not_shown": ["one"]},
+    ]
+    patch, differential, bits = threat_report(content, "dense-fp32", [], [], tried)
+    for threat in (patch, differential):
+        assert [(figure["artifact"], figure["changes"]) for figure in threat["figures"]] == [("compressed-int8", [])]
+        assert threat["not_shown"] == ["dense-fp32 answers at random, so no figure that it decides is here.", "one"]
+    assert (bits["figures"], bits["not_shown"]) == (floats, ["one"])
+
+
 def _first(images: Any) -> Any:
     return np.eye(1, 3, dtype=np.float32).repeat(len(images), axis=0)
 

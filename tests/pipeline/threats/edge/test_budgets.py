@@ -58,6 +58,13 @@ def test_poisoned_graphs_that_are_all_refused_cost_nothing() -> None:
     assert found("max_calibration_drop", "dense-int8", tried) == (0.0, 0.0, 0.0)
 
 
+def test_a_graph_that_is_refused_with_clean_images_says_nothing_of_what_ships() -> None:
+    """Nor does a threat that has no figure of it."""
+    tried = threat("calibration", "graph", told_dense_int8=0.4, unknown_dense_int8=0.0)
+    assert found("max_calibration_drop", "dense-int8", tried) is None
+    assert found("max_calibration_drop", "compressed-int8", tried) is None
+
+
 def test_what_ships_is_compared_with_the_dense_baseline_and_with_the_dense_one_of_its_precision() -> None:
     """Pruning and rounding apart; an engine is never compared with itself or with one twice."""
     names = ["dense-fp32", "dense-int8", "compressed-fp32", "compressed-int8"]
