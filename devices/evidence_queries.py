@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from devices.agent_config import decode
 from devices.attack import REPLAY_FILE, WITHSTOOD
+from devices.clipping import Norm
 from devices.errors import BundleError, DataError
 from devices.masking import fp32_twin
 from devices.outcome import Outcome, masking_verdict, unsteady
@@ -29,11 +30,14 @@ def plan_of(evidence: Any, sets: EvaluationSets, queries: int) -> QueryPlan:
     planned = _planned(evidence)
     if planned is not None:
         return replace(planned, queries=queries)
-    radii = [info.epsilon for info in sets.infos if info.kind == "adversarial" and info.norm == "linf" and info.epsilon]
-    if not radii:
+    balls = [(info.norm, info.epsilon) for info in sets.infos if info.kind == "adversarial" and info.epsilon]
+    if not balls:
         what = "name no ε: they hold no adversarial set, and the run asked no queries"
         raise DataError("evaluation sets", what, "Give evidence of a run that was attacked")
-    return QueryPlan(attacks=("square",), queries=queries, samples=_SAMPLES, epsilon=max(radii))
+    # One run has one norm; of sets put together from several, as long as any is of it, Linf.
+    norm: Norm = "linf" if any(norm == "linf" for norm, _ in balls) else "l2"
+    epsilon = max(radius for of, radius in balls if of == norm)
+    return QueryPlan(attacks=("square",), queries=queries, samples=_SAMPLES, epsilon=epsilon, norm=norm)
 
 
 def masking_on_board(found: Outcome, evidence: Any, engine: str, plan: QueryPlan | None) -> dict[str, object] | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from devices.errors import EXIT_OK, BundleError, shown_lines
+from devices.errors import EXIT_OK, BundleError, DataError, EspalierError, ModelError, shown_lines
 from devices.trust.options import add_trust_options, trust_of
 from pipeline.commands.needs import require_compress
 
@@ -17,6 +18,8 @@ STORED = ("differential", "calibration", "membership")
 """Threats that need what no bundle holds: the parent, or training images. Told as the run found them."""
 THREATS = (*REPLAY, *HERE, *STORED)
 _QUERIES = 200
+# What a run may well lack: sets of classes, an adversarial set, enough images, a graph with gradients.
+_NOT_ALLOWED = (DataError, ModelError)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -36,7 +39,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def attack(options: argparse.Namespace) -> int:
-    """Try everything asked for, and print it threat by threat."""
+    """Try everything asked for, and print it threat by threat; of what is not named, all that the bundle allows."""
     require_compress()
     from devices.agent_text import attack_text
     from devices.files import write_json
@@ -49,17 +52,19 @@ def attack(options: argparse.Namespace) -> int:
         if name in STORED and name not in {threat["name"] for threat in stored}:
             what = f"holds no '{name}', which takes the training images or the parent network"
             raise BundleError(str(evidence), what, f"Run the recipe with [threats] edge = ['{name}']")
-    results: dict[str, Any] = {}
-    if set(wanted) & set(REPLAY):
-        results["attack"] = _replay(options, deploy, evidence, "queries" in wanted)
-    threats = _tried_here(options, deploy, evidence, tuple(name for name in HERE if name in wanted))
-    threats += [threat for threat in stored if threat["name"] in wanted]
-    results["threats"] = threats
+    replayed, refused = _replayed(options, deploy, evidence, [name for name in REPLAY if name in wanted])
+    here, refused_here = _tried_here(options, deploy, evidence, [name for name in HERE if name in wanted])
+    threats = [*here, *(threat for threat in stored if threat["name"] in wanted)]
+    refused |= refused_here
+    if refused and not threats and replayed is None:
+        raise next(iter(refused.values()))
+    left_out = [{"threat": name, "why": str(error)} for name, error in refused.items()]
     if options.json:
-        write_json(options.json, results)
-    if "attack" in results:
-        print(shown_lines(attack_text(results["attack"]).split("\n")))
-    print(shown_lines(threat_lines(threats)))
+        attacked = {"attack": replayed} if replayed else {}
+        write_json(options.json, attacked | {"threats": threats, "left_out": left_out})
+    if replayed:
+        print(shown_lines(attack_text(replayed).split("\n")))
+    print(shown_lines([*threat_lines(threats), *_left_lines(refused)]))
     return EXIT_OK
 
 
@@ -76,24 +81,57 @@ def places(target: Path, evidence: Path | None) -> tuple[Path, Path]:
     return deploy, found
 
 
-def _replay(options: argparse.Namespace, deploy: Path, evidence: Path, queries: bool) -> dict[str, Any]:
+def _replayed(
+    options: argparse.Namespace, deploy: Path, evidence: Path, names: list[str]
+) -> tuple[dict[str, Any] | None, dict[str, EspalierError]]:
+    """The replay, with queries where they are allowed, and what is not allowed, which is raised if it was named."""
     from devices.agent_bench import attack_bundle
 
-    return dict(attack_bundle(deploy, evidence, trust_of(options), options.queries if queries else 0))
+    refused: dict[str, EspalierError] = {}
+    # Queries come with a replay; where there can be none, the replay alone is left.
+    for name in reversed(names):
+        try:
+            asked = options.queries if name == "queries" else 0
+            return dict(attack_bundle(deploy, evidence, trust_of(options), asked)), refused
+        except _NOT_ALLOWED as error:
+            if options.threats:
+                raise
+            refused[name] = error
+    return None, refused
 
 
 def _tried_here(
-    options: argparse.Namespace, deploy: Path, evidence: Path, names: tuple[Any, ...]
-) -> list[dict[str, Any]]:
+    options: argparse.Namespace, deploy: Path, evidence: Path, names: list[Any]
+) -> tuple[list[dict[str, Any]], dict[str, EspalierError]]:
+    """What was tried, and what is not allowed, which is raised if it was named."""
     if not names:
-        return []
+        return [], {}
     from devices.detect import detect_host
     from pipeline.threats.edge.on_bundle import BundleAttack, attack_graph
 
-    config = BundleAttack(threats=names, samples=options.samples)
-    with tempfile.TemporaryDirectory(prefix="espalier-attack-") as scratch:
-        found = attack_graph(deploy, evidence, trust_of(options), config, detect_host(), Path(scratch))
-    return [threat.as_dict() | {"lines": []} for threat in found]
+    host, trust = detect_host(), trust_of(options)
+    found: list[dict[str, Any]] = []
+    refused: dict[str, EspalierError] = {}
+    # Each by itself: what one needs, such as a twin of the graph, others do without.
+    for name in names:
+        config = BundleAttack(threats=(name,), samples=options.samples)
+        try:
+            with tempfile.TemporaryDirectory(prefix="espalier-attack-") as scratch:
+                tried = attack_graph(deploy, evidence, trust, config, host, Path(scratch))
+        except _NOT_ALLOWED as error:
+            if options.threats:
+                raise
+            refused[name] = error
+        else:
+            found += [threat.as_dict() | {"lines": []} for threat in tried]
+    return found, refused
+
+
+def _left_lines(refused: Mapping[str, EspalierError]) -> list[str]:
+    """One line for each reason."""
+    reasons = dict.fromkeys(str(error) for error in refused.values())
+    names = {why: ", ".join(name for name, error in refused.items() if str(error) == why) for why in reasons}
+    return [f"not tried: {of}. {why}" for why, of in names.items()]
 
 
 def _stored(deploy: Path, evidence: Path, options: argparse.Namespace) -> list[dict[str, Any]]:

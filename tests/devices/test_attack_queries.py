@@ -14,13 +14,16 @@ import pytest
 from devices.agent import main
 from devices.agent_stage import AttackJob, run_stage
 from devices.attack import REPLAY_FILE, WITHSTOOD, attack_engines
+from devices.bundle import open_bundle
 from devices.detect import Host
 from devices.errors import BundleError, DataError
+from devices.evidence_queries import plan_of
 from devices.queries.plan import QueryPlan
 from devices.robustness import EvaluationSets
 from devices.scoring import Scoring
 from devices.stage import no_progress
 from devices.statistics import wilson
+from devices.trust.store import Trust
 from tests.devices.parts import SAMPLES, build_engine, build_onnx, rows_kernel, write_sets
 from tests.devices.test_agent_stage import write_job
 
@@ -154,7 +157,7 @@ def test_the_agent_compares_with_what_the_run_saw_of_the_twin(
     """A bundle of `dense-int8`: its twin's answers lie in the evidence, for the same plan only."""
     manifest = deploy / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"engine": "dense-int8"}))
-    stages = {"stages": {}}
+    stages = {"stages": {"engine dense-int8": {"digest": "0" * 64}}}
     for place in (manifest, run_evidence / "manifest.json"):
         place.write_text(json.dumps(json.loads(place.read_text()) | stages))
     same = in_json(capsys, "attack", deploy, run_evidence, "--queries", 300)["masking"]
@@ -172,6 +175,17 @@ def test_without_a_plan_square_is_asked_within_the_sets_epsilon(
     text = capsys.readouterr().out
     assert "at most 50 queries each on 30 samples, ε = 0.3" in text
     assert "right on the clean image, on every adversarial one and under queries" in text
+
+
+def test_sets_in_l2_give_a_plan_in_l2(evidence: Path, sets: EvaluationSets) -> None:
+    """By the widest ball; without any adversarial set, nothing says how far an image may be changed."""
+    bundle = open_bundle(evidence, "evidence", Trust(allow_unsigned=True))
+    infos = [replace(info, norm="l2") if info.kind == "adversarial" else info for info in sets.infos]
+    infos[1] = replace(infos[1], epsilon=0.5)
+    plan = plan_of(bundle, replace(sets, infos=tuple(infos)), 50)
+    assert (plan.attacks, plan.norm, plan.epsilon, plan.queries) == (("square",), "l2", 0.5, 50)
+    with pytest.raises(DataError, match="hold no adversarial set"):
+        plan_of(bundle, replace(sets, infos=sets.infos[:1]), 50)
 
 
 @pytest.mark.parametrize(

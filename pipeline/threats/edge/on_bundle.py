@@ -14,9 +14,11 @@ from torch import nn
 from devices.bundle import MANIFEST, Bundle, open_bundle
 from devices.classifier import ONNX_PATH, load_verified
 from devices.detect import Host
-from devices.errors import BundleError, DataError
+from devices.errors import BundleError, DataError, ModelError
 from devices.files import write_atomic
+from devices.queries.base import Run
 from devices.robustness import INDEX_FILE, EvaluationSets, read_sets, require_fit
+from devices.steadiness import STEADY, share_alike, unsteady_words
 from devices.trust.store import Trust
 from pipeline.compute import deterministic
 from pipeline.data import Split
@@ -29,6 +31,7 @@ from pipeline.twin.build import build_twin
 
 BundleThreat = Literal["patch", "universal", "bit_errors"]
 _LEAST = 40
+_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,8 @@ def attack_graph(
 ) -> list[Threat]:
     """Try threats on a bundle at the budget of its run; `scratch` is a folder for its verified graph.
 
-    Raises `BundleError`, `DataError`, `DeviceError`, and `ModelError` for an operator without gradients.
+    Raises `BundleError`, `DataError`, `DeviceError`, and `ModelError` for an operator without gradients, and for an
+    engine that answers at random, but where its graph alone is judged.
     """
     bundle = open_bundle(deploy, "deploy", trust)
     proven = open_bundle(evidence, "evidence", trust)
@@ -56,13 +60,25 @@ def attack_graph(
     require_fit(sets, engine.info)
     path = scratch / "model.onnx"
     write_atomic(path, bundle.read(ONNX_PATH))
-    by_gradients = any(name != "bit_errors" for name in config.threats)
-    # Bit errors alone ask for no gradients, and not every graph has a twin.
-    network = build_twin(path) if by_gradients else nn.Identity()
-    subject = Subject(str(bundle.manifest.get("engine")), engine.run, network, path)
-    images = halves(sets, config.samples, config.seed)
-    with deterministic(config.seed, config.threads):
-        return [_try(name, subject, images, budget, config) for name in config.threats]
+    name = str(bundle.manifest.get("engine"))
+    # Bit errors alone ask neither the engine nor for gradients, and not every graph has a twin.
+    by_answers = any(threat != "bit_errors" for threat in config.threats)
+    if by_answers:
+        _require_steady(name, engine.run, sets)
+    try:
+        network = build_twin(path) if by_answers else nn.Identity()
+        subject, images = Subject(name, engine.run, network, path), halves(sets, config.samples, config.seed)
+        with deterministic(config.seed, config.threads):
+            return [_try(threat, subject, images, budget, config) for threat in config.threats]
+    except ModelError as cause:
+        # The copy is gone when somebody reads this.
+        raise ModelError(cause.where.replace(str(path), str(deploy / ONNX_PATH)), cause.what, cause.fix) from cause
+
+
+def _require_steady(name: str, run: Run, sets: EvaluationSets) -> None:
+    alike = share_alike(run, sets.images["clean"], sets.scoring.kind, _BATCH)
+    if alike < STEADY:
+        raise ModelError(f"engine {name}", unsteady_words(alike), "Try bit_errors, which are of its graph")
 
 
 def sets_of(evidence: Bundle) -> EvaluationSets:
