@@ -52,7 +52,8 @@ def _report(folder: Path) -> int:
 
 def _attack(folder: Path) -> int:
     """Of a threat that no bundle can show, so that nothing runs and the evidence alone is told."""
-    _bundle(folder / "deploy", "deploy")
+    of_one_engine = {"engine": "x", "stages": {"engine x": "a" * 64}}
+    _bundle(folder / "deploy", "deploy", **of_one_engine)
     threat = {"name": "membership", "tried": HOSTILE, "budget": HOSTILE, "figures": [], "of": "engine"}
     evidence = folder / "evidence"
     evidence.mkdir()
@@ -60,7 +61,7 @@ def _attack(folder: Path) -> int:
         evidence / "threats.json",
         {"format": FORMAT, "threats": [threat | {"lines": [HOSTILE], "not_shown": [HOSTILE]}]},
     )
-    write_manifest(evidence, "evidence", {"name": "x", "device": "cpu"})
+    write_manifest(evidence, "evidence", {"name": "x", "device": "cpu", **of_one_engine})
     return cli.main(["attack", str(folder / "deploy"), "--threats", "membership", "--allow-unsigned"])
 
 
