@@ -31,7 +31,7 @@ def attack_text(result: dict[str, Any]) -> str:
         if result.get(key):
             lines.append(f"  {name:{width}}{_percent(result[key])}  of the clean images, over classes")
     for row in asked:
-        origin = f"at most {row['budget']} queries each on {row['samples']} samples, \u03b5 = {row['epsilon']:g}"
+        origin = f"at most {row['budget']} queries each on {row['samples']} samples, {_ball(row)}"
         lines.append(f"  {_plain(row['method']):{width}}{_percent(row)}  {origin}")
     if result["worst_case"] is None:
         lines.append(f"  {'worst case':{width}}unknown: the evidence holds no adversarial set")
@@ -99,10 +99,14 @@ def _percent(share: dict[str, float]) -> str:
     return f"{100 * share['value']:6.2f}  ({100 * share['low']:.2f} to {100 * share['high']:.2f})"
 
 
+def _ball(row: Any) -> str:
+    return f"\u03b5 = {row['epsilon']:g}" + (" (L2)" if row.get("norm") == "l2" else "")
+
+
 def _origin_of(row: dict[str, Any]) -> str:
     if row["kind"] == "adversarial":
         used = "queries" if row["method"] == "square" else "gradients"
-        ball = f"\u03b5 = {row['epsilon']:g}" + (" (L2)" if row.get("norm") == "l2" else "")
+        ball = _ball(row)
         form = ", as bytes" if row.get("rounded") else ""
         return _plain(f"{row['method']} by the {used} of {row['surrogate']}, {ball}{form}")
     return _plain(f"{row['method']}, strength {row['strength']}")

@@ -79,8 +79,17 @@ def test_attack_says_the_norm_of_a_set_and_that_it_is_bytes(
     content["sets"][1] |= {"method": "square", "norm": "l2", "epsilon": 1.5, "rounded": True}
     index.write_text(json.dumps(content))
     seal(evidence)
-    assert main(["attack", str(deploy), str(evidence), "--allow-unsigned"]) == 0
-    assert "square by the queries of dense, ε = 1.5 (L2), as bytes" in capsys.readouterr().out
+    assert main(["attack", str(deploy), str(evidence), "--allow-unsigned", "--queries", "9"]) == 0
+    text = capsys.readouterr().out
+    assert "square by the queries of dense, ε = 1.5 (L2), as bytes" in text
+    # With balls of both norms in the sets, queries stay within those of Linf.
+    assert "at most 9 queries each on 30 samples, ε = 0.3\n" in text
+    for row in content["sets"]:
+        row["norm"] = "l2"
+    index.write_text(json.dumps(content))
+    seal(evidence)
+    assert main(["attack", str(deploy), str(evidence), "--allow-unsigned", "--queries", "9"]) == 0
+    assert "at most 9 queries each on 30 samples, ε = 1.5 (L2)\n" in capsys.readouterr().out
 
 
 def test_attack_without_adversarial_sets_claims_no_robustness(
