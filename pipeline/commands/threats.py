@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.errors import EXIT_OK, EXIT_SIGNS, BundleError, DataError, StorageError, shown_lines
+from devices.errors import EXIT_OK, EXIT_SIGNS, BundleError, DataError, RecipeError, StorageError, shown_lines
 from devices.trust.options import trust_of
 from pipeline.commands.needs import require_compress
 
@@ -68,7 +69,7 @@ def defend(options: argparse.Namespace) -> int:
     told = judge_defence(network, found.network, judged, trigger)
     save_defended(found, load_plan(artifact), out)
     write_json(out / DEFENCE_FILE, {"removal": found.metrics, "evaluation": told})
-    print(shown_lines(_defence_lines(found.metrics, told, work.dataset.class_names, out)))
+    print(shown_lines([*_defence_lines(found.metrics, told, work.dataset.class_names), _use_line(recipe, out)]))
     return EXIT_OK
 
 
@@ -91,17 +92,25 @@ def points(text: str) -> float:
 
 
 def _of_run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What a run found, or what a scan finds now, where it found nothing or the command says how to scan."""
+    from pipeline.release.places import opened_bundle
     from pipeline.run_folder import read_run
 
+    trust = trust_of(options)
+    if trust.names:
+        with opened_bundle(options.target, "evidence", trust):
+            pass
     found: list[dict[str, Any]] = read_run(options.target).get("scans") or []
-    return found or _of_unscanned(options)
+    anew = options.overrides or options.device is not None or options.sources != Path()
+    return _by_own_recipe(options) if anew or not found else found
 
 
-def _of_unscanned(options: argparse.Namespace) -> list[dict[str, Any]]:
+def _by_own_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Scan the networks of a run by its own recipe; those that the store holds are not made again."""
     from pipeline.attest.read import read_steps
     from pipeline.attest.repeat import recorded_recipe
     from pipeline.release.places import opened_bundle
+    from pipeline.scan_nodes import SCAN_PREFIX
 
     with opened_bundle(options.target, "evidence", trust_of(options)) as evidence:
         steps = read_steps(evidence)
@@ -109,7 +118,8 @@ def _of_unscanned(options: argparse.Namespace) -> list[dict[str, Any]]:
         device = options.device or str(evidence.manifest.get("device"))
     results = _scanned(options, recipe, device)
     for name, stored in results.items():
-        if name in steps and steps[name].digest != stored.digest:
+        # Another scan than the run's is what may be asked for; another network is not.
+        if name in steps and steps[name].digest != stored.digest and not name.startswith(SCAN_PREFIX):
             what = f"was made with another '{name}' than comes out here, so a scan of this one says nothing of it"
             raise BundleError(str(options.target), what, "Run its recipe again with [threats] scan = [...]")
     return _findings(results)
@@ -124,9 +134,12 @@ def _scanned(options: argparse.Namespace, recipe: Recipe, device: str) -> dict[s
     from pipeline.recipe.full import SCAN_REFERENCES
     from pipeline.scan_nodes import is_scan
 
+    if recipe.task.kind != "classification":
+        raise RecipeError("task.kind", f"is '{recipe.task.kind}'", "A scan knows classification alone")
     threats = recipe.threats
     if not threats.scan:
-        references = threats.references if "references" in threats.model_fields_set else SCAN_REFERENCES
+        usual = 0 if recipe.model.comes_trained else SCAN_REFERENCES
+        references = threats.references if "references" in threats.model_fields_set else usual
         asked = threats.model_copy(update={"scan": _SCAN_METHODS, "references": references})
         recipe = recipe.model_copy(update={"threats": asked})
     return _run_part(options, _work(recipe, device), is_scan)
@@ -166,7 +179,7 @@ def _run_part(options: argparse.Namespace, work: Work, wanted: Callable[[str], b
     return dict(run_chain(work, Store(options.store), standard_progress(), wanted).results)
 
 
-def _defence_lines(removal: dict[str, Any], told: dict[str, Any], classes: Sequence[str], out: Path) -> list[str]:
+def _defence_lines(removal: dict[str, Any], told: dict[str, Any], classes: Sequence[str]) -> list[str]:
     lines = []
     if "neurons_removed" in removal:
         lines.append(f"{removal['method']}: {removal['neurons_removed']} of {removal['neurons']} neurons removed")
@@ -182,8 +195,19 @@ def _defence_lines(removal: dict[str, Any], told: dict[str, Any], classes: Seque
         lines.append(
             f"attack success {_change(told['attack_before'], told['attack_after'])} (nothing was chosen by it)"
         )
-    lines.append(f"written: {out}. Use it with --set model.weights={out}")
     return lines
+
+
+def _use_line(recipe: Recipe, out: Path) -> str:
+    """Where the network that is left lies, and what in a recipe takes it."""
+    model = recipe.model
+    if model.onnx is not None:
+        # The file's own weights stand in model.onnx, so the factory behind it is named instead.
+        keys = {"factory": model.factory, "args.path": model.args["path"], "weights": str(out.resolve())}
+        named = ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())
+        return f"written: {out}. Use it in a copy of the recipe: under [model], in place of onnx, {named}"
+    where = " and a copy of the recipe without [train]" if recipe.train is not None else ""
+    return f"written: {out}. Use it with --set model.weights={out}{where}"
 
 
 def _change(before: dict[str, float], after: dict[str, float]) -> str:

@@ -22,6 +22,7 @@ from pipeline.recipe.quantize import MixedConfig, QuantizeConfig
 from pipeline.recipe.search import SearchConfig
 from pipeline.recipe.sections import (
     AIMED_AT_CLASSES,
+    ONNX_FACTORY,
     DataConfig,
     EngineConfig,
     ExportConfig,
@@ -59,9 +60,6 @@ __all__ = [
     "recipe_of",
     "section_of",
 ]
-
-
-_ONNX_FACTORY = "pipeline.onnx_network:from_onnx"
 
 
 class Recipe(Section):
@@ -123,6 +121,14 @@ class Recipe(Section):
         if self.prune.target == "target_latency_ms" and "latency_ms" not in self.search.objectives:
             what = "add it to search.objectives, or set prune.target_macs"
             raise ValueError(f"search.choose 'nearest' to prune.target_latency_ms needs trials' latency_ms: {what}")
+        return self
+
+    @model_validator(mode="after")
+    def _references_start_anew(self) -> Recipe:
+        # They would be the network itself, with its backdoor.
+        if self.threats.references and self.model.comes_trained:
+            what = "threats.references trains networks from new weights, and an ONNX file has only its own"
+            raise ValueError(f"{what}: set threats.references = 0")
         return self
 
     @model_validator(mode="after")
@@ -203,7 +209,7 @@ def _with_onnx(raw: dict[str, Any], path: Path) -> dict[str, Any]:
     for key in ("factory", "args", "weights"):
         if key in model:
             raise RecipeError(f"{path}: model.{key}", "stands beside model.onnx, which holds all of it", "Remove one")
-    return raw | {"model": model | {"factory": _ONNX_FACTORY, "args": {"path": model["onnx"]}}}
+    return raw | {"model": model | {"factory": ONNX_FACTORY, "args": {"path": model["onnx"]}}}
 
 
 def section_of(recipe: BaseModel) -> dict[str, Any]:

@@ -32,17 +32,16 @@ def full_suite(recipe: Recipe) -> Recipe:
         **(_CLASSIFIER if classifier else _OTHER),
         "budget": "standard",
         **dict.fromkeys(("apgd_steps", "fab_steps", "targets", "square_queries")),
-        "rounded": asked.norm == "l2" or asked.epsilon >= _BYTE,
+        "rounded": asked.epsilon >= _BYTE,
         "query_budget": max(asked.query_budget, _QUERIES),
         "corruptions": SETS["all"],
     }
     looked: dict[str, Any] = {}
     if classifier:
-        trained = recipe.model.onnx is None
         shadows = max(threats.edge_budget.shadows, _SHADOWS) if recipe.train is not None else 0
         looked = {
             "scan": get_args(ScanMethod),
-            "references": max(threats.references, SCAN_REFERENCES) if trained else threats.references,
+            "references": 0 if recipe.model.comes_trained else max(threats.references, SCAN_REFERENCES),
             "edge": tuple(name for name in get_args(EdgeThreat) if _is_there(name, recipe.quantize.precision)),
             "edge_budget": threats.edge_budget.model_copy(update={"shadows": shadows}),
         }

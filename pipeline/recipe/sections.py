@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from pipeline.recipe.base import Count, Section, Unit
 from pipeline.recipe.corruptions import Corruptions
 
+ONNX_FACTORY = "pipeline.onnx_network:from_onnx"
+
 
 class ModelConfig(Section):
     """The network."""
@@ -33,6 +35,11 @@ class ModelConfig(Section):
         if self.std and min(self.std) <= 0:
             raise ValueError("std must be above 0")
         return self
+
+    @property
+    def comes_trained(self) -> bool:
+        """Whether the factory gives an ONNX file's own weights, whatever the seed."""
+        return self.onnx is not None or self.factory == ONNX_FACTORY
 
 
 class DataConfig(Section):

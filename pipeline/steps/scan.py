@@ -40,6 +40,7 @@ _REFERENCE_FIT = FitConfig(epochs=20, batch_size=32)
 def references(inputs: StepInputs) -> Metrics:
     """Train networks of the same factory on the clean test images that are not looked at, and look at them."""
     work = inputs.work
+    clean = _clean_images(work)
     recipe, test = work.recipe, work.dataset.test
     looked = _looked_at(work)
     rest = np.setdiff1d(np.arange(len(test)), looked)
@@ -47,7 +48,6 @@ def references(inputs: StepInputs) -> Metrics:
         what = f"has {len(rest)} images beside those looked at, and references learn every class from them"
         raise DataError("data: test", what, "Give more, or set threats.references = 0")
     held = Dataset(Split(test.images[rest], test.labels[rest]), test, work.dataset.class_names)
-    clean = _clean_images(work)
     config = _REFERENCE_FIT
     if recipe.train is not None:
         # Of as many steps as the network had: of fewer images each epoch has fewer.

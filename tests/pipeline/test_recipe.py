@@ -68,6 +68,27 @@ def test_the_full_suite_follows_the_precision_and_gives_way_to_what_is_set(
     assert ("bit_errors" in found.threats.edge) == (precision != "bf16")
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("epsilon", "rounded"), [(0.5 / 255, False), (1 / 255, True)])
+def test_the_full_suite_rounds_what_bytes_can_hold(tmp_path: Path, norm: str, epsilon: float, rounded: bool) -> None:
+    text = f"{GOOD}[robustness]\nnorm = '{norm}'\nepsilon = {epsilon}\nrounded = {str(rounded).lower()}"
+    assert read_recipe(written(tmp_path, text), full=True).robustness.rounded == rounded
+
+
+_FILES = {
+    "model.onnx": 'onnx = "net.onnx"',
+    "its factory": 'factory = "pipeline.onnx_network:from_onnx"\nargs.path = "net.onnx"\nweights = "net.safetensors"',
+}
+
+
+@pytest.mark.parametrize("model", _FILES.values(), ids=_FILES)
+def test_an_onnx_file_has_no_references(tmp_path: Path, model: str) -> None:
+    text = GOOD.replace('factory = "pipeline.zoo:mlp"', model).replace("[train]\nepochs = 1", "[threats]")
+    assert read_recipe(written(tmp_path, text), full=True).threats.references == 0
+    with pytest.raises(RecipeError, match=r"threats\.references trains networks from new weights, and an ONNX file"):
+        read_recipe(written(tmp_path, text + "references = 3"))
+
+
 def test_the_command_takes_the_full_suite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """It is what would run, but for what is set."""
     recipe, store = written(tmp_path, GOOD), ["--store", str(tmp_path / "store")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from devices.errors import DataError
+from pipeline.prune.network import first_line
 from pipeline.threats.warp import warp
 
 TriggerKind = Literal["patch", "blended", "sinusoidal", "warped"]
@@ -131,8 +131,9 @@ def read_trigger(path: Path, shape: Shape) -> Stamp:
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = {name: np.asarray(found[name], dtype=np.float32) for name in ("mask", "pattern")}
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as cause:
-        what = f"cannot be read as arrays 'mask' and 'pattern' ({cause})"
+    # A damaged archive raises what zipfile, zlib and the header's parser do.
+    except Exception as cause:
+        what = f"cannot be read as arrays 'mask' and 'pattern' ({first_line(cause)})"
         raise DataError(str(path), what, "Write it with numpy.savez(path, mask=..., pattern=...)") from cause
     for name, values in arrays.items():
         if values.shape not in (shape, shape[1:]):

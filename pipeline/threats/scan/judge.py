@@ -103,13 +103,15 @@ def judge_sensitivity(
     assert look.sensitivity is not None
     felt, value = look.sensitivity, float(np.log(max(look.sensitivity.loss, 1e-12)))
     known = references.log_losses if references is not None else np.zeros(0)
-    judged = len(known) >= LEAST_REFERENCES
+    judged = felt.changed and len(known) >= LEAST_REFERENCES
     limit = None
     if judged:
         # The prediction interval of one more draw.
         spread = float(known.std(ddof=1)) * np.sqrt(1 + 1 / len(known))
         limit = float(known.mean() + t.isf(rate, len(known) - 1) * spread)
-    few = f"without {LEAST_REFERENCES} clean references nobody knows what is usual (threats.references)"
+    why = f"without {LEAST_REFERENCES} clean references nobody knows what is usual (threats.references)"
+    if not felt.changed:
+        why = "the network has no hidden neurons to change"
     return Finding(
         method="sensitivity",
         network=name,
@@ -117,7 +119,7 @@ def judge_sensitivity(
         value=value,
         threshold=limit,
         false_alarm_rate=rate if judged else None,
-        assumes="clean networks are as the references, normal" if judged else few,
+        assumes="clean networks are as the references, normal" if judged else why,
         class_name=class_names[felt.into],
         sign=limit is not None and value > limit,
         detail={"loss": felt.loss, "share_into_class": felt.share, "references": len(known)},

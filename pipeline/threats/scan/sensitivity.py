@@ -33,6 +33,8 @@ class Sensitivity:
     """Of the images of other classes, how many fall into the class that most fall into."""
     into: int
     """That class."""
+    changed: bool = True
+    """False where the answers depend on no hidden neuron, so that nothing was changed."""
 
 
 def sensitivity(
@@ -41,15 +43,19 @@ def sensitivity(
     """Raise the loss of clean images by changes within epsilon, (1 + d) weight and (1 + x) bias (eq. 2).
 
     A network with a backdoor tends to give the target's answer when neurons change. Images are (N, C, H, W).
+    Without hidden neurons the loss is that of the network as it is.
     """
     frozen = copy_network(network).eval().requires_grad_(False)
     masks = NeuronMasks(frozen, hidden_neurons(frozen))
     answers_of = logits_of(frozen, images)
-    change = torch.zeros(2, len(masks.neurons))
+    change, changed = torch.zeros(2, len(masks.neurons)), True
     for _ in range(config.steps):
         tried = change.clone().requires_grad_()
         with masks.applied(1 + tried[0], 1 + tried[1]):
             loss = functional.cross_entropy(answers_of(images), labels)
+        changed = loss.requires_grad
+        if not changed:
+            break
         (gradient,) = torch.autograd.grad(loss, tried)
         change = (change + config.epsilon / 2 * gradient.sign()).clamp(-config.epsilon, config.epsilon)
     with torch.no_grad(), masks.applied(1 + change[0], 1 + change[1]):
@@ -59,4 +65,5 @@ def sensitivity(
         [(answers[labels != index] == index).float().mean().nan_to_num(0.0) for index in range(classes)]
     )
     into = int(shares.argmax())
-    return Sensitivity(loss=float(functional.cross_entropy(logits, labels)), share=float(shares[into]), into=into)
+    loss = functional.cross_entropy(logits, labels)
+    return Sensitivity(loss=float(loss), share=float(shares[into]), into=into, changed=changed)

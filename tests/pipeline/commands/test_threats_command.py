@@ -11,9 +11,9 @@ import pytest
 
 from devices.errors import EXIT_CODES
 from pipeline.cli import main
-from pipeline.commands.threats import _defence_lines
+from pipeline.commands.threats import _defence_lines, _use_line
 from pipeline.gate import judge
-from pipeline.recipe import GateConfig
+from pipeline.recipe import GateConfig, read_recipe
 from pipeline.threats.scan.findings import verdict_of
 
 RECIPE = """
@@ -128,6 +128,42 @@ def test_a_run_that_scanned_nothing_is_scanned_by_its_own_recipe(
     assert "was made with another 'dense'" in capsys.readouterr().err
 
 
+def test_what_a_run_found_is_shown_to_whom_its_signer_satisfies_or_looked_for_anew(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, _, _ = RECIPE.partition("[threats]")
+    threats = "[threats]\nscan = ['inversion']\nsamples = 8\ninversion_steps = 2\n"
+    (base / "scanned.toml").write_text(recipe + threats + "[quantize]\nprecision = 'fp32'" + QUICK)
+    run, keys = base / "scanned", base / "keys"
+    assert call(base, "run", str(base / "scanned.toml"), "--out", str(run)) == 0
+    for name in ("mine", "other"):
+        assert main(["keygen", str(keys / name)]) == 0
+    show = ["scan", str(run), "--json", str(base / "shown.json")]
+    assert call(base, *show) in (0, 11)
+    own = json.loads((base / "shown.json").read_text())
+    # Who names a signer does not take what nobody signed.
+    assert call(base, *show, "--key", str(keys / "mine.pub")) == 7
+    assert main(["sign", str(run), "--key", str(keys / "mine.key")]) == 0
+    assert call(base, *show, "--key", str(keys / "mine.pub")) in (0, 11)
+    capsys.readouterr()
+    assert call(base, *show, "--key", str(keys / "other.pub")) == 7
+    monkeypatch.setenv("ESPALIER_TRUST", str(keys / "other.trust.toml"))
+    assert call(base, *show) == 7
+    told = capsys.readouterr()
+    assert "scanned/evidence" in told.err
+    assert not told.out
+    monkeypatch.setenv("ESPALIER_TRUST", str(keys / "mine.trust.toml"))
+    assert call(base, *show) in (0, 11)
+    assert json.loads((base / "shown.json").read_text()) == own
+    # What says how to scan is not left unused: the run's networks are looked at again.
+    made = trained(base)
+    assert call(base, *show, "--set", "threats.false_alarm_rate=0.2") in (0, 11)
+    again = json.loads((base / "shown.json").read_text())["findings"]
+    assert {finding["network"] for finding in again} == {finding["network"] for finding in own["findings"]}
+    assert {finding["false_alarm_rate"] for finding in again} - {None} == {0.2}
+    assert trained(base) == made
+
+
 def test_a_network_near_chance_is_told_and_not_judged(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change = ["--set", "train.learning_rate=1e-9", "--set", "threats.references=0"]
     assert call(base, "scan", str(base / "tiny.toml"), *change, "--json", str(base / "chance.json")) == 0
@@ -195,9 +231,26 @@ def test_what_unlearning_found_is_told(family: str, words: str) -> None:
     removal = {"method": "unlearning", "trigger": family, "class": 1, "trigger_size_px": 3.2512, "trigger_samples": 50}
     share = {"value": 0.5, "low": 0.25, "high": 0.75}
     told = {"clean_before": share, "clean_after": share, "samples": 310, "attack_before": None}
-    first, second, *_ = _defence_lines(removal, told, ("cat", "dog"), Path("out"))
+    first, second = _defence_lines(removal, told, ("cat", "dog"))
     assert first == f"unlearning: against {words} images into class dog, found on 50 images"
     assert second == "clean accuracy 50.0 % (25.0 to 75.0) -> 50.0 % (25.0 to 75.0), 310 other images"
+
+
+def test_a_recipe_that_trains_is_told_to_leave_it_out(base: Path) -> None:
+    assert _use_line(read_recipe(base / "tiny.toml"), Path("out")) == (
+        "written: out. Use it with --set model.weights=out and a copy of the recipe without [train]"
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["--set", "threats.references=0"]])
+def test_a_task_without_classes_is_refused_before_anything_is_trained(
+    base: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Path(__file__).parents[3] / "recipes" / "digits-segmentation.toml"
+    made = trained(base)
+    assert call(base, "scan", str(recipe), *more) == 3
+    assert "task.kind: is 'segmentation'. A scan knows classification alone" in capsys.readouterr().err
+    assert trained(base) == made
 
 
 @pytest.mark.parametrize(("option", "value"), [("--max-drop", "nan"), ("--max-drop", "-3"), ("--clean-samples", "-50")])

@@ -100,6 +100,30 @@ def test_a_file_holds_a_trigger_or_is_refused_by_name(tmp_path: Path) -> None:
         read_trigger(tmp_path / "absent.npz", SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("written", "at"),
+    [
+        # The stored stream itself, which zlib refuses.
+        ("compressed", None),
+        # In the archive's list of files: a flag that says a file is encrypted, and a method that there is none of.
+        ("plain", 8),
+        ("plain", 10),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(written: str, at: int | None, tmp_path: Path) -> None:
+    path, values = tmp_path / "own.npz", np.random.default_rng(0).random((6, 5))
+    (np.savez_compressed if written == "compressed" else np.savez)(path, mask=values, pattern=values)
+    content = bytearray(path.read_bytes())
+    if at is None:
+        start = content.index(b"mask.npy") + len("mask.npy") + 20
+        content[start : start + 60] = b"\xff" * 60
+    else:
+        content[content.index(b"PK\x01\x02") + at] = 99
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as arrays"):
+        read_trigger(path, SHAPE)
+
+
 @pytest.mark.parametrize("kind", TRIGGERS)
 def test_poisoning_touches_its_share_of_other_classes(kind: str, planted: Planted) -> None:
     train = planted.dataset.train

@@ -231,6 +231,30 @@ def test_sensitivity_is_judged_by_three_references_or_told() -> None:
     assert not judge_sensitivity("dense", usual, enough, NAMES, 0.1).sign
 
 
+class Unused(nn.Module):
+    """Its hidden layer is on no way to the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside, self.last = nn.Linear(4, 4), nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.last(x.flatten(1))
+        return answer
+
+
+@pytest.mark.parametrize("network", [nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Unused()])
+def test_a_network_without_hidden_neurons_is_told_and_not_judged(network: nn.Module, planted: Planted) -> None:
+    look = look_at(network, planted.images, ThreatsConfig(scan=("sensitivity",)), 0)
+    known = References(log_norms=np.zeros((4, 0)), log_losses=np.log([0.1, 0.11, 0.09, 0.12]))
+    found = judge_sensitivity("dense", look, known, NAMES, 0.1)
+    assert (found.threshold, found.sign) == (None, False)
+    assert found.verdict.endswith("told, not judged: the network has no hidden neurons to change")
+    with torch.no_grad():
+        plain = float(nn.functional.cross_entropy(network(planted.images.images), planted.images.labels))
+    assert found.detail["loss"] == pytest.approx(plain)
+
+
 def test_stages_tell_a_woken_backdoor_from_one_that_was_there(planted: Planted, asleep: nn.Module) -> None:
     config = ThreatsConfig(scan=("inversion", "stages"), inversion_steps=100)
     calibration = torch.from_numpy(planted.dataset.train.images[:256])
