@@ -94,8 +94,8 @@ def resources_of(payload: bytes, where: str) -> dict[str, str]:
 
 
 def _require_subject(subject: Any, resources: dict[str, str], where: str) -> None:
-    """The subject's digest is that of all digests in the order of their names."""
-    joined = b"".join(bytes.fromhex(resources[name]) for name in sorted(resources))
+    """The subject's digest is that of all digests in the order in which they are listed."""
+    joined = b"".join(map(bytes.fromhex, resources.values()))
     one = isinstance(subject, list) and len(subject) == 1 and isinstance(subject[0], dict)
     digest = subject[0].get("digest") if one else None
     right = isinstance(digest, dict) and digest.get("sha256") == hashlib.sha256(joined).hexdigest()

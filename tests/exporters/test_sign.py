@@ -106,6 +106,16 @@ def test_signing_again_replaces_the_signature(bundle: Path, key: Path, tmp_path:
         open_bundle(bundle, "deploy", trusted(key))
 
 
+def test_folders_whose_names_begin_alike_are_signed_too(bundle: Path, key: Path) -> None:
+    """By path `scan/` comes before `scan-int8/`, by letter behind it."""
+    for name in ("scan", "scan-int8"):
+        (bundle / name).mkdir()
+        (bundle / name / "findings.json").write_text(f'["{name}"]')
+    write_manifest(bundle, "deploy", {"name": "mine"})
+    sign_bundle(bundle, SignConfig(private_key=key))
+    assert open_bundle(bundle, "deploy", trusted(key)).signer is not None
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_signing_again_works_by_a_relative_path(
     bundle: Path, key: Path, monkeypatch: pytest.MonkeyPatch, inside: bool

@@ -126,7 +126,7 @@ STATEMENT: dict[str, Any] = {
             {"algorithm": "sha256", "name": "a", "digest": "1" * 64},
         ],
     },
-    "subject": [{"digest": {"sha256": hashlib.sha256(bytes.fromhex("1" * 64 + "2" * 64)).hexdigest()}}],
+    "subject": [{"digest": {"sha256": hashlib.sha256(bytes.fromhex("2" * 64 + "1" * 64)).hexdigest()}}],
 }
 
 
@@ -152,7 +152,7 @@ def test_a_statement_says_which_files_were_signed() -> None:
         (lambda raw: raw["predicate"]["resources"].append("c"), r"resources[2]: must hold"),
         (lambda raw: raw["predicate"]["resources"][1].update(name="b"), r"resources[1]: lists 'b' twice"),
         (lambda raw: raw["predicate"]["resources"][1].update(digest="3" * 64), "subject: is not the digest"),
-        (lambda raw: raw["predicate"]["resources"][1].update(name="c"), "subject: is not the digest"),
+        (lambda raw: raw["predicate"]["resources"].reverse(), "subject: is not the digest"),
         (lambda raw: raw["subject"].append({}), "subject: is not the digest"),
         (lambda raw: raw.update(subject=[]), "subject: is not the digest"),
         (lambda raw: raw.update(subject=["x"]), "subject: is not the digest"),
