@@ -114,7 +114,7 @@ def _by_own_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     with opened_bundle(options.target, "evidence", trust_of(options)) as evidence:
         steps = read_steps(evidence)
-        recipe = recorded_recipe(evidence, steps, options.sources, options.overrides)
+        recipe = _without_defaults(recorded_recipe(evidence, steps, options.sources, options.overrides), options)
         device = options.device or str(evidence.manifest.get("device"))
     results = _scanned(options, recipe, device)
     for name, stored in results.items():
@@ -123,6 +123,15 @@ def _by_own_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
             what = f"was made with another '{name}' than comes out here, so a scan of this one says nothing of it"
             raise BundleError(str(options.target), what, "Run its recipe again with [threats] scan = [...]")
     return _findings(results)
+
+
+def _without_defaults(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """Evidence records every key: no references in it are those of a run that was not scanned, unless asked for."""
+    threats = recipe.threats
+    if threats.references or any(text.startswith("threats.references") for text in options.overrides):
+        return recipe
+    said = threats.model_dump(include=threats.model_fields_set - {"references"})
+    return recipe.model_copy(update={"threats": type(threats).model_validate(said)})
 
 
 def _of_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:

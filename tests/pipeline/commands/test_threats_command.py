@@ -123,6 +123,10 @@ def test_a_run_that_scanned_nothing_is_scanned_by_its_own_recipe(
         *((name, method) for name in ("dense int8", "pruned", "pruned int8") for method in ("inversion", "stages")),
     }
     assert trained(base) == made
+    # Evidence holds every key, and its references of 0 are not those of somebody who asked for none.
+    assert call(base, "scan", str(run), "--allow-unsigned", *few[:4], "--json", str(base / "quiet.json")) in (0, 11)
+    found = json.loads((base / "quiet.json").read_text())["findings"]
+    assert {row["detail"]["references"] for row in found if row["method"] == "inversion"} == {4}
     other = ["--set", "seed=1", "--set", "prune.target_macs=0.6"]
     assert call(base, "scan", str(run), "--allow-unsigned", *few, *other) == 7
     assert "was made with another 'dense'" in capsys.readouterr().err
