@@ -57,13 +57,11 @@ def bench_bundle(
     return {**rows[SHIPPED], **shared, **compared}
 
 
-def _lay_out(bundle: Any, folder: Path) -> EngineInfo:
-    """The verified bytes are what is measured, in fresh processes too, and not the bundle's files again."""
-    from devices.classifier import ENGINE_INFO_PATH, ONNX_PATH, engine_path, read_engine_info
-    from devices.engine_files import INFO_FILE, engine_name
+def read_built_info(bundle: Any) -> EngineInfo:
+    """What a bundle's engine is. Raises `DeviceError` where it holds a graph that a board builds its engine from."""
+    from devices.classifier import ONNX_PATH, engine_path, read_engine_info
     from devices.engines.ort_options import CPU
     from devices.errors import DeviceError
-    from devices.files import write_atomic
 
     info = read_engine_info(bundle)
     # A CPU's engine is an optimized graph; what is here as it was exported is for another device.
@@ -72,6 +70,16 @@ def _lay_out(bundle: Any, folder: Path) -> EngineInfo:
         raise DeviceError(
             str(bundle.folder), what, "Measure it there: espalier bench BUNDLE --host USER@BOARD --device NAME"
         )
+    return info
+
+
+def _lay_out(bundle: Any, folder: Path) -> EngineInfo:
+    """The verified bytes are what is measured, in fresh processes too, and not the bundle's files again."""
+    from devices.classifier import ENGINE_INFO_PATH, engine_path
+    from devices.engine_files import INFO_FILE, engine_name
+    from devices.files import write_atomic
+
+    info = read_built_info(bundle)
     write_atomic(folder / engine_name(info), bundle.read(engine_path(info)))
     write_atomic(folder / INFO_FILE, bundle.read(ENGINE_INFO_PATH))
     return info

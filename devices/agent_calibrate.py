@@ -83,13 +83,14 @@ def _times(
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="espalier-agent-")))
         held.enter_context(measuring_alone(waiting))
         load_average = os.getloadavg()[0]
+        # Before they are opened, because the threads of an engine stay where they were started.
+        cpus = held.enter_context(pinned(profile.engine.threads or 1))
         for number, path in enumerate(paths):
             progress(number, len(paths), f"building {path.stem}")
             place = scratch / path.stem
             build_engine(path, place, profile, job, host, kept)
             engines[path.stem] = open_engine(*read_engine(place), host)
         first = next(iter(engines.values())).info
-        cpus = held.enter_context(pinned(first.threads))
         rng = np.random.default_rng(config.seed)
         queries = {
             name: engine.bind(rng.random((1, *engine.info.input_shape), dtype=np.float32))

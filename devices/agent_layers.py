@@ -15,21 +15,25 @@ def layers_of_bundle(folder: Path, trust: Trust, most: int | None, waiting: Call
 
     The table that is printed holds the `most` longest layers; the JSON holds all. Raises `BundleError`, `DeviceError`.
     """
+    from devices.agent_bench import read_built_info
     from devices.bundle import open_bundle
-    from devices.classifier import ENGINE_PATH, read_engine_info
+    from devices.classifier import engine_path
     from devices.detect import detect_host
     from devices.latency import measuring_alone, pinned
     from devices.layer_times import layer_lines, measure_layers
 
     bundle = open_bundle(folder, "deploy", trust)
-    info, host = read_engine_info(bundle), detect_host()
+    info, host = read_built_info(bundle), detect_host()
+    content = bundle.read(engine_path(info))
     with measuring_alone(waiting), pinned(info.threads):
-        times = measure_layers(bundle.read(ENGINE_PATH), info, host)
+        times = measure_layers(content, info, host)
     manifest = bundle.manifest
     return {
         "bundle": str(folder),
         "name": manifest.get("name"),
         "device": manifest.get("device"),
+        "engine": manifest.get("engine"),
+        "size_bytes": len(content),
         "host": host.as_dict(),
         "table": layer_lines(times, most),
         **times.as_dict(),

@@ -24,6 +24,8 @@ def bench_text(result: Mapping[str, Any]) -> str:
         if found:
             lines.append(title)
             lines += _indented(scenario_lines(found) if title == "scenarios" else sustained_lines(found))
+            against = result["scenarios_watched"]["findings"] if title == "scenarios" else []
+            lines += [f"! meanwhile: {finding['text']}" for finding in against if finding["is_warning"]]
     busy = busy_text(result["load_average_before"])
     found = [f"! {busy}"] if busy else []
     return "\n".join([*lines, "device while measuring", *found, *watched_lines(result["telemetry"])])

@@ -148,7 +148,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write indented JSON with sorted keys, atomically."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    write_atomic(path, (text + "\n").encode())
+    # A file's name may hold bytes that are no text: written as JSON writes them.
+    write_atomic(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_limited(path: Path, limit_bytes: int) -> bytes:

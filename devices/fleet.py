@@ -12,7 +12,10 @@ from devices.errors import DeviceError
 from devices.files import read_toml
 
 _EXAMPLE = '[boards.NAME] with host = "user@board" and device = "jetson-orin-nano-8gb"'
-_KEYS_SKIPPED = re.compile(r"(stricthostkeychecking\W*(no|off|accept-new)|userknownhostsfile\W*/dev/null)\b", re.I)
+# ssh takes "false" for "no" too.
+_KEYS_SKIPPED = re.compile(
+    r"(stricthostkeychecking\W*(no|off|false|accept-new)|(user|global)knownhostsfile\W*/dev/null)\b", re.I
+)
 _SECONDS_MAX = 7 * 24 * 3600.0
 
 
@@ -96,16 +99,24 @@ def _read_board(name: str, raw: Any, where: str, folder: Path) -> BoardConfig:
 def _value(annotation: str, raw: Any, where: str) -> Any:
     if annotation == "str":
         if not isinstance(raw, str):
-            raise DeviceError(where, f"must be a text, not {raw!r:.80}", "Write it in quotes")
+            raise DeviceError(where, f"must be a text, not {_shown(raw)}", "Write it in quotes")
         return raw
     if annotation == "float":
         # Written so that "not a number" fails too.
         if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 <= raw <= _SECONDS_MAX:
-            raise DeviceError(where, f"must be seconds from 0 to {_SECONDS_MAX:g}, not {raw!r:.80}")
+            raise DeviceError(where, f"must be seconds from 0 to {_SECONDS_MAX:g}, not {_shown(raw)}")
         return float(raw)
     if not isinstance(raw, list) or not all(isinstance(text, str) for text in raw):
-        raise DeviceError(where, f"must be a list of texts, not {raw!r:.80}", 'Such as ["-p", "2222"]')
+        raise DeviceError(where, f"must be a list of texts, not {_shown(raw)}", 'Such as ["-p", "2222"]')
     return tuple(raw)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:
+        # Python writes no integer of more than 4300 digits.
+        return "so long a number"
 
 
 def _checked(board: BoardConfig, where: str) -> BoardConfig:

@@ -18,7 +18,8 @@ from devices.statistics import Interval, bootstrap_percentile, bootstrap_ratio
 from devices.warmup import WarmUp, warm_up
 
 _SETTLE_QUERIES = 2
-_MAX_ROUNDS = 400
+_MAX_ROUNDS, _MOST_ROUNDS = 400, 4000
+_USUAL_S = 6.0
 _VISIT_NS = 3_000_000
 _MAX_QUERIES = 50
 _RESAMPLES = 400
@@ -36,7 +37,8 @@ class LatencyConfig:
     """How long and in which order engines are timed."""
 
     duration_s: float = 4.0
-    """Time for all engines together; `least_rounds` are run however long they take, and 400 at most."""
+    """Time for all engines together; `least_rounds` are run however long they take, and 400 at most, for which quick
+    engines need less; of more than 6 s, more in proportion, up to 4,000."""
     least_rounds: int = 40
     warmup_s: float = 0.2
     """Time each engine runs, at least, before anything counts."""
@@ -192,13 +194,14 @@ def _time(
     openings = min(most, _affordable(first, warm, counts, config))
     stamps: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
     apart_s = 0.0
+    most_rounds = int(np.clip(_MAX_ROUNDS * config.duration_s / _USUAL_S, _MAX_ROUNDS, _MOST_ROUNDS))
     with no_garbage_collection():
         started_ns = time.perf_counter_ns()
-        for done in range(_MAX_ROUNDS):
+        for done in range(most_rounds):
             spent = (time.perf_counter_ns() - started_ns) / 1e9 - apart_s
             if done >= config.least_rounds and spent > config.duration_s:
                 break
-            share = max(done / _MAX_ROUNDS, min(spent / config.duration_s, done / config.least_rounds))
+            share = max(done / most_rounds, min(spent / config.duration_s, done / config.least_rounds))
             if len(opened_at) < openings and share * openings >= len(opened_at):
                 before_ns = time.perf_counter_ns()
                 # What they hold of the device is given back before as much is asked for again.

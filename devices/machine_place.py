@@ -55,9 +55,9 @@ def _opened(path: Path) -> int:
             # Never O_CREAT on what is there: in /tmp the kernel may refuse that for the file of another account.
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
-            with suppress(FileExistsError):
-                return _made(path)
-            continue
+            made = _made(path)
+            if made is not None:
+                return made
         except OSError as cause:
             what = "is a symbolic link" if cause.errno == errno.ELOOP else f"cannot be opened ({cause.strerror})"
             raise _misplaced(path, what) from cause
@@ -67,15 +67,22 @@ def _opened(path: Path) -> int:
         raise _misplaced(path, "is no file")
 
 
-def _made(path: Path) -> int:
-    handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE)
+def _made(path: Path) -> int | None:
+    """None where another made it in the meantime."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE)
+    except FileExistsError:
+        return None
+    except OSError as cause:
+        what = f"cannot be made ({cause.strerror})"
+        raise _misplaced(path, what, "Name another file in ESPALIER_MEASURE_LOCK, the same for everybody") from cause
     # Whatever the umask, others have to read it.
     os.fchmod(handle, _MODE)
     return handle
 
 
-def _misplaced(path: Path, what: str) -> StorageError:
-    return StorageError(str(path), f"{what}, and measurements of this machine lock that file", "Remove it")
+def _misplaced(path: Path, what: str, fix: str = "Remove it") -> StorageError:
+    return StorageError(str(path), f"{what}, and measurements of this machine lock that file", fix)
 
 
 def _lies_there(handle: int, path: Path) -> bool:

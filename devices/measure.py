@@ -201,6 +201,7 @@ def _alone(
         sampler = SamplerConfig(root=config.telemetry_root, cpus=cpus)
         for name, energy in measure_energy(queries, config.energy, sampler).items():
             rows[name]["energy"] = energy.as_dict()
+    watch = WatchConfig(root=config.telemetry_root, cpus=cpus, power_mode=config.power_mode)
     engine = opened[config.shipped]
     channels, height, width = engine.info.input_shape
     frame = np.random.default_rng(config.latency.seed).integers(0, 256, (height, width, channels), np.uint8)
@@ -213,10 +214,11 @@ def _alone(
         def bind(batch: int) -> Callable[[], None]:
             return engine.bind(images.random((batch, *engine.info.input_shape), dtype=np.float32))
 
-        found = run_scenarios(bind, config.scenarios, most, progress)
+        with watching(watch) as watched:
+            found = run_scenarios(bind, config.scenarios, most, progress)
         rows[config.shipped]["scenarios"] = [result.as_dict() for result in found]
+        rows[config.shipped]["scenarios_watched"] = watched[0].as_dict()
     if config.sustained is not None:
-        watch = WatchConfig(root=config.telemetry_root, cpus=cpus, power_mode=config.power_mode)
         rows[config.shipped]["sustained"] = run_sustained(
             queries[config.shipped], config.sustained, watch, progress
         ).as_dict()

@@ -129,6 +129,8 @@ def run_server(query: Query, rate_per_s: float, config: ScenarioConfig) -> Scena
     with no_garbage_collection():
         started = clock()
         for at in arrivals.tolist():
+            if done and at > limit_ns:
+                break
             _wait_until(started + at)
             query()
             late = clock() - started - at

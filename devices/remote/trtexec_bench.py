@@ -23,6 +23,7 @@ from devices.errors import DeviceError, ModelError
 from devices.files import write_atomic
 from devices.latency import LatencySummary, summarize
 from devices.profile import Precision, Profile
+from devices.quiet import busy_text
 from devices.remote.plain import PlainBoard
 from devices.remote.shell_telemetry import Watched
 from devices.telemetry.watch import watched_lines
@@ -63,6 +64,8 @@ class TrtexecBench:
     """Whether each query was launched as a CUDA graph."""
     telemetry: dict[str, Any]
     """The board right before and after, in the form of `devices.telemetry.watch.Watched`."""
+    load_average_before: float | None
+    """Of the board, before anything was built there; None where it does not tell."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -75,6 +78,7 @@ class TrtexecBench:
             "on_gpu_instead": list(self.on_gpu_instead),
             "cuda_graph": self.cuda_graph,
             "telemetry": self.telemetry,
+            "load_average_before": self.load_average_before,
         }
 
 
@@ -97,6 +101,7 @@ def bench_by_trtexec(
     matched = matches(profile, host)
     meant = Job(stage="bench", device=profile, force=force)
     require_device(meant, matched, host.device_tree_model or host.cpu_model)
+    load_average = _load_average(board)
     graph = bundle.read(ONNX_PATH)
     require_self_contained(graph, str(bundle_folder / ONNX_PATH))
     place = _sent(board, graph)
@@ -121,7 +126,14 @@ def bench_by_trtexec(
         on_gpu_instead=() if core is None else trtexec.gpu_layers(built),
         cuda_graph=job.cuda_graph,
         telemetry=watched.found,
+        load_average_before=load_average,
     )
+
+
+def _load_average(board: PlainBoard) -> float | None:
+    code, printed = board.run(["cat", "/proc/loadavg"])
+    found = re.match(r"\d{1,6}\.\d{1,3}\b", printed)
+    return float(found[0]) if code == 0 and found else None
 
 
 def _sent(board: PlainBoard, onnx_bytes: bytes) -> PurePosixPath:
@@ -151,7 +163,9 @@ def trtexec_bench_lines(name: str, profile: Profile, found: TrtexecBench) -> lis
     lines.append(f"measured on board '{name}': {found.host.device_tree_model or found.host.cpu_model}")
     if found.other_device:
         lines.append(f"  NOT a {profile.title}: it was forced, and says nothing about '{profile.name}'")
-    return [*lines, "device right before and after", *watched_lines(found.telemetry)]
+    busy = busy_text(found.load_average_before or 0.0)
+    against = [f"! {busy}"] if busy else []
+    return [*lines, "device right before and after", *against, *watched_lines(found.telemetry)]
 
 
 def find_on_board(board: PlainBoard) -> str:

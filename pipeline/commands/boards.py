@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devices.errors import DeviceError
+from devices.errors import DeviceError, shown
 
 if TYPE_CHECKING:
     from devices.fleet import BoardConfig
@@ -60,4 +60,4 @@ def require_agent(profile: Profile) -> None:
 
 def say(text: str) -> None:
     """To standard error, so that standard output stays free for results."""
-    print(text, file=sys.stderr)
+    print(shown(text), file=sys.stderr)

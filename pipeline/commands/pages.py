@@ -32,7 +32,7 @@ def compare(options: argparse.Namespace) -> int:
 
     _require_ours(options.out, KIND)
     page = compare_page([options.first, *options.others], options.out)
-    write_atomic(options.out, page.encode())
+    write_atomic(options.out, page.encode("utf-8", "backslashreplace"))
     print(f"comparison: {options.out}")
     return EXIT_OK
 
@@ -47,7 +47,7 @@ def index(options: argparse.Namespace) -> int:
     out = options.root / INDEX_FILE
     _require_ours(out, KIND)
     page, runs, damaged = index_page(options.root)
-    write_atomic(out, page.encode())
+    write_atomic(out, page.encode("utf-8", "backslashreplace"))
     also = f", and {len(damaged)} damaged or not ended" if damaged else ""
     print(f"index: {out} ({plural(len(runs), 'run')}{also})")
     return EXIT_OK

@@ -22,6 +22,6 @@ def report(options: argparse.Namespace) -> int:
         # They stand on the page alone: what the evidence holds stays as it is.
         times = {"layer_times": read_layer_times(options.layers, report)} if options.layers else {}
         page, lines = render_page(report | times), summary_lines(report, options.run)
-    write_atomic(options.run / "report.html", page.encode())
+    write_atomic(options.run / "report.html", page.encode("utf-8", "backslashreplace"))
     print(shown_lines(lines))
     return EXIT_OK

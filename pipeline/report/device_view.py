@@ -63,6 +63,9 @@ def beside_inference(report: _Figures) -> list[Fact]:
     for found in engine.get("scenarios", []):
         lines = scenario_lines([found])
         facts.append(Fact(f"scenario {lines[0][:14].strip()}", "; ".join(line[14:].strip() for line in lines)))
+    against = [row["text"] for row in engine.get("scenarios_watched", {}).get("findings", []) if row["is_warning"]]
+    if against:
+        facts.append(Fact("the device during scenarios", "; ".join(against)))
     if engine.get("sustained"):
         facts.append(Fact("sustained", "; ".join(line.strip() for line in level_lines(engine["sustained"]))))
     return facts

@@ -43,6 +43,10 @@ def read_layer_times(path: Path, report: _Figures) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("layers"), list) or "profiler_us" not in found:
         raise BundleError(str(path), "does not hold times of layers", f"Make it by `{command} > FILE`")
     of, wanted = (found.get("name"), found.get("device")), (report["name"], report["device"]["name"])
+    engine = [found.get("engine"), found.get("size_bytes")]
+    if of == wanted and engine not in [[known["name"], known["size_bytes"]] for known in report["engines"]]:
+        what = f"is of '{engine[0]!s:.60}' of {engine[1]!s:.20} bytes, which is no engine of the run"
+        raise BundleError(str(path), what, "Give the times of this run's engine")
     if of != wanted:
         what = f"is of {of[0]!s:.60} on {of[1]!s:.60}, and the run is {wanted[0]} on {wanted[1]}"
         raise BundleError(str(path), what, "Give the times of this run's engine")

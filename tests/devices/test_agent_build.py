@@ -43,8 +43,9 @@ def test_a_graph_kept_for_a_board_of_trtexec_is_no_engine_of_this_machine(
     agent_build.keep_graph(onnx_path, deploy / "engine", load_profile("jetson-xavier-nx-8gb"), BuildJob(), host)
     assert (deploy / "engine" / "engine.onnx").read_bytes() == onnx_path.read_bytes()
     seal(deploy)
-    assert main(["bench", str(deploy), "--allow-unsigned", "--seconds", "0.05"]) == DeviceError.exit_code
-    assert "holds a graph and no engine of this machine" in capsys.readouterr().err
+    for words in (["bench", str(deploy), "--seconds", "0.05"], ["layers", str(deploy)]):
+        assert main([*words, "--allow-unsigned"]) == DeviceError.exit_code
+        assert "holds a graph and no engine of this machine" in capsys.readouterr().err
 
 
 def test_what_the_board_cannot_do_is_said_when_its_graph_is_kept(tmp_path: Path, onnx_path: Path, host: Host) -> None:

@@ -122,6 +122,11 @@ def test_other_faults_of_the_system_are_not_dressed_up(tmp_path: Path) -> None:
         (tmp_path / "none").read_bytes()
 
 
+def test_json_takes_names_of_files_that_are_no_text(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"bundle": "bad\udcff/deploy"})
+    assert read_json(tmp_path / "a.json", BundleError) == {"bundle": "bad\udcff/deploy"}
+
+
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b""])
 def test_json_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file.json"

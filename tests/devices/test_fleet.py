@@ -56,6 +56,8 @@ def test_boards_in_order_with_defaults(path: Path) -> None:
         ("[boards.a]\n" + LEAST + "limit_s = nan", "boards.a.limit_s: must be seconds"),
         ("[boards.a]\n" + LEAST + "limit_s = true", "boards.a.limit_s: must be seconds"),
         ("[boards.a]\n" + LEAST + "reconnect_s = -1", "boards.a.reconnect_s: must be seconds"),
+        ("[boards.a]\n" + LEAST + "start_s = 0x" + "f" * 5000, "boards.a.start_s: must be seconds"),
+        ("[boards.a]\n" + LEAST + "python = 0x" + "f" * 5000, "boards.a.python: must be a text"),
         ("[boards.a]\n" + LEAST + 'ssh_options = "-p 22"', "boards.a.ssh_options: must be a list of texts"),
         ('[boards.a]\nhost = "-oProxyCommand=x"\ndevice = "cpu"', "boards.a: host: '-oProxyCommand=x' is no host"),
         ('[boards.a]\nhost = "a b"\ndevice = "cpu"', "boards.a: host: 'a b' is no host"),
@@ -87,6 +89,8 @@ def test_a_profile_of_ones_own_lies_beside_the_file(path: Path) -> None:
         '["-oStrictHostKeyChecking no"]',
         '["-o", "stricthostkeychecking=accept-new"]',
         '["-o", "UserKnownHostsFile=/dev/null"]',
+        '["-oStrictHostKeyChecking=false"]',
+        '["-o", "GlobalKnownHostsFile=/dev/null"]',
     ],
 )
 def test_host_keys_are_never_skipped(path: Path, options: str) -> None:

@@ -95,12 +95,14 @@ def test_rows_of_one_round_lie_side_by_side_and_spikes_are_kept(monkeypatch: pyt
     np.testing.assert_array_equal(samples["b"] - samples["a"], np.where(np.arange(40) == 17, 10**9, 0)[:, None])
 
 
-def test_time_ends_a_measurement_after_40_rounds_and_400_rounds_always(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_ends_a_measurement_after_40_rounds_and_a_count_of_rounds_always(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     query = clock.query("a", lambda _: 4_000_000)
     # A round is three queries: two to settle and one that counts.
     assert len(measure_interleaved({"a": query}, LatencyConfig(duration_s=1.2, warmup_s=0.001))["a"]) == 101
-    assert len(measure_interleaved({"a": query}, LatencyConfig(duration_s=60, warmup_s=0.001))["a"]) == 400
+    for duration_s, rounds in ((6, 400), (9, 600), (60, 4000), (600, 4000)):
+        config = LatencyConfig(duration_s=duration_s, warmup_s=0.001)
+        assert len(measure_interleaved({"a": query}, config)["a"]) == rounds
 
 
 def test_progress_rises_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,8 @@ def test_an_engine_of_another_runtime_is_refused(engine_info: EngineInfo, host: 
 def test_the_agent_tells_of_a_bundle_s_engine(deploy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["layers", str(deploy), "--allow-unsigned", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["name"], found["device"]) == ("rows", "cpu")
+    assert (found["name"], found["device"], found["engine"]) == ("rows", "cpu", "rows")
+    assert found["size_bytes"] == (deploy / "engine" / "engine.onnx").stat().st_size
     assert found["layers_ms"] == pytest.approx(sum(layer["mean_ms"] for layer in found["layers"]))
     assert main(["layers", str(deploy), "--allow-unsigned", "--most", "1"]) == 0
     text = capsys.readouterr().out

@@ -116,6 +116,12 @@ def test_a_link_is_not_followed(place: Path, tmp_path: Path) -> None:
     assert aim.read_text() == "years of work"
 
 
+def test_a_folder_that_is_not_there_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_place, "PLACE", place.parent / "none" / "measure.lock")
+    with pytest.raises(StorageError, match=r"none/measure\.lock: cannot be made .*ESPALIER_MEASURE_LOCK"):
+        take_place(lambda: None)
+
+
 def test_what_is_no_file_is_refused_at_once(place: Path) -> None:
     os.mkfifo(place)
     with pytest.raises(StorageError, match="is no file"), measuring_alone(lambda: None):

@@ -177,6 +177,9 @@ def test_on_a_board_energy_scenarios_and_its_state_are_in_the_result(
     assert row["energy"]["is_resolved"] is False
     assert row["energy"]["of"] == ["power.VDD_IN"]
     assert row["scenarios"][0]["valid"]
+    assert [finding["kind"] for finding in row["scenarios_watched"]["findings"]] == [
+        finding["kind"] for finding in metrics["telemetry"]["findings"]
+    ]
     samples = json.loads((tmp_path / "out" / TELEMETRY_FILE).read_text())
     assert "clock.gpu" in [channel["name"] for channel in samples["channels"]]
     assert json.loads((tmp_path / "out" / MEASUREMENTS_FILE).read_text())["engines"]["dense"]["energy"]

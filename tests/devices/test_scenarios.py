@@ -146,6 +146,14 @@ def test_server_needs_more_queries_the_more_are_late(clock: Clock) -> None:
     assert found.reasons == (f"{needed} queries would prove it, with {found.over_target} of them over 29 ms",)
 
 
+def test_server_does_not_wait_for_what_comes_too_late(clock: Clock) -> None:
+    config = ScenarioConfig(min_duration_s=1, max_duration_s=60, server_target_ms=50)
+    found = run_server(clock.query(lambda n: MS), 0.1, config)
+    assert not found.valid
+    assert "it took too long" in found.reasons
+    assert found.duration_s < 90
+
+
 def test_server_that_is_overrun_ends_and_says_so(clock: Clock) -> None:
     found = run_server(clock.query(lambda n: 10 * MS), 1000, ScenarioConfig(min_duration_s=10, server_target_ms=10))
     assert not found.valid

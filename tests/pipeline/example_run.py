@@ -68,7 +68,7 @@ def write_run(folder: Path, report: dict[str, Any], wrong: int = 5, images_seed:
     write_json(evidence / "results" / "replay.json", {"query_plan": None, kept: {report["shipped"]: right}})
     for place in (folder, evidence):
         (place / "report.json").write_text(json.dumps(report), encoding="utf-8")
-    (folder / "report.html").write_text(render_page(report), encoding="utf-8")
+    (folder / "report.html").write_bytes(render_page(report).encode("utf-8", "backslashreplace"))
     write_manifest(evidence, "evidence", {})
     (folder / "deploy").mkdir()
     (folder / "deploy" / "labels.json").write_text("[]")

@@ -159,6 +159,9 @@ def test_an_index_overwrites_nobody_elses_page_and_wants_runs(tmp_path: Path) ->
 
 def test_hostile_names_are_text_on_both_pages(tmp_path: Path) -> None:
     report = grown_report(name=HOSTILE, device={"name": HOSTILE, "title": HOSTILE})
+    write_run(tmp_path / "half a letter", grown_report(name="\ud800"))
+    assert main(["index", str(tmp_path)]) == EXIT_OK
+    assert main(["report", str(tmp_path / "half a letter")]) == EXIT_OK
     report["recipe"] = report["recipe"] | {HOSTILE: HOSTILE}
     for engine in report["engines"]:
         engine["title"] = HOSTILE

@@ -203,7 +203,9 @@ def _times(name: str = "example") -> dict[str, Any]:
         for index in range(2)
     ]
     told = {"p50_ms": whole, "layers_ms": 0.03, "overhead_ms": 0.02, "profiler_us": 1.0, "queries": 400}
-    return {"name": name, "device": "cpu", "layers": layers} | told
+    shipped = grown_report()["engines"][-1]
+    of = {"name": name, "device": "cpu", "engine": shipped["name"], "size_bytes": shipped["size_bytes"]}
+    return of | {"layers": layers} | told
 
 
 def test_measured_times_of_layers_stand_on_the_page_alone(tmp_path: Path) -> None:
@@ -225,6 +227,8 @@ def test_measured_times_of_layers_stand_on_the_page_alone(tmp_path: Path) -> Non
         ({"layers": []}, "does not hold times of layers"),
         (_times("another"), "is of another on cpu, and the run is example on cpu"),
         (_times() | {"p50_ms": None}, "does not hold whole times"),
+        (_times() | {"engine": "other-int8"}, "is of 'other-int8' of .* bytes, which is no engine of the run"),
+        (_times() | {"size_bytes": 3}, "of 3 bytes, which is no engine of the run"),
     ],
 )
 def test_times_of_something_else_are_refused(tmp_path: Path, content: dict[str, Any], said: str) -> None:

@@ -74,6 +74,8 @@ def test_scenarios_minutes_of_work_and_another_bundle_beside_it(
     (mode,) = [row["text"] for row in found["telemetry"]["findings"] if row["kind"] == "power_mode"]
     lines = [line.strip() for line in printed.splitlines()]
     assert f"! {mode}" in lines
+    # The scenarios were watched by themselves.
+    assert f"! meanwhile: {mode}" in lines
     for begin in ("spikes ", "A/A ", "with copies ", "preprocessing ", "cold start ", "energy ", "ratio ", "offline "):
         assert any(line.startswith(begin) for line in lines), begin
     absent = found["telemetry"]["absent"]
@@ -116,9 +118,10 @@ def test_engines_of_other_images_are_not_compared(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
+        (("--rate", "0.0001"), 2, "must be at least 0.01"),
         (("--scenarios", "all,fly"), DeviceError.exit_code, "--scenarios: 'all,fly' is no list of scenarios"),
         (("--sustained", "0.01"), 2, "must be at least 0.05 and at most 1440"),
-        (("--rate", "-1"), 2, "must be above 0"),
+        (("--rate", "-1"), 2, "must be at least 0.01"),
         (("--min-queries", "1.5"), 2, "'1.5' is not a whole number"),
         (("--target-ms", "nan"), 2, "must be above 0"),
         (("--min-duration", "soon"), 2, "'soon' is not a number"),

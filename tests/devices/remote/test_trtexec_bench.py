@@ -56,6 +56,11 @@ def test_the_network_is_built_and_measured_there(board_config: BoardConfig, bund
     text = "\n".join(trtexec_bench_lines("bench", NANO, found))
     assert "TensorRT 8.2.1 in FP32" in text
     assert "NOT a NVIDIA Jetson Nano 4 GB" in text
+    assert found.load_average_before is not None
+    loaded = trtexec_bench_lines("bench", NANO, replace(found, load_average_before=1.5))
+    assert "! load was 1.5 before measuring" in "\n".join(loaded)
+    quiet = trtexec_bench_lines("bench", NANO, replace(found, load_average_before=None))
+    assert "before measuring" not in "\n".join(quiet)
     json.dumps(found.as_dict())
     board.clean()
     assert not Path(board_config.cache).exists()
