@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.engine_plan import graph_of
 from pipeline.graph_nodes import ENGINE_PREFIX
+from pipeline.network_nodes import placement_here
 from pipeline.node import ONNX, Node, make_node
-from pipeline.recipe import ThreatsConfig, section_of
+from pipeline.recipe import FitConfig, ThreatsConfig, section_of
 from pipeline.work import Work
 
 EDGE_PREFIX = "threat "
@@ -53,6 +54,11 @@ def is_edge(node: str) -> bool:
     return node.startswith(EDGE_PREFIX)
 
 
+def in_one_process(train: FitConfig) -> FitConfig:
+    """As [train] says, without a launcher: for networks that a step trains by itself."""
+    return train.model_copy(update={"devices": 1})
+
+
 def scan_section(config: ThreatsConfig) -> dict[str, Any]:
     """What decides the scans, which threats of small devices do not."""
     return {key: value for key, value in section_of(config).items() if key not in ("edge", "edge_budget")}
@@ -70,5 +76,9 @@ def _own(work: Work, threat: str, forms: tuple[str, ...]) -> dict[str, Any]:
             "mixed": {f"{form}-int8": f"mixed {form}" for form in forms if recipe.quantize.mixed is not None},
         }
     if threat == "membership" and recipe.train is not None and recipe.threats.edge_budget.shadows:
-        return {"train": section_of(recipe.train), "objective": section_of(recipe.objective)}
+        return {
+            "train": section_of(recipe.train),
+            "objective": section_of(recipe.objective),
+            "placement": placement_here(in_one_process(recipe.train), work.host.gpus),
+        }
     return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.graph_nodes import quantize_section
 from pipeline.node import ORT, TORCH, Node, make_node
@@ -23,7 +23,7 @@ def network_nodes(work: Work, model: dict[str, Any], data: dict[str, Any]) -> li
         config = learning | {
             "train": section_of(recipe.train),
             "recalibrate": section_of(recipe.recalibrate),
-            "placement": _placement(recipe.train, work.host.gpus),
+            "placement": placement_here(recipe.train, work.host.gpus),
         }
         dense = make_node("dense", "train", "dense:train", (), config, _libraries(recipe.train))
     else:
@@ -71,6 +71,7 @@ def _learn_node(work: Work, learning: dict[str, Any]) -> Node:
         "channel_step": work.profile.pruning.channel_step,
         "precision": recipe.quantize.precision,
         "keep_order": list(recipe.prune.keep),
+        "accelerator": accelerator_here(recipe.prune.learned.accelerator, work.host.gpus),
     }
     return make_node("scores", "learn", "learn:learn", ("dense",), config, (*TORCH, "safetensors"))
 
@@ -90,7 +91,7 @@ def _prune_node(work: Work, learning: dict[str, Any], name: str, before: str, st
     libraries: tuple[str, ...] = TORCH
     if recipe.prune.tune_samples:
         tuning = short_fit(recipe.finetune)
-        config["tuning"] = {"fit": section_of(tuning), "placement": _placement(tuning, work.host.gpus)}
+        config["tuning"] = {"fit": section_of(tuning), "placement": placement_here(tuning, work.host.gpus)}
     if recipe.prune.target_size_bytes is not None or recipe.prune.target_latency_ms is not None:
         config["precision"] = recipe.quantize.precision
     if recipe.prune.target_latency_ms is not None:
@@ -127,16 +128,29 @@ def _finetune_node(work: Work, learning: dict[str, Any], name: str, pruned: str,
         "step": step,
         "epochs": epochs,
         "pruned": pruned,
-        "placement": _placement(recipe.finetune, work.host.gpus),
+        "placement": placement_here(recipe.finetune, work.host.gpus),
     }
     needs = (pruned, "dense") if recipe.distill else (pruned,)
     return make_node(name, "finetune", "recover:finetune", needs, config, _libraries(recipe.finetune))
 
 
-def _placement(config: FitConfig, gpus: tuple[str, ...]) -> dict[str, Any]:
-    """Where it would train here: a GPU gives other digits than a CPU."""
-    on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not gpus)
-    if on_cpu and config.precision != "bf16":
+def accelerator_here(asked: Literal["cpu", "cuda", "auto"], gpus: tuple[str, ...]) -> str:
+    """Where one process would compute here: a GPU gives other digits than a CPU."""
+    if _on_cpu(asked, gpus):
+        return "cpu"
+    # Imports torch, as below.
+    from pipeline.recovery.machine import accelerator_of
+
+    return accelerator_of(asked)
+
+
+def _on_cpu(asked: Literal["cpu", "cuda", "auto"], gpus: tuple[str, ...]) -> bool:
+    return asked == "cpu" or (asked == "auto" and not gpus)
+
+
+def placement_here(config: FitConfig, gpus: tuple[str, ...]) -> dict[str, Any]:
+    """Where it would train here, and in which number format."""
+    if _on_cpu(config.accelerator, gpus) and config.precision != "bf16":
         return {"accelerator": "cpu", "precision": "fp32", "devices": config.devices}
     # Imports torch, which takes longer than all else that a run with stored results does.
     from pipeline.recovery.machine import place

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.edge_nodes import scan_section
+from pipeline.edge_nodes import in_one_process, scan_section
+from pipeline.network_nodes import accelerator_here, placement_here
 from pipeline.node import ONNX, TORCH, Node, make_node
-from pipeline.recipe import section_of
+from pipeline.recipe import FitConfig, section_of
 from pipeline.work import Work
 
 SCAN_PREFIX = "scan "
 REFERENCES = "scan references"
 INT8_SUFFIX = " int8"
+_REFERENCE_FIT = FitConfig(epochs=20, batch_size=32)
 
 
 def scan_nodes(work: Work, networks: Sequence[str], model: dict[str, Any], data: dict[str, Any]) -> list[Node]:
@@ -26,7 +28,10 @@ def scan_nodes(work: Work, networks: Sequence[str], model: dict[str, Any], data:
     nodes = []
     if work.recipe.threats.references:
         train = work.recipe.train
-        config = shared | {"train": section_of(train) if train else None}
+        config = shared | {
+            "train": section_of(train) if train else None,
+            "placement": placement_here(reference_fit(train), work.host.gpus),
+        }
         nodes.append(make_node(REFERENCES, "scan", "scan:references", (), config, libraries))
     before: str | None = None
     for network in networks:
@@ -54,6 +59,11 @@ def int8_scan_nodes(work: Work, form: str, network: str, model: dict[str, Any], 
     return [make_node(SCAN_PREFIX + network + INT8_SUFFIX, "scan", "scan:scan", needs, config, libraries)]
 
 
+def reference_fit(train: FitConfig | None) -> FitConfig:
+    """How reference networks train, in the step's own process; for how long, the step decides."""
+    return in_one_process(train) if train else _REFERENCE_FIT
+
+
 def is_scan(node: str) -> bool:
     """Whether a result of this name holds findings."""
     return node.startswith(SCAN_PREFIX) and node != REFERENCES
@@ -66,7 +76,9 @@ def _shared(work: Work, model: dict[str, Any], data: dict[str, Any]) -> tuple[di
     libraries: tuple[str, ...] = (*TORCH, "scipy", "safetensors")
     if recipe.model.onnx is not None:
         libraries = (*libraries, "onnx", "onnxruntime")
-    return shared | {"threats": scan_section(recipe.threats)}, libraries
+    # A scan looks where there is a GPU.
+    accelerator = accelerator_here("auto", work.host.gpus)
+    return shared | {"threats": scan_section(recipe.threats), "accelerator": accelerator}, libraries
 
 
 def _known(work: Work) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from devices.errors import ModelError, RecipeError
@@ -15,7 +15,7 @@ from pipeline.prune.groups import Group, Grouping, LeftOut, Unit, find_groups, p
 from pipeline.prune.latency import allocate_to_latency
 from pipeline.prune.network import copy_network
 from pipeline.prune.pruning import Change, Pruning
-from pipeline.prune.ratio import shares_of, units_at
+from pipeline.prune.ratio import shares_of, shares_of_study, units_at
 from pipeline.prune.replay import apply_plan
 from pipeline.prune.schedule import limit_at, share_at
 from pipeline.prune.size import count_macs, count_parameters
@@ -51,7 +51,7 @@ def rank_groups(config: PruneConfig, pruning: Pruning) -> Ranking:
     snapping = Snapping(
         channel_step=pruning.channel_step,
         min_channels=config.min_channels,
-        dense_widths=_dense_widths(pruning, grouping.groups),
+        dense_widths={group.name: _dense_width(pruning, group) for group in grouping.groups},
     )
     return Ranking(grouping, ranked, scores.fallback, snapping)
 
@@ -68,8 +68,8 @@ def prune_channels(config: PruneConfig, pruning: Pruning) -> Change:
     try:
         removed, told = choose_units(config, pruning, ranking)
     except RecipeError as error:
-        # Widths of the recipe's own are no target that what is left out could be in the way of.
-        if config.target in ("keep", "keep_ratio"):
+        # Widths of the recipe's own or of a search are no target that what is left out could be in the way of.
+        if pruning.widths or config.target in ("keep", "keep_ratio"):
             raise
         left = "; ".join(f"{item.tensor}: {item.reason}" for item in left_out[:_SAID])
         what = f"{error.what}. Not pruned are {left}" if left else error.what
@@ -82,7 +82,7 @@ def prune_channels(config: PruneConfig, pruning: Pruning) -> Change:
         {
             "name": item.group.name,
             "kind": item.group.kind,
-            "width_before": ranking.snapping.dense_widths[item.group.name],
+            "width_before": _dense_width(pruning, item.group),
             "width_after": sum(unit.label not in gone for unit in item.group.units),
         }
         for item in ranking.ranked
@@ -102,16 +102,17 @@ def _of_kinds(grouping: Grouping, config: PruneConfig) -> Grouping:
     return Grouping(wanted, (*grouping.left_out, *rest), grouping.trace)
 
 
-def _dense_widths(pruning: Pruning, groups: Sequence[Group]) -> dict[str, int]:
-    """Width of each group before the first step of the schedule: the tensors that it cuts have shrunk with it."""
+def _dense_width(pruning: Pruning, group: Group) -> int:
+    """Width of a group before the first step of the schedule: the tensors that it cuts have shrunk with it."""
     now = dict(pruning.network.named_parameters()) | dict(pruning.network.named_buffers())
     then = dict(pruning.whole.named_parameters()) | dict(pruning.whole.named_buffers())
-    widths = {}
-    for group in groups:
-        item = next((part for part in group.units[0].slices if part.tensor == group.name), group.units[0].slices[0])
-        lengths = (then[item.tensor].shape[item.dim], now[item.tensor].shape[item.dim])
-        widths[group.name] = round(group.width * lengths[0] / lengths[1])
-    return widths
+    slices = group.units[0].slices
+    own = [part for part in slices if part.tensor == group.name] or slices
+    # The tensor that names it may hold other groups, which have shrunk otherwise.
+    alone = [part for part in slices if now[part.tensor].shape[part.dim] == group.width]
+    item = (alone or own)[0]
+    lengths = (then[item.tensor].shape[item.dim], now[item.tensor].shape[item.dim])
+    return round(group.width * lengths[0] / lengths[1])
 
 
 def choose_units(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tuple[list[Unit], dict[str, object]]:
@@ -120,7 +121,7 @@ def choose_units(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tup
     At the device's channel step, or the next finer one at which the target can be met. Raises `RecipeError`, of the
     finest, when there is none.
     """
-    shares = pruning.widths or config.keep or config.keep_ratio
+    shares = _end_shares(config, pruning, ranking.ranked)
     budget = budget_of(config, pruning, ranking.grouping.trace) if shares is None else None
     # An engine is built for each try of milliseconds that are measured.
     measured = budget is not None and budget.source == "measured"
@@ -140,16 +141,24 @@ def choose_units(config: PruneConfig, pruning: Pruning, ranking: Ranking) -> tup
             step //= 2
 
 
+def _end_shares(config: PruneConfig, pruning: Pruning, ranked: Sequence[Ranked]) -> list[float] | None:
+    """Share that each group keeps in the end, where a search or the recipe says so; None where there is a budget."""
+    if pruning.widths:
+        return shares_of_study(ranked, pruning.widths)
+    ratio = config.keep or config.keep_ratio
+    return None if ratio is None else shares_of(ranked, ratio)
+
+
 def _to_shares(
-    config: PruneConfig, pruning: Pruning, ranking: Ranking, shares: float | Mapping[str, float]
+    config: PruneConfig, pruning: Pruning, ranking: Ranking, shares: Sequence[float]
 ) -> tuple[list[Unit], dict[str, object]]:
     """Units that go in this step where widths are asked for, each group on its way from its dense width to the share
     of it that it is to keep."""
     ranked, snapping = ranking.ranked, ranking.snapping
     gone = share_at(config, pruning.step)
     now = [
-        (1 - gone * (1 - end)) * snapping.dense_widths[item.group.name] / item.group.width
-        for item, end in zip(ranked, shares_of(ranked, shares), strict=True)
+        (1 - gone * (1 - end)) * _dense_width(pruning, item.group) / item.group.width
+        for item, end in zip(ranked, shares, strict=True)
     ]
     return units_at(ranked, now, snapping), {"share_of_removal": gone}
 

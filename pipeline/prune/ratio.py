@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from devices.errors import RecipeError
 from pipeline.prune.allocate import Ranked, Snapping
 from pipeline.prune.groups import Group, Unit
+from pipeline.search.space import group_names
 
 _SHOWN = 6
 
@@ -20,6 +21,20 @@ def shares_of(ranked: Sequence[Ranked], ratio: float | Mapping[str, float]) -> l
     `RecipeError` when a glob matches no group.
     """
     return [float(ratio)] * len(ranked) if isinstance(ratio, (int, float)) else _by_glob(ranked, ratio)
+
+
+def shares_of_study(ranked: Sequence[Ranked], found: Mapping[str, float]) -> list[float]:
+    """Share that each group keeps by what a search found for it; a group that it had no choice of stays whole.
+
+    Names are the study's own and no globs: one tensor may hold several groups. Raises `RecipeError` for a name that is
+    no group's.
+    """
+    names = group_names(ranked)
+    for name in found:
+        if name not in names:
+            what = f"the study gives a share to '{name}', which can no longer be pruned"
+            raise RecipeError("search", what, "Search again")
+    return [found.get(name, 1.0) for name in names]
 
 
 def units_at(ranked: Sequence[Ranked], shares: Sequence[float], snapping: Snapping) -> list[Unit]:

@@ -133,8 +133,9 @@ class Training:
             self.clean_accuracies.append(clean / count)
         if self.best_epoch is None or self.accuracies[-1] > max(self.accuracies[:-1]):
             self.best_epoch = epoch
-            averaged = self._average.values if self._average else {}
-            self._best = copies({**all_tensors(self.network), **averaged})
+            # In place, so that every name of a tied parameter has the average.
+            with self._average.in_place() if self._average else nullcontext():
+                self._best = copies(all_tensors(self.network))
 
     def end(self) -> None:
         """Give the network the weights that it ends with: the best, else the average, else those it has."""

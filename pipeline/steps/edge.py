@@ -11,6 +11,7 @@ from devices.queries.base import Run
 from devices.stage import Metrics
 from pipeline.compute import deterministic
 from pipeline.data import Split, seeded_choice
+from pipeline.edge_nodes import in_one_process
 from pipeline.model import build_network
 from pipeline.recovery.fit import fit
 from pipeline.steps.convert import ONNX_FILE
@@ -139,7 +140,8 @@ def _shadow(inputs: StepInputs) -> Shadow | None:
     recipe = work.recipe
     if recipe.train is None or not recipe.threats.edge_budget.shadows:
         return None
-    train, config, shadows = work.dataset.train, recipe.train, recipe.threats.edge_budget.shadows
+    train, shadows = work.dataset.train, recipe.threats.edge_budget.shadows
+    config = in_one_process(recipe.train)
     chosen = seeded_choice(len(train), recipe.threats.edge_budget.samples, recipe.seed)
     rest = np.setdiff1d(np.arange(len(train)), chosen)
 

@@ -16,9 +16,8 @@ from pipeline.compute import deterministic
 from pipeline.data import Dataset, Split, seeded_choice
 from pipeline.model import build_network
 from pipeline.prune.network import inference
-from pipeline.recipe import FitConfig
 from pipeline.recovery.machine import accelerator_of
-from pipeline.scan_nodes import INT8_SUFFIX, REFERENCES
+from pipeline.scan_nodes import INT8_SUFFIX, REFERENCES, reference_fit
 from pipeline.steps.convert import ONNX_FILE
 from pipeline.steps.networks import network_of
 from pipeline.threats.fake_quant import fake_quantized
@@ -34,7 +33,6 @@ SCAN_FILE = "scan.json"
 TORCH_FORM = "torch network"
 TWIN_FORM = "twin of the quantized graph"
 _REFERENCE_SEED = 7919
-_REFERENCE_FIT = FitConfig(epochs=20, batch_size=32)
 
 
 def references(inputs: StepInputs) -> Metrics:
@@ -48,11 +46,11 @@ def references(inputs: StepInputs) -> Metrics:
         what = f"has {len(rest)} images beside those looked at, and references learn every class from them"
         raise DataError("data: test", what, "Give more, or set threats.references = 0")
     held = Dataset(Split(test.images[rest], test.labels[rest]), test, work.dataset.class_names)
-    config = _REFERENCE_FIT
+    config = reference_fit(recipe.train)
     if recipe.train is not None:
         # Of as many steps as the network had: of fewer images each epoch has fewer.
         epochs = -(-recipe.train.epochs * len(work.dataset.train) // len(rest))
-        config = recipe.train.model_copy(update={"epochs": epochs})
+        config = config.model_copy(update={"epochs": epochs})
     norms, losses, shifts = [], [], []
     for number in range(recipe.threats.references):
         inputs.progress(number, recipe.threats.references, f"reference {number + 1}")

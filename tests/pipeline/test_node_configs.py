@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from devices.detect import detect_host
 from devices.profile import Profile, load_profile
@@ -99,3 +100,41 @@ def test_rebuilds_are_of_one_workspace() -> None:
     recipe = "measure.rebuilds=2"
     before = configs(with_engine(rtx, workspace_mb=512), recipe)["rebuilds"]
     assert configs(with_engine(rtx, workspace_mb=1024), recipe)["rebuilds"] != before
+
+
+LEARNED = "prune={target_macs=0.6, criterion='learned'}"
+LOOKED_AT = "threats={scan=['inversion'], references=1, edge=['membership'], edge_budget={shadows=4}}"
+
+
+@pytest.mark.parametrize(
+    ("node", "recipe"),
+    [
+        ("scores", LEARNED),
+        ("scan dense", LOOKED_AT),
+        ("scan dense int8", LOOKED_AT),
+        ("scan references", LOOKED_AT),
+        ("threat membership", LOOKED_AT),
+    ],
+)
+def test_what_a_gpu_computes_is_no_result_of_a_cpu(node: str, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `auto` takes a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    host = replace(detect_host(), gpus=(), gpu_details=())
+    works = [
+        Work(read_recipe(DRILL, [recipe]), load_profile("cpu"), here, "espalier run")
+        for here in (host, replace(host, gpus=("Any GPU",)))
+    ]
+    on_cpu, on_gpu = ({item.name: item.config for item in chain_of(work, {}, {}, {})} for work in works)
+    assert on_cpu[node] != on_gpu[node]
+    assert on_cpu["exported dense"] == on_gpu["exported dense"]
+
+
+def test_no_gpu_is_woken_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def woken() -> bool:
+        raise AssertionError("PyTorch was asked for a GPU")
+
+    monkeypatch.setattr(torch.cuda, "is_available", woken)
+    host = replace(detect_host(), gpus=(), gpu_details=())
+    work = Work(read_recipe(DRILL, [LEARNED, LOOKED_AT]), load_profile("cpu"), host, "espalier run")
+    assert {"scores", "scan references", "threat membership"} <= {node.name for node in chain_of(work, {}, {}, {})}

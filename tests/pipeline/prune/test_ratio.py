@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from devices.errors import RecipeError
 from pipeline.prune.allocate import Ranked, Snapping
+from pipeline.prune.channels import prune_channels, rank_groups
 from pipeline.prune.groups import Group, Slice, Unit
+from pipeline.prune.pruning import Pruning
 from pipeline.prune.ratio import shares_of, units_at
+from pipeline.recipe import PruneConfig
+from pipeline.search.space import group_names
+from tests.pipeline.prune.networks import images, initialized
 
 NAMES = ("stem.weight", "blocks.0.conv1.weight", "blocks.1.conv1.weight")
 
@@ -67,3 +75,44 @@ def test_a_glob_names_any_tensor_that_the_group_cuts_along_its_outputs() -> None
     assert kept(items, removed_at(items, {"stem.bias": 0.5}, snapping)) == [16, 32, 32]
     with pytest.raises(RecipeError, match=r"^prune.keep: 'after.\*' matches no group. There are stem.weight, blocks"):
         removed_at(items, {"stem.bias": 0.5, "after.*": 0.5}, snapping)
+
+
+class Beside(nn.Module):
+    """Two branches side by side, and a convolution around both: its weight holds a group of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.around, self.left, self.right = (nn.Conv2d(3, width, 1) for width in (24, 16, 8))
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([self.left(x), self.right(x)], 1) + self.around(x)
+        logits: torch.Tensor = self.head(torch.relu(y).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_search_finds_a_share_for_each_group_of_one_tensor(steps: int) -> None:
+    """By the study's names, which are no tensors'; at once and in steps."""
+    network = initialized(Beside)
+    config = PruneConfig(target_macs=0.5, steps=steps, schedule="linear" if steps > 1 else "one_shot")
+    pruning = Pruning(network=network, image_NCHW=images(1), channel_step=1)
+    first, second = group_names(rank_groups(config, pruning).ranked)
+    assert (first, second) == ("around.weight#1", "around.weight#2")
+    for step in range(1, steps + 1):
+        change = prune_channels(config, replace(pruning, step=step, dense=network, widths={first: 0.25, second: 0.75}))
+        assert [row["width_before"] for row in change.metrics["groups"]] == [16, 8]
+        pruning = replace(pruning, network=change.network)
+    smaller = pruning.network
+    assert [smaller.get_parameter(f"{name}.weight").shape[0] for name in ("around", "left", "right")] == [10, 4, 6]
+
+
+def test_a_group_without_a_choice_stays_whole_and_one_that_is_gone_is_named() -> None:
+    pruning = Pruning(
+        network=initialized(Beside), image_NCHW=images(1), channel_step=1, widths={"around.weight#2": 0.5}
+    )
+    change = prune_channels(PruneConfig(target_macs=0.5), pruning)
+    assert [row["width_after"] for row in change.metrics["groups"]] == [16, 4]
+    gone = replace(pruning, widths={"around.weight": 0.5})
+    with pytest.raises(RecipeError, match=r"^search: the study gives a share to 'around.weight', which can no longer"):
+        prune_channels(PruneConfig(target_macs=0.5), gone)

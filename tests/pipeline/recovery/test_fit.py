@@ -17,6 +17,7 @@ from devices.stage import no_progress
 from pipeline.compute import derived_seed, deterministic
 from pipeline.data import Split
 from pipeline.recipe import FitConfig, ObjectiveConfig
+from pipeline.recovery.batches import set_aside
 from pipeline.recovery.fit import fit
 from pipeline.recovery.rates import rate_at
 from pipeline.tasks.builtin import Segmentation
@@ -289,6 +290,30 @@ def test_it_stops_when_nothing_gets_better_and_ends_with_the_best() -> None:
     assert report.stopped_early
     assert report.epochs_run == len(scores) == len(report.loss_by_epoch) < 30
     assert report.best_epoch == scores.index(max(scores)) + 1 == report.epochs_run - 3
+
+
+class Tied(nn.Module):
+    """One weight by two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = noisy()
+        self.head = nn.Linear(10, 10)
+        self.again = self.head
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.again(self.head(self.body(images)))
+        return logits
+
+
+def test_the_best_average_of_a_tied_parameter_is_what_it_ends_with() -> None:
+    """Of one epoch, which is the best there is: the average that a training without validation ends with."""
+    validated, plain = Tied(), Tied()
+    plain.load_state_dict(validated.state_dict())
+    split = few(200)
+    train(validated, split=split, epochs=1, ema_decay=0.8, keep_best=True, validation_share=0.25)
+    train(plain, split=set_aside(split, 0.25, 0)[0], epochs=1, ema_decay=0.8)
+    assert same_bits(state(validated), state(plain))
 
 
 @pytest.mark.parametrize("decay", [None, 0.8])
