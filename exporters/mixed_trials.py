@@ -24,6 +24,8 @@ Make = Callable[[Iterable[str]], onnx.ModelProto]
 """The graph, quantized but for the layers of these names."""
 Score = Callable[[Outputs], float]
 """How good outputs on the judging images are, such as accuracy; more is better."""
+LEAST_APART = 8
+"""Images that must be left to judge layers."""
 _BATCH = 32
 
 
@@ -90,10 +92,34 @@ class _Written:
         self._folder.cleanup()
 
 
+def images_apart(
+    calibration_NCHW: NDArray[np.float32], judge_NCHW: NDArray[np.float32], where: str
+) -> NDArray[np.intp]:
+    """Which of the images may judge, ascending: those that set no scale. Raises `DataError` when too few are left."""
+    apart = np.flatnonzero(~_shared(calibration_NCHW, judge_NCHW))
+    if len(apart) < LEAST_APART:
+        what = f"are {len(apart)} of {len(judge_NCHW)} without those that are calibration images too"
+        fix = (
+            f"{LEAST_APART} are needed: lower quantize.calibration_samples, and quantize.mixed.samples too, until "
+            "both together are fewer than the different training images, or give more images"
+        )
+        raise DataError(where, what, fix)
+    return apart
+
+
 def require_apart(calibration_NCHW: NDArray[np.float32], judge_NCHW: NDArray[np.float32], where: str) -> None:
     """Raise `DataError` when an image that judges is one that set the scales: it would find less harm than there is."""
-    seen = {hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in calibration_NCHW}
-    shared = sum(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() in seen for image in judge_NCHW)
+    shared = int(_shared(calibration_NCHW, judge_NCHW).sum())
     if shared:
         what = f"{shared} of {len(judge_NCHW)} are calibration images too, and would find less harm than there is"
         raise DataError(where, what, "Take others")
+
+
+def _shared(calibration_NCHW: NDArray[np.float32], judge_NCHW: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of the judging images are calibration images."""
+    seen = {_digest(image) for image in calibration_NCHW}
+    return np.array([_digest(image) in seen for image in judge_NCHW], dtype=bool)
+
+
+def _digest(image_CHW: NDArray[np.float32]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image_CHW).tobytes()).digest()

@@ -16,10 +16,10 @@ from devices.engines.base import Outputs
 from devices.errors import DataError, ModelError, ParityError, RecipeError
 from devices.files import canonical_json
 from exporters.layers import layer_costs
-from exporters.mixed import MixedConfig, choose_fp8_layers, choose_int8_layers
+from exporters.mixed import JUDGE_IMAGES, MixedConfig, choose_fp8_layers, choose_int8_layers
 from exporters.mixed_choice import LayerHarm, MixedChoice, mixed_lines
 from exporters.mixed_search import Search
-from exporters.mixed_trials import Figures
+from exporters.mixed_trials import Figures, images_apart
 from exporters.parity import Parity
 from exporters.quantize import convert_int8
 from exporters.quantize_options import QuantizeOptions
@@ -154,6 +154,18 @@ def test_bad_input_is_named(fragile: Path) -> None:
         choose(fragile, {"min_sqnr_db": 150})
     with pytest.raises(ParityError, match="the budget is not met with all 9 layers in higher precision"):
         choose(fragile, {"min_sqnr_db": 250})
+
+
+def test_images_that_set_the_scales_judge_nothing() -> None:
+    """The others do, in their order; a handful is too few."""
+    calibration = samples(64)
+    mixed = np.concatenate([samples(5, 1), calibration[5:7], samples(9, 1)[5:]])
+    apart = images_apart(calibration, mixed, JUDGE_IMAGES)
+    assert apart.tolist() == [0, 1, 2, 3, 4, 7, 8, 9, 10]
+    with pytest.raises(
+        DataError, match=r"images that judge layers: are 7 of 9 .*8 are needed: lower quantize.calibrat"
+    ):
+        images_apart(calibration, mixed[:9], JUDGE_IMAGES)
 
 
 class _Additive:
