@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,8 @@ from devices.statistics import Interval
 from exporters.onnx_export import export_onnx
 from exporters.parity import ParityLimits
 from exporters.quantize import quantize_int8
-from exporters.quantize_options import End, QuantizeOptions
+from exporters.quantize_layers import has_attention
+from exporters.quantize_options import End, Operators, QuantizeOptions
 from exporters.simplify import simplify_onnx
 from pipeline.prune.groups import Unit, plan_for
 from pipeline.prune.network import copy_network
@@ -66,6 +67,8 @@ class ConversionConfig:
     """CPU threads of the comparison runs."""
     ends: tuple[End, ...] = ()
     """Layers of an INT8 graph that stay in FP32."""
+    operators: Operators | Literal["auto"] = "auto"
+    """What of it computes in INT8; `auto` decides by the graph."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,17 @@ class EngineMaker:
         ready = simplified
         if config.activations is not None:
             flavour = config.activations, config.weight_bits
-            options = QuantizeOptions(ends=config.ends)
+            options = QuantizeOptions(ends=config.ends, operators=_operators(config, simplified))
             quantize_int8(simplified, quantized, images, images, *flavour, _ANY_ANSWER, config.threads, options=options)
             ready = quantized
         write_info(folder, onnxruntime.build(ready, folder / ENGINE_FILE, config.options, self.host))
+
+
+def _operators(config: ConversionConfig, source: Path) -> Operators:
+    """As for the engine that ships, on ONNX Runtime."""
+    if config.operators != "auto":
+        return config.operators
+    return "products" if has_attention(source) else "all"
 
 
 def plan_key(network: nn.Module, dense: nn.Module) -> PlanKey:

@@ -17,4 +17,5 @@ def conversion_config(work: Work) -> ConversionConfig:
         options=ort_options(work.profile) if work.profile.engine.runtime == "onnxruntime" else None,
         threads=work.recipe.threads,
         ends=work.recipe.quantize.keep,
+        operators=work.recipe.quantize.operators,
     )

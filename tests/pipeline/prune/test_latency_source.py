@@ -22,6 +22,7 @@ from devices.errors import BundleError, RecipeError
 from devices.latency import LatencyConfig
 from devices.profile import Activations, HardwareProfile, LatencyTableProfile, Profile, load_profile
 from devices.roofline import Layers
+from exporters.quantize_options import Operators
 from pipeline.latency_source.choose import choose_source
 from pipeline.latency_source.estimate import estimated_budget
 from pipeline.latency_source.layers import layers_by_width, watch_layers
@@ -32,7 +33,11 @@ from pipeline.prune.groups import Grouping, Unit, find_groups, plan_for
 from pipeline.prune.latency import allocate_to_latency
 from pipeline.prune.replay import apply_plan
 from pipeline.prune.trace import trace_network
+from pipeline.recipe import read_recipe
 from pipeline.recipe.prune import LatencySource
+from pipeline.steps.conversion import conversion_config
+from pipeline.work import Work
+from tests.drill import DRILL
 from tests.pipeline.prune.networks import NETWORKS, build, images
 
 HOST = detect_host()
@@ -337,6 +342,23 @@ def test_the_engine_made_is_that_of_the_smaller_network(tmp_path: Path) -> None:
         expected = pruned(network, units)(pixels).numpy()
     assert np.allclose(engine.run(pixels.numpy()), expected, atol=1e-5)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "as_auto"), [("attending", "products"), ("mobile", "all")])
+def test_the_engine_made_computes_in_int8_what_the_one_that_ships_does(
+    tmp_path: Path, name: str, as_auto: Operators
+) -> None:
+    """What the recipe says, and by the graph where it leaves that open: an attention's products alone."""
+    engines: dict[str, bytes] = {}
+    for operators in ("auto", "all", "products"):
+        make, folder = maker(build(name), images(8), "unsigned"), tmp_path / operators
+        folder.mkdir()
+        work = Work(read_recipe(DRILL, [f"quantize.operators={operators}"]), load_profile("cpu"), HOST, "espalier run")
+        asked = conversion_config(work).operators
+        replace(make, config=replace(make.config, operators=asked))([], folder)
+        engines[operators] = read_engine(folder)[0]
+    assert engines["all"] != engines["products"]
+    assert engines["auto"] == engines[as_auto]
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"format": "espalier-latency/1"}', "not JSON"])
