@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -51,9 +52,9 @@ def external_files(path: Path) -> tuple[Path, ...]:
     except (DecodeError, OSError):
         return ()
     places = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+        entry.value for tensor in _all_tensors(model) for entry in tensor.external_data if entry.key == "location"
     }
-    return tuple(sorted(path.parent / place for place in places if (path.parent / place).is_file()))
+    return tuple(sorted(path.parent / place for place in places if os.path.isfile(path.parent / place)))
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -84,7 +85,7 @@ def _load(path: Path) -> onnx.ModelProto:
 def _load_external(model: onnx.ModelProto, path: Path) -> None:
     """Load weights kept in other files, from the file's own folder alone. Raises `ModelError`."""
     folder = path.parent.resolve()
-    for tensor in _tensors(model.graph):
+    for tensor in _all_tensors(model):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
@@ -101,6 +102,12 @@ def _load_external(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(
             str(path), f"its external data does not fit it: {first_line(cause)}", "Save it again"
         ) from cause
+
+
+def _all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _tensors(model.graph)
+    for function in model.functions:
+        yield from _tensors(onnx.GraphProto(node=function.node))
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

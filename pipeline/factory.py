@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,16 @@ from typing import Any
 
 from devices.errors import EspalierError, RecipeError
 from devices.files import digest_bytes, digest_value
-from pipeline.source_digest import OURS, ROOT, code_digest, installed_version, is_installed, our_module
+from pipeline.source_digest import (
+    OURS,
+    ROOT,
+    STDLIB,
+    code_digest,
+    installed_version,
+    is_installed,
+    our_module,
+    top_spec,
+)
 
 
 def load_factory(reference: str, field: str) -> Callable[..., Any]:
@@ -53,8 +62,8 @@ def said_of(cause: BaseException) -> str:
 
 
 def _is_theirs(path: Path) -> bool:
-    others = (*(ROOT / package for package in OURS), Path(sysconfig.get_path("stdlib")))
-    return path.is_file() and not is_installed(path) and not any(path.is_relative_to(folder) for folder in others)
+    others = (*(ROOT / package for package in OURS), STDLIB)
+    return os.path.isfile(path) and not is_installed(path) and not any(path.is_relative_to(folder) for folder in others)
 
 
 def factory_digest(reference: str, field: str) -> str:
@@ -66,14 +75,13 @@ def factory_digest(reference: str, field: str) -> str:
         return digest_value([reference])
     if is_installed(path):
         return digest_value([reference, installed_version(source)])
-    if not path.is_file():
-        raise RecipeError(field, f"there is no file {path}", "Paths are relative to the recipe's folder")
     try:
+        if not path.is_file():
+            raise RecipeError(field, f"there is no file {path}", "Paths are relative to the recipe's folder")
         return digest_value([name, code_digest([path])])
     except OSError as cause:
-        raise RecipeError(
-            field, f"{cause.filename} cannot be read ({cause.strerror})", "Change its permissions"
-        ) from cause
+        what = f"{cause.filename} cannot be read ({cause.strerror})"
+        raise RecipeError(field, what, "Check the path and its permissions") from cause
 
 
 def _split(reference: str, field: str) -> tuple[str, str]:
@@ -133,9 +141,15 @@ def _find_module(name: str) -> Path | None:
     if name.split(".")[0] in OURS:
         path = our_module(name)
         return path if path.is_file() else None
-    relative = Path(*name.split("."))
-    for base in [Path.cwd(), *map(Path, sys.path)]:
-        for candidate in (base / relative / "__init__.py", (base / relative).with_suffix(".py")):
-            if candidate.is_file():
+    spec = top_spec(name, (*sys.path, str(Path.cwd())))
+    if spec is None:
+        return None
+    relative = name.split(".")[1:]
+    if not relative:
+        return Path(spec.origin) if spec.origin and spec.has_location and os.path.isfile(spec.origin) else None
+    for base in map(Path, spec.submodule_search_locations or ()):
+        target = base.joinpath(*relative)
+        for candidate in (target / "__init__.py", target.with_suffix(".py")):
+            if os.path.isfile(candidate):
                 return candidate
     return None

@@ -11,6 +11,7 @@ from devices.files import digest_file, digest_value, read_json, write_json
 from pipeline.factory import factory_digest
 from pipeline.recipe import DataConfig, ModelConfig
 from pipeline.recipe.paths import is_path_argument
+from pipeline.recipe.sections import ONNX_FACTORY
 
 _CACHE_NAME = "file-digests.json"
 _RUN_MARK = ".espalier"
@@ -21,13 +22,15 @@ def model_fingerprint(config: ModelConfig, store_root: Path) -> dict[str, object
     weights = None
     if config.weights is not None:
         path = Path(config.weights)
-        if not path.exists():
+        if not _is_there(path, "model.weights", ModelError):
             raise ModelError("model.weights", f"there is no file {path}", "Paths are relative to the recipe's folder")
         weights = _content(path, store_root, ModelError)
-    beside = _beside_onnx(Path(config.onnx), store_root) if config.onnx is not None else {}
+    arguments = _arguments(config.args, "model", store_root, ModelError)
+    onnx = config.onnx or (config.args.get("path") if config.factory == ONNX_FACTORY else None)
+    beside = _beside_onnx(Path(onnx), store_root) if isinstance(onnx, str) else {}
     return beside | {
         "factory": factory_digest(config.factory, "model.factory"),
-        "args": _arguments(config.args, "model", store_root, ModelError),
+        "args": arguments,
         "weights": weights,
         "mean": config.mean,
         "std": config.std,
@@ -44,7 +47,7 @@ def data_fingerprint(config: DataConfig, store_root: Path) -> dict[str, object]:
 
 def _beside_onnx(path: Path, store_root: Path) -> dict[str, object]:
     """Digests of the files that an ONNX file keeps its weights in."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     from exporters.onnx_read import external_files
 
@@ -58,10 +61,18 @@ def _arguments(
     result = dict(arguments)
     for name, value in arguments.items():
         if is_path_argument(name) and isinstance(value, str):
-            if not Path(value).exists():
+            if not _is_there(Path(value), f"{section}.args.{name}", error):
                 raise error(f"{section}.args.{name}", f"there is no {value}", "Give it with --set, or mend the recipe")
             result[name] = _content(Path(value), store_root, error)
     return result
+
+
+def _is_there(path: Path, field: str, error: type[EspalierError]) -> bool:
+    # Of a folder that may not be entered and of a name that is too long, the system does not say no but fails.
+    try:
+        return path.exists()
+    except OSError as cause:
+        raise error(field, f"{path} cannot be read ({cause.strerror})", "Check the path and its permissions") from cause
 
 
 def _content(path: Path, store_root: Path, error: type[EspalierError]) -> str:
@@ -92,7 +103,8 @@ def files_below(folder: Path, store_root: Path | None = None) -> list[Path]:
             for name in folders
             if not name.startswith(".")
             and Path(parent, name).resolve() != store_root
-            and not Path(parent, name, _RUN_MARK).exists()
+            # A folder of that name is the store of runs that were started there, beside files of the user.
+            and not Path(parent, name, _RUN_MARK).is_file()
         )
         found += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
     return found

@@ -30,6 +30,13 @@ _REPORTS = ("report.html", "report.json")
 
 def check_out(out: Path) -> None:
     """Refuse, before anything runs, a folder that publishing would harm or could not write. Raises `StorageError`."""
+    try:
+        _check_place(out)
+    except OSError as cause:
+        raise StorageError(str(out), f"cannot be read ({cause.strerror})", "Choose another --out") from cause
+
+
+def _check_place(out: Path) -> None:
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise StorageError(str(nearest), "is a file, and the run's folder should be there", "Choose another --out")
@@ -69,7 +76,12 @@ def publish(work: Work, outcome: Outcome, out: Path) -> None:
 
 def read_run(folder: Path) -> dict[str, Any]:
     """`report.json` of a run folder. Raises `BundleError` when it is no run folder or damaged."""
-    if not (folder / RUN_FILE).is_file():
+    try:
+        finished = (folder / RUN_FILE).is_file()
+    except OSError as cause:
+        what = f"cannot be read ({cause.strerror})"
+        raise BundleError(str(folder), what, "Check the path and its permissions") from cause
+    if not finished:
         raise BundleError(str(folder), "is not the folder of a finished run", "Give the --out folder of `espalier run`")
     report = read_json(folder / "report.json", BundleError)
     if not isinstance(report, dict) or report.get("format") != "espalier-report/1":

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
+import sys
+import sysconfig
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from devices.files import digest_bytes, digest_value
 
 OURS = ("pipeline", "exporters", "devices")
 ROOT = Path(__file__).resolve().parent.parent
+STDLIB = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
 def code_digest(paths: list[Path]) -> str:
-    """Digest of these source files and of every file of the same tree that they import, directly or not.
+    """Digest of these source files and of every source file that they import, directly or not.
 
-    Of installed libraries that a user's code imports, the version counts.
+    Of installed libraries that a user's code imports, the version counts; of those installed editable, the source.
     """
     digests, names = _closure(paths)
     versions = _versions(frozenset(names)) if any(not _is_ours(path) for path in paths) else {}
@@ -36,6 +41,13 @@ def is_installed(path: Path) -> bool:
     return bool(_INSTALLED & set(path.parts)) and not _is_ours(path)
 
 
+def top_spec(name: str, search: tuple[str, ...]) -> ModuleSpec | None:
+    """Where an import would find a module's topmost package. Asks the finders, those of editable installs too."""
+    top = name.split(".")[0]
+    found = (finder.find_spec(top, search) for finder in sys.meta_path)
+    return next((spec for spec in found if spec is not None), None)
+
+
 def our_module(name: str) -> Path:
     """Source file of one of Espalier's own modules, such as `pipeline.gate`."""
     path = ROOT.joinpath(*name.split("."))
@@ -50,18 +62,20 @@ def _closure(paths: list[Path]) -> tuple[list[str], set[str]]:
     while queue:
         path = queue.pop()
         if path not in seen:
-            seen[path], imported, tops = _source(path, Path.cwd())
+            seen[path], imported, tops = _source(path, Path.cwd(), tuple(sys.path))
             queue += imported
             names |= tops
     return list(seen.values()), names
 
 
 @cache
-def _source(path: Path, cwd: Path) -> tuple[str, tuple[Path, ...], frozenset[str]]:
-    """Digest of a source file, the files of its tree that it imports, and the top-level names it imports."""
+def _source(path: Path, cwd: Path, search: tuple[str, ...]) -> tuple[str, tuple[Path, ...], frozenset[str]]:
+    """Digest of a source file, the source files that it imports, and the top-level names it imports."""
     content = path.read_bytes()
     imports = list(_imports(path, content)) if path.suffix == ".py" else []
     found = {file for name, base in imports for file in _files_of(name, _bases(path, base, cwd))}
+    if not _is_ours(path):
+        found.update(file for name, base in imports if not base for file in _elsewhere(name, (*search, str(cwd))))
     return (
         digest_bytes(content),
         tuple(sorted(found)),
@@ -108,8 +122,26 @@ def _files_of(name: str, bases: list[Path]) -> Iterator[Path]:
         for depth in range(1, len(parts) + 1):
             target = base.joinpath(*parts[:depth])
             for candidate in (target.with_suffix(".py"), target / "__init__.py"):
-                if candidate.is_file() and (base != ROOT or parts[0] in OURS):
+                if os.path.isfile(candidate) and (base != ROOT or parts[0] in OURS):
                     yield candidate.resolve()
+
+
+def _elsewhere(name: str, search: tuple[str, ...]) -> Iterator[Path]:
+    """Files of a module that stands in another folder of the search path, or is installed editable."""
+    top, _, below = name.partition(".")
+    spec = None if top in OURS else top_spec(top, search)
+    if spec is None:
+        return
+    if spec.origin and spec.has_location and os.path.isfile(spec.origin) and _is_source(Path(spec.origin)):
+        yield Path(spec.origin).resolve()
+    if below:
+        yield from _files_of(
+            below, [base for base in map(Path, spec.submodule_search_locations or ()) if _is_source(base)]
+        )
+
+
+def _is_source(path: Path) -> bool:
+    return not is_installed(path) and not path.is_relative_to(STDLIB)
 
 
 def _is_ours(path: Path) -> bool:

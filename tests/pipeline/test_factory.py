@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,63 @@ def test_imports_from_the_top_of_a_package_count(here: Path) -> None:
     changed = now()
     (here / "mine" / "__init__.py").write_text("X = 1\n")
     assert len({before, changed, now()}) == 3
+
+
+class Editable:
+    """As the finder that setuptools puts on `sys.meta_path` for an editable install."""
+
+    def __init__(self, packages: dict[str, Path]) -> None:
+        self.packages = packages
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        found = self.packages.get(name)
+        return spec_from_file_location(name, found / "__init__.py") if found else None
+
+
+@pytest.mark.parametrize("way", ["a finder", "the search path", "a namespace"])
+@pytest.mark.parametrize("reference", ["mymodels.nets:build", "net.py:build"])
+def test_code_that_is_found_elsewhere_counts(
+    here: Path, monkeypatch: pytest.MonkeyPatch, way: str, reference: str
+) -> None:
+    """Of an editable install or a folder of PYTHONPATH: as the factory, or imported by a file. None of it is run."""
+    elsewhere = here / "checkout" / "mymodels"
+    elsewhere.mkdir(parents=True)
+    (here / "work").mkdir()
+    monkeypatch.chdir(here / "work")
+    Path("net.py").write_text("from mymodels.nets import build\n")
+    if way != "a namespace":
+        (elsewhere / "__init__.py").write_text("raise SystemError\n")
+    (elsewhere / "nets.py").write_text("import mymodels.deep\n")
+    (elsewhere / "deep.py").write_text("A = 1\n")
+    if way == "a finder":
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Editable({"mymodels": elsewhere})])
+    else:
+        sys.path.append(str(elsewhere.parent))
+
+    def now() -> str:
+        source_digest._source.cache_clear()
+        return factory_digest(reference, "model.factory")
+
+    before = now()
+    (elsewhere / "deep.py").write_text("A = 2\n")
+    changed = now()
+    (elsewhere / "nets.py").write_text("import mymodels.deep as near\n")
+    assert len({before, changed, now()}) == 3
+
+
+def test_an_installed_librarys_own_source_does_not_count(here: Path) -> None:
+    """It counts by its version, on the search path or not; the standard library's does not either."""
+    library = here / "site-packages" / "somelibrary"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text("A = 1\n")
+    (here / "net.py").write_text("import json.decoder\nimport somelibrary\n")
+    sys.path.append(str(library.parent))
+    before = factory_digest(f"{here}/net.py:build", "model.factory")
+    (library / "__init__.py").write_text("A = 2\n")
+    source_digest._source.cache_clear()
+    assert factory_digest(f"{here}/net.py:build", "model.factory") == before
+    _, found, _ = source_digest._source(here / "net.py", here, tuple(sys.path))
+    assert found == ()
 
 
 def test_an_installed_library_counts_by_its_version() -> None:

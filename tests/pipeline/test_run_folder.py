@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from devices.bundle import open_bundle
+from devices.errors import BundleError, StorageError
 from devices.trust.store import UNSIGNED
+from pipeline.run_folder import check_out, read_run
 from tests import drill
 
 
@@ -41,6 +43,15 @@ def test_a_file_or_a_link_in_the_way_is_refused(drilled: tuple[Path, Path], tmp_
     assert done.returncode == 9
     assert "is not a folder of a run" in done.stderr
     assert (tmp_path / "elsewhere" / "manifest.json").is_file()
+
+
+def test_a_folder_that_the_system_does_not_look_up_is_refused(tmp_path: Path) -> None:
+    """As a name that is too long is; a folder of another user's is not looked up either."""
+    far = tmp_path / ("x" * 300)
+    with pytest.raises(StorageError, match=r"cannot be read \(File name too long\)\. Choose another --out"):
+        check_out(far)
+    with pytest.raises(BundleError, match=r"cannot be read \(File name too long\)\. Check the path"):
+        read_run(far)
 
 
 def test_what_was_changed_in_a_run_folder_is_put_right(drilled: tuple[Path, Path], tmp_path: Path) -> None:
