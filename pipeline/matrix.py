@@ -9,18 +9,15 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from devices import errors
 from devices.agent_process import python_command
-from devices.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, BundleError, DeviceError, RecipeError
+from devices.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, BundleError, DeviceError
 from devices.files import read_json
-from devices.fleet import BoardConfig, read_fleet
+from devices.fleet import BoardConfig
 from pipeline.commands.boards import say
-from pipeline.recipe import read_recipe
 
 # Each run is a process of its own: training sets seeds and threads of the whole process, and one board's failure, or a
 # library's crash, must not be another's.
@@ -39,9 +36,6 @@ class Ended:
 
 def run_one(options: argparse.Namespace, recipe: Path, board: BoardConfig, title: str) -> Ended:
     """One run, what it says passed on under its title. Raises the run's error."""
-    _require_own_folders(
-        tuple(options.recipes), tuple(options.overrides), options.fleet, tuple(dict.fromkeys(options.board))
-    )
     out = options.out / f"{title.replace(' on ', '-')}"
     words = ["run", str(recipe), "--fleet", str(options.fleet), "--board", board.name, "--out", str(out)]
     words += ["--store", str(options.store), *(part for text in options.overrides for part in ("--set", text))]
@@ -64,22 +58,6 @@ def run_one(options: argparse.Namespace, recipe: Path, board: BoardConfig, title
     if code not in (EXIT_OK, EXIT_REFUSED):
         raise _error(code, said)
     return _ended(out, code == EXIT_OK)
-
-
-@cache
-def _require_own_folders(
-    recipes: tuple[Path, ...], overrides: tuple[str, ...], fleet: Path, boards: tuple[str, ...]
-) -> None:
-    """Refuse a matrix two of whose cells would share a folder, and run none. Raises `RecipeError`."""
-    names = [read_recipe(path, overrides).name for path in dict.fromkeys(recipes)]
-    boards = boards or tuple(board.name for board in read_fleet(fleet).boards)
-    cells: dict[str, str] = {}
-    for name, board in product(names, boards):
-        title = f"{name} on {board}"
-        other = cells.setdefault(f"{name}-{board}", title)
-        if other != title:
-            what = f"would share the folder {name}-{board} with '{other}'"
-            raise RecipeError(f"'{title}'", what, "Rename a recipe or a board")
 
 
 def _pass_on(stream: Any, said: deque[str], title: str) -> None:

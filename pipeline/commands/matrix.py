@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ def matrix(options: argparse.Namespace) -> int:
             f"name '{doubled[0]}'", "is that of two recipes, whose runs would share a folder", "Rename one"
         )
 
+    _require_own_folders(list(names.values()), [board.name for board in boards])
+
     def run(recipe: Path, board: BoardConfig) -> Ended:
         return run_one(options, recipe, board, f"{names[recipe]} on {board.name}")
 
@@ -41,3 +44,14 @@ def matrix(options: argparse.Namespace) -> int:
     if failed:
         return failed[0].exit_code
     return EXIT_OK if all(cell.outcome and cell.outcome.passed for cell in cells) else EXIT_REFUSED
+
+
+def _require_own_folders(names: list[str], boards: list[str]) -> None:
+    """Raise `RecipeError` where two cells would share a folder: recipe `a-b` on board `c`, and `a` on `b-c`."""
+    cells: dict[str, str] = {}
+    for name, board in product(names, boards):
+        title = f"{name} on {board}"
+        other = cells.setdefault(f"{name}-{board}", title)
+        if other != title:
+            what = f"would share the folder {name}-{board} with '{other}'"
+            raise RecipeError(f"'{title}'", what, "Rename a recipe or a board")

@@ -37,7 +37,7 @@ def test_cells_that_would_share_a_folder_are_refused(
     monkeypatch.setattr(subprocess, "Popen", start)
     words = ["matrix", str(tmp_path / "a-b.toml"), str(tmp_path / "a.toml"), "--fleet", str(tmp_path / "fleet.toml")]
     assert main([*words, "--out", str(tmp_path / "runs")]) == RecipeError.exit_code
-    assert "'a on b-c': would share the folder a-b-c with 'a-b on c'. Rename" in capsys.readouterr().out
+    assert "'a on b-c': would share the folder a-b-c with 'a-b on c'. Rename" in capsys.readouterr().err
     assert not started
     main([*words, "--out", str(tmp_path / "runs"), "--board", "c"])
     assert len(started) == 2
