@@ -15,8 +15,9 @@ from devices.stage import Metrics
 from exporters.fp8 import Fp8Conversion, convert_fp8
 from exporters.half import HalfOptions, HalfType, convert_half
 from exporters.half_check import overflow_lines
-from exporters.mixed import MixedConfig, choose_fp8_layers, choose_int8_layers
+from exporters.mixed import JUDGE_IMAGES, MixedConfig, choose_fp8_layers, choose_int8_layers
 from exporters.mixed_choice import mixed_lines
+from exporters.mixed_trials import images_apart
 from exporters.quantize import Int8Conversion, convert_int8
 from exporters.quantize_layers import has_attention
 from exporters.quantize_options import Operators, QuantizeOptions
@@ -38,6 +39,9 @@ def mix(inputs: StepInputs) -> Metrics:
     # Not those that set scales, and not those that prove parity.
     passed_over = config.calibration_samples + work.recipe.parity.samples
     chosen = seeded_choice(len(train), wanted.samples, work.recipe.seed, passed_over)
+    images = calibration_images(work)
+    # All the same where there are few, or equal ones.
+    chosen = chosen[images_apart(images, train.batch(chosen), JUDGE_IMAGES)]
     judge_NCHW, targets = train.batch(chosen), train.labels[chosen]
     task = task_of(work.recipe.task)
 
@@ -53,7 +57,6 @@ def mix(inputs: StepInputs) -> Metrics:
         cost="macs",
     )
     source, options, threads = _source(inputs), options_of(work, _source(inputs), ()), work.recipe.threads
-    images = calibration_images(work)
     if config.precision == "fp8":
         choice = choose_fp8_layers(source, images, judge_NCHW, asked, threads, options, task.agreement, score)
     else:

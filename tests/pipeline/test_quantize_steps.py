@@ -15,13 +15,16 @@ from devices.profile import load_profile
 from devices.ship import decide_precision
 from devices.stage import no_progress
 from devices.statistics import Interval
+from exporters.onnx_export import export_onnx
 from pipeline.latency_source.choose import choose_source
+from pipeline.model import build_network
 from pipeline.recipe import read_recipe
-from pipeline.steps import runtime
+from pipeline.steps import quantize, runtime
 from pipeline.steps.conversion import conversion_config
 from pipeline.store import Stored
 from pipeline.work import StepInputs, Work
 from tests import drill
+from tests.exporters.quantize_parts import LOOSE
 
 
 def metrics_of(store: Path, out: Path) -> dict[str, Any]:
@@ -112,3 +115,16 @@ def test_milliseconds_of_a_gpu_that_is_not_here_are_predicted() -> None:
     work = Work(read_recipe(drill.DRILL), profile, detect_host(), "espalier run")
     assert conversion_config(work).options is None
     assert choose_source("auto", profile, work.host, "int8") == "predicted"
+
+
+def test_of_few_images_those_that_set_no_scale_judge_layers(tmp_path: Path) -> None:
+    """Scores are of the same images."""
+    wanted = ["quantize.calibration_samples=1200", "quantize.mixed={max_score_drop=100.0, samples=400}"]
+    work = Work(read_recipe(drill.DRILL, wanted), load_profile("cpu"), detect_host(), "espalier run")
+    network = build_network(work.recipe.model, 0, work.recipe.task)
+    export_onnx(network, work.dataset.train.batch(slice(0, 8)), 17, tmp_path / "model.onnx", LOOSE, 1)
+    results = {"simplified dense": Stored(tmp_path, "simplified dense", {}, 0.0, "here", reused=False)}
+    metrics: Any = quantize.mix(
+        StepInputs(work, results, tmp_path, no_progress, options={"source": "simplified dense"})
+    )
+    assert metrics["judged_on"] == len(work.dataset.train) - 1200
