@@ -134,7 +134,8 @@ def bundles(folder: Path, host: Host, scoring: Scoring, **form: bool) -> tuple[P
     (deploy / "engine" / "pixels.onnx").rename(deploy / "model.onnx")
     write_json(deploy / "preprocess.json", {"channels": 1, "height": SIZE, "width": SIZE})
     write_json(deploy / "labels.json", ["dark", "middling", "bright"])
-    content: dict[str, object] = {"name": "pixels", "device": "cpu", "task": scoring.as_dict()}
+    of = {"engine": "pixels", "stages": {"engine pixels": "a" * 64}}
+    content: dict[str, object] = {"name": "pixels", "device": "cpu", "task": scoring.as_dict(), **of}
     write_manifest(deploy, "deploy", content)
     write(evidence / "sets", replace(pixel_sets(), scoring=scoring))
     write_manifest(evidence, "evidence", content)

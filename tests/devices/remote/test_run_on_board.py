@@ -139,7 +139,7 @@ def test_what_the_board_built_is_signed_here_and_verified_there(ran: Ran, tmp_pa
 
 def test_the_report_names_the_board_and_what_was_not_known_of_it(ran: Ran) -> None:
     report = json.loads((ran.out / "report.json").read_text())
-    assert report["board"] == {"name": "bench", "notes": []}
+    assert report["board"] == {"name": "bench", "notes": [], "other_device": False}
     shipped = next(engine for engine in report["engines"] if engine["name"] == report["shipped"])
     assert [row["scenario"] for row in shipped["scenarios"]] == ["single_stream"]
     assert len(shipped["sustained"]["windows"]) >= 2
