@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,8 @@ def last_release(place: Path, device: str, trust: Trust) -> RunFigures:
 
 def _opened_figures(place: Path, trust: Trust) -> RunFigures:
     with opened_bundle(place, "evidence", trust) as bundle:
-        return run_figures(bundle)
+        # An archive's folder is gone when something is said of it.
+        return replace(run_figures(bundle), folder=str(place))
 
 
 def _read(evidence: Bundle) -> RunFigures:

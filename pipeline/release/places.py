@@ -34,7 +34,11 @@ def bundle_folders(place: Path) -> Iterator[tuple[Path, ...]]:
     """The same, also of an archive, which is unpacked for as long. Raises `BundleError`."""
     if is_archive(place):
         with unpacked(place) as folder:
-            yield (folder,)
+            try:
+                yield (folder,)
+            except BundleError as error:
+                # The folder is gone when somebody reads this.
+                raise BundleError(error.where.replace(str(folder), str(place)), error.what, error.fix) from error
     else:
         yield bundles_of(place)
 

@@ -74,7 +74,7 @@ def test_an_archive_came_from_elsewhere_and_has_to_be_trusted(
     archive = tmp_path / "drill-1.evidence.tar.gz"
     write_archive(drilled[1] / "evidence", archive, "drill-1")
     assert main(["gate", str(archive)]) == 7
-    assert "is not signed" in capsys.readouterr().err
+    assert f"{archive}: is not signed" in capsys.readouterr().err
     assert main(["gate", str(archive), "--allow-unsigned"]) == 0
     assert main(["gate", str(drilled[1])]) == 0
 
