@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn
 
@@ -37,12 +37,12 @@ class Bundle:
     digests: dict[str, str]
     """SHA-256 by path."""
     manifest_digest: str
+    sizes_bytes: dict[str, int]
+    """By path, the manifest's own too."""
     signer: Signer | None = None
     """Who signed it; None where nobody did, or nobody was asked to have."""
     signed: bool = False
     """Whether it has a signature, looked at or not."""
-    sizes_bytes: Mapping[str, int] = field(default_factory=dict)
-    """By path, the manifest's own too."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a listed file, hashed again: what is returned is what was verified."""
@@ -53,9 +53,8 @@ class Bundle:
     def _verified(self, name: str, digest: str) -> bytes:
         with _open_plain(self.folder, name) as (stream, size_bytes):
             # By its size first: a file in its place may be larger than memory.
-            same_size = size_bytes == self.sizes_bytes.get(name, size_bytes)
-            content = stream.read(size_bytes) if same_size else b""
-        if not same_size or digest_bytes(content) != digest:
+            content = stream.read(size_bytes) if size_bytes == self.sizes_bytes[name] else None
+        if content is None or digest_bytes(content) != digest:
             raise BundleError(f"{self.folder / name}", "changed after it was verified", _FETCH_AGAIN)
         return content
 
@@ -163,7 +162,7 @@ def _checked_by_manifest(folder: Path, verified: Verified | None) -> Bundle:
         raise BundleError(str(folder), "is signed for other files than its manifest lists", _FETCH_AGAIN)
     signed = os.path.lexists(folder / SIGNATURE_FILE)
     signer = verified.signer if verified else None
-    return Bundle(folder, manifest, digests, manifest_digest, signer, signed, sizes_bytes)
+    return Bundle(folder, manifest, digests, manifest_digest, sizes_bytes, signer, signed)
 
 
 def _manifest_bytes(folder: Path) -> bytes:

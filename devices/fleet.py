@@ -10,6 +10,7 @@ from typing import Any
 
 from devices.errors import DeviceError
 from devices.files import read_toml
+from devices.profile_values import shown_value
 
 _EXAMPLE = '[boards.NAME] with host = "user@board" and device = "jetson-orin-nano-8gb"'
 # ssh takes "false" for "no" too.
@@ -99,24 +100,16 @@ def _read_board(name: str, raw: Any, where: str, folder: Path) -> BoardConfig:
 def _value(annotation: str, raw: Any, where: str) -> Any:
     if annotation == "str":
         if not isinstance(raw, str):
-            raise DeviceError(where, f"must be a text, not {_shown(raw)}", "Write it in quotes")
+            raise DeviceError(where, f"must be a text, not {shown_value(raw)}", "Write it in quotes")
         return raw
     if annotation == "float":
         # Written so that "not a number" fails too.
         if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 <= raw <= _SECONDS_MAX:
-            raise DeviceError(where, f"must be seconds from 0 to {_SECONDS_MAX:g}, not {_shown(raw)}")
+            raise DeviceError(where, f"must be seconds from 0 to {_SECONDS_MAX:g}, not {shown_value(raw)}")
         return float(raw)
     if not isinstance(raw, list) or not all(isinstance(text, str) for text in raw):
-        raise DeviceError(where, f"must be a list of texts, not {_shown(raw)}", 'Such as ["-p", "2222"]')
+        raise DeviceError(where, f"must be a list of texts, not {shown_value(raw)}", 'Such as ["-p", "2222"]')
     return tuple(raw)
-
-
-def _shown(value: Any) -> str:
-    try:
-        return f"{value!r:.80}"
-    except ValueError:
-        # Python writes no integer of more than 4300 digits.
-        return "so long a number"
 
 
 def _checked(board: BoardConfig, where: str) -> BoardConfig:

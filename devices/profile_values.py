@@ -61,7 +61,7 @@ def _scalar(key: str, hint: Any, value: Any, where: str) -> Any:
     choices = get_args(hint) if get_origin(hint) is Literal else ()
     wanted: type = str if choices else hint
     if isinstance(value, bool) != (wanted is bool) or not isinstance(value, _SCALARS[wanted]):
-        what = f"must be of type {wanted.__name__}, not {_shown(value)}"
+        what = f"must be of type {wanted.__name__}, not {shown_value(value)}"
         raise DeviceError(where, what, f"Write {_EXAMPLES[wanted]}")
     if isinstance(value, str):
         _check_text(key, choices, value, where)
@@ -70,7 +70,8 @@ def _scalar(key: str, hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A value of a TOML file, for a message."""
     try:
         return f"{value!r:.80}"
     except ValueError:
@@ -82,11 +83,11 @@ def _check_number(key: str, value: float, where: str) -> None:
     # Written so that "not a number" fails too.
     if not (0 < value <= HIGHEST or (value == 0 and key in MAY_BE_ZERO)):
         lowest = "0 or more" if key in MAY_BE_ZERO else "above 0"
-        what = f"must be {lowest} and at most {HIGHEST}, not {_shown(value)}"
+        what = f"must be {lowest} and at most {HIGHEST}, not {shown_value(value)}"
         raise DeviceError(where, what, "Leave out what is unknown")
     least, most, unit = BOUNDS.get(key, (0, HIGHEST, ""))
     if not least <= value <= most:
-        what = f"{_shown(value)} {unit} is no device's; it must be at least {least:g} and at most {most:g}"
+        what = f"{shown_value(value)} {unit} is no device's; it must be at least {least:g} and at most {most:g}"
         raise DeviceError(where, what, f"Give it in {unit}")
 
 

@@ -56,7 +56,7 @@ def deterministic(seed: int, threads: int, exact: bool = True) -> Iterator[torch
             torch.set_num_threads(threads)
             # `use_deterministic_algorithms` does the same, but loads the compiler, which takes seconds.
             torch.set_deterministic_debug_mode("error" if exact else "warn")
-            # Only what reads memory before it is written would see it, and the writing costs 7 % of a training.
+            # Only what reads memory before it is written would see it, and the writing costs 6 % of a training step.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             yield torch.Generator().manual_seed(seed)
         finally:

@@ -232,7 +232,7 @@ class OnBoard:
 
     def _origin(self, result: BoardResult) -> dict[str, Any]:
         notes = [*self.board.notes, *(text for text in result.notes if text not in self.board.notes)]
-        return {"board": {"seconds": result.seconds, "notes": notes, "other_device": result.other_device}}
+        return {"board": {"seconds": result.seconds, "notes": notes}}
 
 
 def _graph(onnx: Path, sent: Path) -> dict[str, Path]:

@@ -39,6 +39,8 @@ class RunBoard:
     """What is to be known of it beside its figures, such as a clock that is years off."""
     run_stage: Callable[..., BoardResult]
     """`devices.remote.board.Board.run_stage`."""
+    other_device: bool = False
+    """Whether it is not the device of the profile; only when forced."""
 
 
 @dataclass(frozen=True)

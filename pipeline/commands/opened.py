@@ -67,6 +67,7 @@ def _checked(board: Board, config: BoardConfig, profile: Profile) -> RunBoard:
         fingerprint=facts.fingerprint,
         notes=(*forced, *remarks, *facts.clock.warnings),
         run_stage=board.run_stage,
+        other_device=not facts.matches,
     )
 
 

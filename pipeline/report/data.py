@@ -166,9 +166,9 @@ def _board(work: Work, measured: Mapping[str, Any]) -> dict[str, Any] | None:
     """Where it was measured: by the name of this run, because one board may have several."""
     if work.board is None:
         return None
-    found = measured.get("board", {})
-    other = bool(found.get("other_device", False))
-    return {"name": work.board.name, "notes": found.get("notes", []), "other_device": other}
+    # Those of now too: figures that were stored may be of a run here, which knows no board.
+    notes = dict.fromkeys((*work.board.notes, *measured.get("board", {}).get("notes", [])))
+    return {"name": work.board.name, "notes": list(notes), "other_device": work.board.other_device}
 
 
 def _threats(inputs: StepInputs, sets: EvaluationSets) -> list[dict[str, Any]]:

@@ -30,6 +30,12 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+from devices.detect import detect_host
+from devices.profile import load_profile
+from pipeline.recipe import read_recipe
+from pipeline.report.data import _board
+from pipeline.work import RunBoard, Work
+from tests import drill
 
 
 @pytest.mark.parametrize(
@@ -228,3 +234,13 @@ def test_an_engine_that_answers_at_random_has_no_accuracy_in_page_and_summary(tm
     assert [line for line in lines if said in line] == [f"! {shipped['title']} {shipped['masking']['words']}"]
     row = next(line for line in lines if line.startswith(shipped["title"]))
     assert row.split()[-2:] == ["unknown", "unknown"]
+
+
+def test_a_board_that_was_forced_is_so_though_its_figures_were_stored_by_a_run_here() -> None:
+    host = detect_host()
+    note = "the board is not a CPU: it was forced"
+    board = RunBoard(name="kitchen", host=host, fingerprint="x", notes=(note,), run_stage=print, other_device=True)  # type: ignore[arg-type]
+    work = Work(read_recipe(drill.DRILL), load_profile("cpu"), host, "espalier run", board)
+    told = {"name": "kitchen", "notes": [note], "other_device": True}
+    assert _board(work, {}) == told
+    assert _board(work, {"board": {"seconds": 1.0, "notes": [note, "a clock"]}}) == told | {"notes": [note, "a clock"]}
