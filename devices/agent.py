@@ -105,7 +105,7 @@ def _add_device(command: argparse.ArgumentParser) -> None:
 def _add_bundles(commands: Subparsers) -> None:
     """What is done with bundles, each of which is verified first."""
     from devices import agent_text
-    from devices.agent_unpack import unpack_text
+    from devices.agent_verify import verified_text
     from devices.bench_options import add_bench_options
     from devices.query_option import add_queries
     from devices.trust.options import add_trust_options
@@ -114,7 +114,11 @@ def _add_bundles(commands: Subparsers) -> None:
     unpacks.add_argument("archive", type=Path, metavar="ARCHIVE", help="archive of a bundle, NAME.tar.gz")
     unpacks.add_argument("out", type=Path, metavar="DIR", help="folder for the bundle; a new one")
     add_trust_options(unpacks)
-    unpacks.set_defaults(call=_unpack, as_text=unpack_text)
+    unpacks.set_defaults(call=_unpack, as_text=verified_text)
+    verifies = commands.add_parser("verify", help="verify a bundle, and say who signed it")
+    verifies.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle")
+    add_trust_options(verifies)
+    verifies.set_defaults(call=_verify, as_text=verified_text)
     bench = commands.add_parser("bench", help="verify a deploy bundle and measure its engine here")
     add_bench_options(bench, seconds=4.0)
     bench.set_defaults(call=_bench, as_text=_bench_text)
@@ -171,10 +175,17 @@ def _build(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _unpack(options: argparse.Namespace) -> dict[str, object]:
-    from devices.agent_unpack import unpack_bundle
+    from devices.agent_verify import unpack_bundle
     from devices.trust.options import trust_of
 
     return unpack_bundle(options.archive, options.out, trust_of(options))
+
+
+def _verify(options: argparse.Namespace) -> dict[str, object]:
+    from devices.agent_verify import verify_bundle
+    from devices.trust.options import trust_of
+
+    return verify_bundle(options.bundle, trust_of(options))
 
 
 def _bench(options: argparse.Namespace) -> dict[str, object]:

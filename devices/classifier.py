@@ -66,17 +66,20 @@ def load(
     *,
     trust: str | Path | None = None,
     allow_unsigned: bool = False,
+    allow_unknown_clock: bool = False,
     kernels: str | Path | None = None,
 ) -> Classifier | Segmenter | Detector | RawNetwork:
     """Verify a deploy bundle and load its engine, as a function of one frame.
 
-    `trust` is the file of who is trusted. What it returns is by the bundle's task: a label, a class map, boxes, or the
-    outputs as they are. `kernels` is a folder of this user in which TensorRT-RTX's compiled kernels are kept, so that
-    only the first start compiles; without it every start does. Raises `BundleError` when the bundle is damaged,
-    unsigned or by nobody trusted, `DeviceError` when the engine does not fit this host, `StorageError` for a folder of
-    kernels that is not writable, or that others may write to.
+    `trust` is the file of who is trusted; `allow_unknown_clock` takes a signer who may have expired while this device's
+    clock is plainly wrong, as one without a battery is before it hears of the time. What it returns is by the bundle's
+    task: a label, a class map, boxes, or the outputs as they are. `kernels` is a folder of this user in which
+    TensorRT-RTX's compiled kernels are kept, so that only the first start compiles; without it every start does. Raises
+    `BundleError` when the bundle is damaged, unsigned or by nobody trusted, `DeviceError` when the engine does not fit
+    this host, `StorageError` for a folder of kernels that is not writable, or that others may write to.
     """
-    trusted = replace(read_trust(Path(trust)) if trust is not None else Trust(), allow_unsigned=allow_unsigned)
+    named = read_trust(Path(trust)) if trust is not None else Trust()
+    trusted = replace(named, allow_unsigned=allow_unsigned, allow_unknown_clock=allow_unknown_clock)
     folder = None if kernels is None else Path(kernels)
     return load_verified(open_bundle(Path(bundle), "deploy", trusted), detect_host(), folder)
 

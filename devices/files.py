@@ -122,9 +122,11 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A stream whose content is at `path` once this ends well: a reader sees the old content or the new, never a part.
 
-    Raises `StorageError` when the disk is full or the folder cannot be written.
+    Raises `StorageError` when the disk is full, the folder cannot be written, or `path` is a folder itself.
     """
     with storage_errors(path.parent):
+        if path.is_dir():
+            raise StorageError(str(path), "is a folder, and a file is to be written there", "Name a file")
         make_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

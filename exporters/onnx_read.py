@@ -157,5 +157,7 @@ def _image_shape(dims: Sequence[object], image_size: Sequence[int] | None, path:
         height, width = image_size
     if not math.prod((channels, height, width)):
         what = f"leaves the image's shape open: {channels or '?'} channels, {height or '?'} by {width or '?'} pixels"
-        raise ModelError(str(path), what, "Give image_size = [H, W]; the channels must be in the file")
+        raise ModelError(
+            str(path), what, "Give image_size = [H, W] (in a recipe under [model]); the channels must be in the file"
+        )
     return channels, height, width

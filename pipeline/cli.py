@@ -20,6 +20,7 @@ from devices.errors import (
 from devices.memory_fault import memory_fault
 from devices.query_option import add_queries
 from devices.trust.options import add_trust_options
+from pipeline.commands import agent as commands_agent
 from pipeline.commands import attack as commands_attack
 from pipeline.commands import bench as commands_bench
 from pipeline.commands import devices as commands_devices
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_defend(defend)
 
     commands_sign.add_commands(commands)
-    for module in (commands_gate, commands_release, commands_reproduce, commands_schema):
+    for module in (commands_agent, commands_gate, commands_release, commands_reproduce, commands_schema):
         module.add_command(commands)
     report = commands.add_parser("report", help="print a run's result and write its page again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/digits-cpu")

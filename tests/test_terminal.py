@@ -20,7 +20,7 @@ from pipeline.commands.reproduce import tell
 from pipeline.threats.report import FORMAT
 from tests.pipeline.example_run import grown_report, write_run
 
-HOSTILE = "x\x1b[2J\x1b]0;owned\x07\r\u202espoofed\nverified: all is well"
+HOSTILE = "x\x1b[2J\x1b]0;owned\x07\r\u202espoofed\nwhole  all is well"
 PLAIN = r"x\x1b[2J\x1b]0;owned\x07"
 
 
@@ -84,6 +84,6 @@ def test_texts_of_others_are_shown_harmlessly(
     command(tmp_path)
     said = capsys.readouterr()
     assert all(line.isprintable() for line in [*said.out.splitlines(), *said.err.splitlines()])
-    assert "verified: all is well" not in said.out.splitlines()
+    assert "whole  all is well" not in said.out.splitlines()
     # It was said, and not left out.
     assert PLAIN in said.out + said.err

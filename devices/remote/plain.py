@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
 
@@ -27,6 +28,7 @@ _LEAST_LIMIT_S = 30.0
 _SILENT = 255
 _REFUSED = 93
 _MISPLACED = 94
+_WAITING = "espalier: waiting for the place of measurements"
 _ROOT = f"""
 case "$1" in "~/"*) root="$HOME/${{1#??}}";; *) root="$1";; esac
 umask 077
@@ -46,7 +48,7 @@ while :; do
     echo "$lock is not the file that measurements lock" >&2; exit {_MISPLACED}
   fi
   {{ command exec 9<"$lock"; }} 2>/dev/null || continue
-  flock 9
+  flock -n 9 || {{ echo '{_WAITING}' >&2; flock 9; }}
   [ "$(stat -c %d:%i "$lock" 2>/dev/null)" = "$(stat -L -c %d:%i /proc/self/fd/9)" ] && break
   exec 9<&-
 done
@@ -84,8 +86,9 @@ _CLEAN = 'rm -rf "$root"\n'
 class PlainBoard:
     """A board by its shell alone. Each call is a connection of its own."""
 
-    def __init__(self, config: BoardConfig) -> None:
-        self.config = config
+    def __init__(self, config: BoardConfig, say: Callable[[str], None]) -> None:
+        """`say` is told when another measurement there is waited for."""
+        self.config, self._say = config, say
         self.where = f"board '{config.name}'"
 
     def run(self, command: list[str]) -> tuple[int, str]:
@@ -166,7 +169,7 @@ class PlainBoard:
         )
         printed: list[bytes] = []
         stream = process.stdout if output is None else process.stderr
-        reader = threading.Thread(target=lambda: printed.append(cast("IO[bytes]", stream).read()), daemon=True)
+        reader = threading.Thread(target=self._read, args=(stream, printed), daemon=True)
         reader.start()
         try:
             if content is not None:
@@ -188,6 +191,13 @@ class PlainBoard:
         if code == _MISPLACED:
             raise StorageError(self.where, _last(text), "Look at it there, and remove it")
         return code, text
+
+    def _read(self, stream: IO[bytes], printed: list[bytes]) -> None:
+        for line in stream:
+            if line.strip() == _WAITING.encode():
+                self._say(f"{self.where}: waiting for another measurement there")
+            else:
+                printed.append(line)
 
 
 def _pour(content: IO[bytes], pipe: IO[bytes]) -> None:

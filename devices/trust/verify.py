@@ -87,6 +87,7 @@ def _require_standing(signer: Signer, where: str, trust: Trust, now_s: float) ->
     today = day(now_s)
     if signer.standing == "unknown":
         what = f"is signed by '{signer.name}', and whether that has expired is unknown: the clock says {today}"
-        raise BundleError(where, what, "Set the clock, or pass --allow-unknown-clock")
+        fix = "Set the clock, or pass --allow-unknown-clock (in Python: allow_unknown_clock=True)"
+        raise BundleError(where, what, fix)
     what = f"is signed by '{signer.name}', which is {signer.standing} on {today}"
     raise BundleError(where, what, "Have it signed by a key that is valid")

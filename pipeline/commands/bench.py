@@ -99,5 +99,5 @@ def _by_trtexec(options: argparse.Namespace, config: BoardConfig, profile: Profi
         cuda_graph=options.cuda_graph,
         power_mode=options.power_mode,
     )
-    found = bench_by_trtexec(PlainBoard(config), profile, options.bundle, trust_of(options), job, options.force)
+    found = bench_by_trtexec(PlainBoard(config, say), profile, options.bundle, trust_of(options), job, options.force)
     return {"trtexec": found.as_dict(), "notes": trtexec_bench_lines(config.name, profile, found)}

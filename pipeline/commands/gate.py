@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipeline.release.gate import GateResult
 
 NAMES = ("accuracy", "robust_accuracy", "speedup", "size")
+NEW = "new"
+"""Accepted of a device that the last release was not made for; its budgets are judged alone."""
 
 
 def add_gate_options(command: argparse.ArgumentParser) -> None:
@@ -38,7 +40,8 @@ def add_gate_options(command: argparse.ArgumentParser) -> None:
         default=[],
         type=_accepted,
         metavar="[DEVICE:]NAME",
-        help=f"take this whatever became of it, of one device or all: {', '.join(NAMES)}; may be repeated",
+        help=f"take this whatever became of it, of one device or all: {', '.join(NAMES)}; DEVICE:{NEW} takes a "
+        "device that the last release does not have; may be repeated",
     )
 
 
@@ -103,8 +106,9 @@ def judged(options: argparse.Namespace, evidence: Bundle, trust: Trust) -> GateR
         max_growth=options.max_growth,
         accept=tuple(name for device, name in options.accept if device in ("", figures.device)),
     )
-    last = last_release(options.baseline, figures.device, trust) if options.baseline else None
-    return judge_release(figures, last, config)
+    new = (figures.device, NEW) in options.accept
+    last = last_release(options.baseline, figures, trust, new) if options.baseline else None
+    return judge_release(figures, last, config, new_device=options.baseline is not None and last is None)
 
 
 def own_trust(trust: Trust) -> Trust:
@@ -126,8 +130,10 @@ def deploy_of(run: Path, trust: Trust) -> Bundle:
 def _accepted(text: str) -> tuple[str, str]:
     """The device, empty for all, and the name of a figure."""
     device, _, name = text.rpartition(":")
-    if name not in NAMES:
-        raise argparse.ArgumentTypeError(f"{name!r:.40} is none of {', '.join(NAMES)}")
+    if name == NEW and not device:
+        raise argparse.ArgumentTypeError(f"{NEW} is of one device: DEVICE:{NEW}")
+    if name not in (*NAMES, NEW):
+        raise argparse.ArgumentTypeError(f"{name!r:.40} is none of {', '.join(NAMES)}, nor DEVICE:{NEW}")
     return device, name
 
 

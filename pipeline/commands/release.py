@@ -66,10 +66,8 @@ def release(options: argparse.Namespace) -> int:
         release_folder(results[0].name, config)
         print("\n\n".join("\n".join(gate_lines(result)) for result in results))
         if not all(result.asked for result in results):
-            print(
-                f"not released: {NOT_ASKED}. Set budgets under [gate] in the recipe, or give --baseline",
-                file=sys.stderr,
-            )
+            fix = "Set budgets under [gate] in the recipe, or give a --baseline with this device"
+            print(f"not released: {NOT_ASKED}. {fix}", file=sys.stderr)
             return EXIT_REFUSED
         if not all(result.passed for result in results):
             print("not released: the gate refused", file=sys.stderr)

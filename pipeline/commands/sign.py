@@ -97,6 +97,7 @@ def sign(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Verify bundles, those of runs and those in archives; say how they came about where that is asked."""
+    from devices.agent_verify import whole_text
     from pipeline.release.places import bundle_folders
 
     opened: list[Bundle] = []
@@ -106,7 +107,7 @@ def verify(options: argparse.Namespace) -> int:
                 bundle, signer = _verified(folder, options)
                 opened.append(bundle)
                 named = folder if folder.is_relative_to(place) else place
-                print(shown(f"whole  {named} ({bundle.manifest.get('kind')}, {len(bundle.digests)} files), {signer}"))
+                print(whole_text(named, bundle, signer))
         if options.explain:
             print(shown_lines(_explained(opened)))
     return EXIT_OK
@@ -114,6 +115,7 @@ def verify(options: argparse.Namespace) -> int:
 
 def _verified(folder: Path, options: argparse.Namespace) -> tuple[Bundle, str]:
     """The bundle, and who signed it."""
+    from devices.agent_verify import signer_text
     from devices.bundle import open_any
     from devices.trust.options import trust_of
 
@@ -127,7 +129,7 @@ def _verified(folder: Path, options: argparse.Namespace) -> tuple[Bundle, str]:
         bundle = verify_keyless(folder, options.identity, options.issuer)
         return bundle, f"signed by {options.identity} (keyless, {options.issuer})"
     bundle = open_any(folder, trust_of(options))
-    return bundle, _signer(bundle)
+    return bundle, signer_text(bundle)
 
 
 def _explained(bundles: list[Bundle]) -> list[str]:
@@ -139,14 +141,6 @@ def _explained(bundles: list[Bundle]) -> list[str]:
         what = "needs one evidence bundle, and the deploy bundle that it proves"
         raise BundleError("--explain", what, "Give a run, or both archives of a release")
     return explain(by_kind["evidence"], by_kind.get("deploy"))
-
-
-def _signer(bundle: Bundle) -> str:
-    signer = bundle.signer
-    if signer is None:
-        return "its signature was not looked at" if bundle.signed else "not signed"
-    late = "; the clock is wrong, so whether it has expired is unknown" if signer.standing == "unknown" else ""
-    return f"signed by {signer.name} ({signer.kind} {signer.key_id}){late}"
 
 
 def _days(text: str) -> int:

@@ -212,9 +212,11 @@ def _use_line(recipe: Recipe, out: Path) -> str:
     model = recipe.model
     if model.onnx is not None:
         # The file's own weights stand in model.onnx, so the factory behind it is named instead.
-        keys = {"factory": model.factory, "args.path": model.args["path"], "weights": str(out.resolve())}
+        keys = {"factory": model.factory, **{f"args.{key}": value for key, value in model.args.items()}}
+        keys["weights"] = str(out.resolve())
         named = ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())
-        return f"written: {out}. Use it in a copy of the recipe: under [model], in place of onnx, {named}"
+        replaced = "onnx" if model.image_size is None else "onnx and image_size"
+        return f"written: {out}. Use it in a copy of the recipe: under [model], in place of {replaced}, {named}"
     where = " and a copy of the recipe without [train]" if recipe.train is not None else ""
     return f"written: {out}. Use it with --set model.weights={out}{where}"
 

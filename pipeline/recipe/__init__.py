@@ -209,7 +209,8 @@ def _with_onnx(raw: dict[str, Any], path: Path) -> dict[str, Any]:
     for key in ("factory", "args", "weights"):
         if key in model:
             raise RecipeError(f"{path}: model.{key}", "stands beside model.onnx, which holds all of it", "Remove one")
-    return raw | {"model": model | {"factory": ONNX_FACTORY, "args": {"path": model["onnx"]}}}
+    size = {"image_size": model["image_size"]} if model.get("image_size") is not None else {}
+    return raw | {"model": model | {"factory": ONNX_FACTORY, "args": {"path": model["onnx"], **size}}}
 
 
 def section_of(recipe: BaseModel) -> dict[str, Any]:

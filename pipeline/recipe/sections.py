@@ -21,6 +21,8 @@ class ModelConfig(Section):
     """Keyword arguments of the factory."""
     onnx: str | None = None
     """ONNX file with the trained network, instead of `factory` and `weights`."""
+    image_size: tuple[Count, Count] | None = None
+    """[height, width] of an ONNX file that leaves them open, where it is turned into a torch network."""
     weights: str | None = None
     """Checkpoint (.safetensors, or .pt/.pth of plain tensors). Without it the network is trained."""
     mean: tuple[float, ...] | None = None
@@ -34,6 +36,8 @@ class ModelConfig(Section):
             raise ValueError("mean and std belong together, one value per channel each")
         if self.std and min(self.std) <= 0:
             raise ValueError("std must be above 0")
+        if self.image_size is not None and self.onnx is None:
+            raise ValueError("image_size is of model.onnx; a factory takes what it needs in args")
         return self
 
     @property

@@ -96,17 +96,30 @@ def last_releases(place: Path, trust: Trust) -> tuple[RunFigures, ...]:
     return tuple(_opened_figures(archive, trust) for archive in archives or [place])
 
 
-def last_release(place: Path, device: str, trust: Trust) -> RunFigures:
-    """That of one device. Raises `BundleError` as above, and when a release has none for the device."""
+def last_release(place: Path, run: RunFigures, trust: Trust, new: bool) -> RunFigures | None:
+    """That of the run's device; None where a release of its recipe has none for it, and the device is taken as `new`.
+
+    Raises `BundleError` as above, and when there is none for a device that is not.
+    """
     archives = sorted(place.glob(f"*{EVIDENCE_SUFFIX}")) if place.is_dir() else []
-    devices = []
+    others = []
     for archive in archives or [place]:
         figures = _opened_figures(archive, trust)
-        if figures.device == device or not archives:
+        if figures.device == run.device:
             return figures
-        devices.append(figures.device)
-    what = f"holds no evidence for '{device}', only for {', '.join(devices)}"
-    raise BundleError(str(place), what, "Give --baseline a release with that device, or none")
+        others.append(figures)
+    ours = all(other.name == run.name for other in others)
+    if new and ours:
+        return None
+    if not archives:
+        # A run is given to be compared with, and the comparison says what it is of.
+        return others[0]
+    what = f"holds no evidence of '{run.name:.80}' for '{run.device:.80}', only "
+    what += ", ".join(f"of '{other.name:.80}' for '{other.device:.80}'" for other in others)
+    fix = "Give --baseline the last release of this recipe, with that device"
+    if ours:
+        fix += f"; if it is a new device, --accept {run.device:.80}:new"
+    raise BundleError(str(place), what, fix)
 
 
 def _opened_figures(place: Path, trust: Trust) -> RunFigures:

@@ -22,6 +22,8 @@ class GateResult:
     regressions: tuple[Regression, ...]
     compared: bool
     """Whether there was a last release to compare with."""
+    new_device: bool
+    """Whether there is a last release, without this device, which was accepted as new."""
     measured: bool
     """Whether the engine ran; not when it was built ahead of time, without its device."""
     scored: bool
@@ -29,8 +31,9 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every budget is met and nothing got worse that was not accepted."""
-        return all(budget.met for budget in self.budgets) and all(row.passed for row in self.regressions)
+        """Whether every budget is met and nothing got worse that was not accepted; a new device needs a budget."""
+        proven = self.asked or not self.new_device
+        return proven and all(budget.met for budget in self.budgets) and all(row.passed for row in self.regressions)
 
     @property
     def asked(self) -> bool:
@@ -47,6 +50,7 @@ class GateResult:
             "passed": self.passed,
             "asked": self.asked,
             "compared": self.compared,
+            "new_device": self.new_device,
             "measured": self.measured,
             "scored": self.scored,
             "budgets": [asdict(budget) | {"met": budget.met} for budget in self.budgets],
@@ -54,8 +58,13 @@ class GateResult:
         }
 
 
-def judge_release(run: RunFigures, last: RunFigures | None, config: RegressionConfig) -> GateResult:
-    """Judge a run; `last` is that of the last release. Raises `BundleError` for a last one of something else."""
+def judge_release(
+    run: RunFigures, last: RunFigures | None, config: RegressionConfig, new_device: bool = False
+) -> GateResult:
+    """Judge a run; `last` is that of the last release, None where there is none or it has not this `new_device`.
+
+    Raises `BundleError` for a last one of something else.
+    """
     return GateResult(
         name=run.name,
         device=run.device,
@@ -63,6 +72,7 @@ def judge_release(run: RunFigures, last: RunFigures | None, config: RegressionCo
         budgets=run.budgets,
         regressions=regressions(run, last, config) if last else (),
         compared=last is not None,
+        new_device=new_device,
         measured=run.measured,
         scored=run.clean is not None,
     )

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 
 from devices.errors import shown
 from pipeline.release.gate import GateResult
-from pipeline.release.text import NOT_ASKED, budget_words, regression_words
+from pipeline.release.text import NOT_ASKED, against, budget_words, regression_words
 
 
 def gate_junit(result: GateResult) -> bytes:
@@ -36,6 +36,8 @@ def gate_junit(result: GateResult) -> bytes:
     if not result.asked:
         case = ET.SubElement(suite, "testcase", {"classname": f"espalier.gate.{where}", "name": "gate", "time": "0"})
         ET.SubElement(case, "skipped", {"message": NOT_ASKED})
+    if said := against(result):
+        ET.SubElement(suite, "system-out").text = " ".join(said)
     ET.indent(suites)
     document: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
     return document + b"\n"

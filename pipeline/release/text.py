@@ -13,6 +13,7 @@ NOT_ASKED = "nothing was asked, so nothing is proven"
 """Instead of a verdict, of a run without budgets and without a last release to compare with."""
 
 _AHEAD = "Built ahead of time, without the device: nothing of it was measured or attacked there."
+_NEW_DEVICE = "The last release does not have this device: accepted as new, so nothing is compared."
 _AT_RANDOM = "The engine does not answer the same image alike: it has no accuracy, clean or robust."
 
 
@@ -37,12 +38,12 @@ def regression_words(row: Regression) -> str:
 def gate_lines(result: GateResult) -> list[str]:
     """For a terminal."""
     lines = [shown(f"{result.name} on {result.device}, {result.engine}")]
-    lines += [f"! {text}" for text in _against(result)]
+    lines += [f"! {text}" for text in against(result)]
     lines += [shown(f"{_word(budget.met)} {budget.text}: {budget_words(budget)}") for budget in result.budgets]
     lines += [shown(f"{row.outcome:14} {row.text}: {regression_words(row)}") for row in result.regressions]
     if not result.budgets:
         lines.append("no budget is set")
-    if not result.compared:
+    if not result.compared and not result.new_device:
         lines.append("no last release to compare with")
     verdict = "passed" if result.passed else "REFUSED"
     return [*lines, f"gate: {verdict if result.asked else NOT_ASKED}"]
@@ -56,7 +57,7 @@ def gate_markdown(result: GateResult) -> str:
         head,
         "",
         f"Ships: {plain(result.engine)}",
-        *(line for text in _against(result) for line in ("", f"**{text}**")),
+        *(line for text in against(result) for line in ("", f"**{text}**")),
         "",
     ]
     if result.budgets:
@@ -78,11 +79,12 @@ def gate_markdown(result: GateResult) -> str:
     return "\n".join(lines)
 
 
-def _against(result: GateResult) -> list[str]:
+def against(result: GateResult) -> list[str]:
     """What speaks against it whatever the budgets say."""
+    found = [_NEW_DEVICE] if result.new_device else []
     if not result.measured:
-        return [_AHEAD]
-    return [] if result.scored else [_AT_RANDOM]
+        return [*found, _AHEAD]
+    return found if result.scored else [*found, _AT_RANDOM]
 
 
 def _word(met: bool) -> str:

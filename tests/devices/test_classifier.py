@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 import devices
 from devices.detect import Host
 from devices.errors import BundleError, DataError, DeviceError
+from exporters.keys import make_key
+from exporters.sign import SignConfig, sign_bundle
 from tests.devices.parts import CLASSES, SIZE, build_engine, build_onnx, rows_image, rows_kernel
 
 
@@ -58,6 +62,17 @@ def test_an_unsigned_bundle_needs_a_word(deploy: Path) -> None:
 def test_an_evidence_bundle_is_refused(evidence: Path) -> None:
     with pytest.raises(BundleError, match="'evidence', not 'deploy'"):
         devices.load(evidence, allow_unsigned=True)
+
+
+def test_a_clock_that_is_plainly_wrong_is_allowed_by_name(deploy: Path, tmp_path: Path) -> None:
+    """Here it shows a time before the file of trust was written."""
+    make_key(tmp_path / "keys", "k", None, date(2099, 1, 1))
+    sign_bundle(deploy, SignConfig(private_key=tmp_path / "keys" / "k.key"))
+    trust = tmp_path / "keys" / "k.trust.toml"
+    trust.write_text(re.sub("issued = .*", "issued = 2098-12-01", trust.read_text()))
+    with pytest.raises(BundleError, match="allow_unknown_clock=True"):
+        devices.load(deploy, trust=trust)
+    assert devices.load(deploy, trust=trust, allow_unknown_clock=True)(rows_image(2, 0.4)[0]).index == 2
 
 
 @pytest.mark.parametrize(

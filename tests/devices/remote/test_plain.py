@@ -23,7 +23,7 @@ from tests.devices.remote.sshd import Server
 
 @pytest.fixture
 def board(board_config: BoardConfig) -> PlainBoard:
-    return PlainBoard(board_config)
+    return PlainBoard(board_config, print)
 
 
 def running(word: str) -> list[int]:
@@ -60,7 +60,7 @@ def test_a_command_gives_code_and_words(board: PlainBoard, command: list[str], e
 
 
 def test_a_command_at_its_limit_is_ended(board: PlainBoard) -> None:
-    short = PlainBoard(replace(board.config, limit_s=2.0))
+    short = PlainBoard(replace(board.config, limit_s=2.0), print)
     with pytest.raises(DeviceError, match=r"took longer than its limit of 2 s"):
         short.run(["sh", "-c", "sleep 61.25; true"])
     assert wait_for("61.25", 0)
@@ -91,7 +91,9 @@ def place(board: PlainBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return path
 
 
-def test_it_waits_for_whoever_measures_on_the_machine(board: PlainBoard, place: Path) -> None:
+def test_it_waits_for_whoever_measures_on_the_machine_and_says_so(
+    board: PlainBoard, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whatever its cache: here the file that is waited for is removed, as by one who had it."""
     handle = take_place(wait=False)
     assert handle is not None
@@ -99,6 +101,9 @@ def test_it_waits_for_whoever_measures_on_the_machine(board: PlainBoard, place: 
     started = time.monotonic()
     assert board.run(["sh", "-c", f"test -f {place}; echo $?; stat -c %a {place}"]) == (0, "0\n644\n")
     assert time.monotonic() - started > 0.8
+    assert capsys.readouterr().out == f"{board.where}: waiting for another measurement there\n"
+    assert board.run(["echo", "alone"]) == (0, "alone\n")
+    assert capsys.readouterr().out == ""
     assert list(place.parent.iterdir()) == []
 
 
@@ -176,7 +181,7 @@ def test_a_fetch_goes_on_and_a_damaged_one_is_thrown_away(board: PlainBoard, tmp
 def test_a_folder_of_the_users_is_no_cache(board: PlainBoard, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    plain = PlainBoard(replace(board.config, cache=str(tmp_path / "home")))
+    plain = PlainBoard(replace(board.config, cache=str(tmp_path / "home")), print)
     for call in (plain.clean, lambda: plain.run(["true"])):
         with pytest.raises(StorageError, match="holds files and is not a cache of Espalier"):
             call()
@@ -187,4 +192,4 @@ def test_what_is_not_there_is_said(board: PlainBoard, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
         board.fetch("/no/such/file", tmp_path / "back")
     with pytest.raises(DeviceError, match="does not let us in"):
-        PlainBoard(replace(board.config, host="wrong-key")).run(["true"])
+        PlainBoard(replace(board.config, host="wrong-key"), print).run(["true"])

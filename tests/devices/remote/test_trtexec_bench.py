@@ -36,7 +36,7 @@ def bundle(deploy: Path) -> Path:
 
 
 def test_the_network_is_built_and_measured_there(board_config: BoardConfig, bundle: Path, script: Path) -> None:
-    board = PlainBoard(board_config)
+    board = PlainBoard(board_config, print)
     found = bench_by_trtexec(board, NANO, bundle, UNSIGNED, JOB, force=True)
     asked = [line.split() for line in (script.parent / "asked").read_text().splitlines()]
     assert asked[0] == ["--help"]
@@ -68,7 +68,7 @@ def test_the_network_is_built_and_measured_there(board_config: BoardConfig, bund
 
 def test_a_board_that_is_another_is_refused(board_config: BoardConfig, bundle: Path, script: Path) -> None:
     with pytest.raises(DeviceError, match=r"'jetson-nano'.*is meant for NVIDIA Jetson Nano 4 GB.*--force"):
-        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, JOB, force=False)
+        bench_by_trtexec(PlainBoard(board_config, print), NANO, bundle, UNSIGNED, JOB, force=False)
     assert "--onnx" not in (script.parent / "asked").read_text()
 
 
@@ -78,7 +78,7 @@ def test_what_the_board_cannot_do_is_said_before_anything_is_sent(
     for engine, said in (("compressed-int8", "TensorRT computes no INT8 there"), ("net", "what its engine 'net' comp")):
         write_manifest(deploy, "deploy", {"name": "rows", "device": "cpu", "engine": engine})
         with pytest.raises(DeviceError, match=said):
-            bench_by_trtexec(PlainBoard(board_config), NANO, deploy, UNSIGNED, JOB, force=True)
+            bench_by_trtexec(PlainBoard(board_config, print), NANO, deploy, UNSIGNED, JOB, force=True)
     assert not (script.parent / "asked").exists()
 
 
@@ -96,24 +96,24 @@ def test_weights_outside_the_bundle_are_refused_before_anything_is_sent(
     (bundle / "engine" / "engine.json").write_text(json.dumps(info))
     write_manifest(bundle, "deploy", {"name": "rows", "device": "cpu", "engine": "compressed-fp32"})
     with pytest.raises(BundleError, match=r"model\.onnx: keeps weights in other files"):
-        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, JOB, force=True)
+        bench_by_trtexec(PlainBoard(board_config, print), NANO, bundle, UNSIGNED, JOB, force=True)
     assert not (script.parent / "sent").exists()
 
 
 def test_a_failure_of_trtexec_is_explained(board_config: BoardConfig, bundle: Path, script: Path) -> None:
     (script.parent / "fail").touch()
     with pytest.raises(ModelError, match=r"model\.onnx: TensorRT 8.5.2 has no kernel for layer 'conv1 \+ relu1'"):
-        bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, JOB, force=True)
+        bench_by_trtexec(PlainBoard(board_config, print), NANO, bundle, UNSIGNED, JOB, force=True)
 
 
 def test_a_board_without_trtexec_says_so(board_config: BoardConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trtexec, "PLACES", ("/no/such/trtexec",))
     with pytest.raises(DeviceError, match=r"board 'bench': has no trtexec.*at /no/such/trtexec"):
-        find_on_board(PlainBoard(board_config))
+        find_on_board(PlainBoard(board_config, print))
 
 
 def test_a_board_is_what_its_shell_tells(board_config: BoardConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    board = PlainBoard(board_config)
+    board = PlainBoard(board_config, print)
     monkeypatch.setattr(
         PlainBoard,
         "run",
@@ -153,7 +153,7 @@ def test_a_core_of_the_dla_is_built_for_and_what_it_leaves_is_listed(
     manifest = {"name": "rows", "device": "jetson", "engine": "compressed-fp16", "recipe": recipe}
     write_manifest(deploy, "deploy", manifest)
     job = replace(JOB, dla_core=core)
-    found = bench_by_trtexec(PlainBoard(board_config), XAVIER, deploy, UNSIGNED, job, force=True)
+    found = bench_by_trtexec(PlainBoard(board_config, print), XAVIER, deploy, UNSIGNED, job, force=True)
     build, measure = words_asked(script)
     assert {"--useDLACore=1", "--allowGPUFallback", "--fp16"} <= set(build)
     assert "--useDLACore=1" in measure
@@ -175,7 +175,9 @@ def test_what_the_dla_does_not_take_is_said_before_anything_is_sent(
 ) -> None:
     write_manifest(deploy, "deploy", {"name": "rows", "device": "jetson", "engine": engine})
     with pytest.raises(DeviceError, match=said):
-        bench_by_trtexec(PlainBoard(board_config), XAVIER, deploy, UNSIGNED, replace(JOB, dla_core=core), force=True)
+        bench_by_trtexec(
+            PlainBoard(board_config, print), XAVIER, deploy, UNSIGNED, replace(JOB, dla_core=core), force=True
+        )
     assert not (script.parent / "asked").exists()
 
 
@@ -186,7 +188,7 @@ def test_two_of_four_weights_get_their_kernels(
     recipe = {"prune": {"granularity": "2:4"}}
     write_manifest(deploy, "deploy", {"name": "rows", "device": "jetson", "engine": engine, "recipe": recipe})
     job = replace(JOB, cuda_graph=True)
-    found = bench_by_trtexec(PlainBoard(board_config), XAVIER, deploy, UNSIGNED, job, force=True)
+    found = bench_by_trtexec(PlainBoard(board_config, print), XAVIER, deploy, UNSIGNED, job, force=True)
     build, measure = words_asked(script)
     assert ("--sparsity=enable" in build) is sparse
     assert "--useCudaGraph" in measure
@@ -205,7 +207,7 @@ def test_the_board_is_looked_at_before_and_after(
     heats = f"echo 98000 >{thermal}/thermal_zone1/temp\necho 1 >{thermal}/cooling_device2/cur_state\n"
     script.write_text(script.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{heats}"))
     monkeypatch.setattr(shell_telemetry, "ROOT", str(tree))
-    watched = shell_telemetry.Watched(PlainBoard(board_config).run, "15W")
+    watched = shell_telemetry.Watched(PlainBoard(board_config, print).run, "15W")
     code, printed = watched([str(script), "--help"])
     assert (code, printed) == (0, PASSED)
     found = watched.found
@@ -228,7 +230,7 @@ def test_a_board_that_tells_nothing_is_measured_all_the_same(
 ) -> None:
     monkeypatch.setattr(shell_telemetry, "ROOT", str(tmp_path / "no such place"))
     job = replace(JOB, power_mode="MAXN")
-    found = bench_by_trtexec(PlainBoard(board_config), NANO, bundle, UNSIGNED, job, force=True)
+    found = bench_by_trtexec(PlainBoard(board_config, print), NANO, bundle, UNSIGNED, job, force=True)
     text = "\n".join(trtexec_bench_lines("bench", NANO, found))
     assert found.compute.queries == 200
     assert "device right before and after" in text

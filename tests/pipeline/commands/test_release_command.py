@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from devices.errors import BundleError, StorageError
+from exporters.archive import write_archive
 from pipeline.cli import main
 from tests.devices.trust.signers import make_authority
 from tests.pipeline.attest.resealed import change_json, reseal
@@ -121,4 +123,50 @@ def test_a_loss_is_accepted_of_one_device(
         assert main([*command, "--accept", accepted]) == 0
     with pytest.raises(SystemExit):
         main([*command, "--accept", "cpu:speed"])
-    assert "'speed' is none of accuracy, robust_accuracy, speedup, size" in capsys.readouterr().err
+    assert "'speed' is none of accuracy, robust_accuracy, speedup, size, nor DEVICE:new" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--accept", "new"])
+    assert "new is of one device: DEVICE:new" in capsys.readouterr().err
+    # The baseline is of this device, so it is no new one.
+    assert main([*command, "--accept", "cpu:new"]) == 10
+
+
+def test_a_device_that_the_last_release_does_not_have_is_accepted_by_name(
+    drilled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def other(raw: Any) -> None:
+        raw["device"] = "kitchen"
+
+    run, last = tmp_path / "run", tmp_path / "dist"
+    shutil.copytree(drilled[1], run)
+    change_json(run / "evidence" / "manifest.json", other)
+    reseal(run / "evidence")
+    last.mkdir()
+    write_archive(drilled[1] / "evidence", last / "drill-1.0.0-cpu.evidence.tar.gz", "drill-1.0.0-cpu.evidence")
+    files = [
+        "--junit",
+        str(tmp_path / "gate.xml"),
+        "--markdown",
+        str(tmp_path / "gate.md"),
+        "--json",
+        str(tmp_path / "j"),
+    ]
+    command = ["gate", str(run), "--allow-unsigned", *files, "--baseline"]
+    for baseline in (last, drilled[1]):
+        assert main([*command, str(baseline)]) == 7
+        assert main([*command, str(baseline), "--accept", "cpu:new"]) == 7
+        assert main([*command, str(baseline), "--accept", "kitchen:new"]) == 0
+        assert "does not have this device: accepted as new" in capsys.readouterr().out
+        for name in ("gate.xml", "gate.md"):
+            assert "does not have this device: accepted as new" in (tmp_path / name).read_text()
+        assert json.loads((tmp_path / "j").read_text())["new_device"] is True
+    # Where no budget is asked for either, nothing is.
+    change_json(run / "evidence" / "manifest.json", _without_budgets)
+    reseal(run / "evidence")
+    assert main([*command, str(last), "--accept", "kitchen:new"]) == 10
+    assert "nothing was asked, so nothing is proven" in capsys.readouterr().out
+
+
+def _without_budgets(raw: Any) -> None:
+    raw["verdict"]["budgets"] = []
+    raw["recipe"]["gate"] = dict.fromkeys(raw["recipe"]["gate"])

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from exporters.parity import ParityLimits
@@ -44,6 +45,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     limits = ParityLimits(min_sqnr_db=60, min_agreement=0.9)
     export_onnx(network, data.train.batch(np.arange(8)), 17, folder / "net.onnx", limits, 1)
     (folder / "file.toml").write_text(RECIPE)
+    model = onnx.load(folder / "net.onnx")
+    for side, name in ((2, "height"), (3, "width")):
+        model.graph.input[0].type.tensor_type.shape.dim[side].dim_param = name
+    onnx.save(model, folder / "open.onnx")
+    (folder / "open.toml").write_text(RECIPE.replace("net.onnx", "open.onnx"))
     return folder
 
 
@@ -62,10 +68,14 @@ def test_a_file_is_scanned_without_references(base: Path) -> None:
 def test_what_defend_says_of_a_file_is_what_takes_its_network(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = base / "defended"
     given = ["--method", "fine-pruning", "--clean-samples", "50", "--max-drop", "60", "--out", str(out)]
-    assert call(base, "defend", str(base / "file.toml"), *given) == 0
+    assert call(base, "defend", str(base / "open.toml"), *given) == 4
+    assert "Give image_size = [H, W] (in a recipe under [model])" in capsys.readouterr().err
+    assert call(base, "defend", str(base / "open.toml"), *given, "--set", "model.image_size=[8, 8]") == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    said = re.fullmatch(rf"written: {out}\. .*under \[model\], in place of onnx, (.*)", last)
+    said = re.fullmatch(rf"written: {out}\. .*under \[model\], in place of onnx and image_size, (.*)", last)
     assert said is not None
-    (base / "cleaned.toml").write_text(RECIPE.replace('onnx = "net.onnx"', said[1].replace('", ', '"\n')))
+    (base / "cleaned.toml").write_text(
+        RECIPE.replace('onnx = "net.onnx"', re.sub(", (args|weights)", r"\n\1", said[1]))
+    )
     assert call(base, "scan", str(base / "cleaned.toml"), "--json", str(base / "cleaned.json")) in (0, 11)
     assert {finding["network"] for finding in json.loads((base / "cleaned.json").read_text())["findings"]} >= {"dense"}

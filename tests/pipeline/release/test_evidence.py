@@ -219,9 +219,12 @@ def test_a_budget_on_what_is_not_known_is_not_met(run: Path) -> None:
 
 
 def test_a_last_release_that_nobody_signed_is_refused_unless_named(drilled: tuple[Path, Path]) -> None:
-    assert last_release(drilled[1], "cpu", UNSIGNED).engine == "compressed-int8"
+    run = read(drilled[1])
+    last = last_release(drilled[1], run, UNSIGNED, new=False)
+    assert last is not None
+    assert (last.engine, last.folder) == ("compressed-int8", str(drilled[1]))
     with pytest.raises(BundleError, match="is not signed"):
-        last_release(drilled[1], "cpu", Trust())
+        last_release(drilled[1], run, Trust(), new=False)
 
 
 @pytest.mark.parametrize(("place", "told"), [("deploy", "not 'evidence'"), ("..", "neither a bundle nor a run")])

@@ -84,11 +84,26 @@ def test_archives_verify_with_the_key_and_hold_the_run(
             assert found.signer.key_id == key[1].key_id
     # The run itself was not signed, and another run of the recipe finds it as it was.
     assert not (product.deploy.folder / "model.sig").exists()
-    assert last_release(folder, "cpu", trust).name == "drill"
-    with pytest.raises(BundleError, match="holds no evidence for 'rtx-4090', only for cpu"):
-        last_release(folder, "rtx-4090", trust)
+    run = run_figures(product.evidence)
+    last = last_release(folder, run, trust, new=False)
+    assert last is not None
+    assert (last.name, last.device) == ("drill", "cpu")
     with pytest.raises(BundleError, match="said who is trusted"):
-        last_release(folder, "cpu", Trust())
+        last_release(folder, run, Trust(), new=False)
+
+
+def test_a_device_that_the_last_release_does_not_have_is_accepted_by_name(
+    product: Product, config: ReleaseConfig, key: tuple[Path, TrustedKey]
+) -> None:
+    folder, trust = write_release([product], config), Trust(keys=(key[1],))
+    run = replace(run_figures(product.evidence), device="rtx-4090")
+    with pytest.raises(BundleError, match=r"'drill' for 'rtx-4090', only of 'drill' for 'cpu'.*--accept rtx-4090:new"):
+        last_release(folder, run, trust, new=False)
+    assert last_release(folder, run, trust, new=True) is None
+    # One that it has is compared all the same, and another recipe's release is none of this one's.
+    assert last_release(folder, replace(run, device="cpu"), trust, new=True) is not None
+    with pytest.raises(BundleError, match="of 'other' for 'rtx-4090', only of 'drill' for 'cpu'"):
+        last_release(folder, replace(run, name="other"), trust, new=True)
 
 
 def test_notes_hold_the_changes_the_gate_and_how_to_verify(product: Product, config: ReleaseConfig) -> None:

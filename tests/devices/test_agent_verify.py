@@ -1,4 +1,4 @@
-"""A bundle from an archive is in its place only when it verifies."""
+"""A bundle is verified where it lies, and one from an archive is in its place only when it verifies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devices.agent import main
-from devices.agent_unpack import unpack_bundle
+from devices.agent_verify import unpack_bundle, verify_bundle
 from devices.bundle import open_bundle, write_manifest
 from devices.errors import BundleError, StorageError
 from devices.trust.store import UNSIGNED, Trust, TrustedKey
@@ -42,7 +42,10 @@ def test_a_signed_archive_is_unpacked(archive: Path, key: TrustedKey, tmp_path: 
     sign_bundle(tmp_path / "bundle", SignConfig(private_key=tmp_path / "keys" / "k.key"))
     write_archive(tmp_path / "bundle", archive, "small-1.0")
     found = unpack_bundle(archive, tmp_path / "here" / "small", Trust(keys=(key,)))
-    assert found == {"folder": str(tmp_path / "here" / "small"), "kind": "deploy", "files": 1, "signer": "k"}
+    place = str(tmp_path / "here" / "small")
+    told = f"whole  {place} (deploy, 1 files), signed by k (key {key.key_id})"
+    assert found == {"folder": place, "kind": "deploy", "files": 1, "signer": "k", "told": told}
+    assert verify_bundle(tmp_path / "here" / "small", Trust(keys=(key,))) == found
     assert open_bundle(tmp_path / "here" / "small", "deploy", Trust(keys=(key,))).digests.keys() == {"labels.json"}
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["small"]
 
@@ -73,8 +76,27 @@ def test_a_folder_that_is_there_is_left_alone(archive: Path, tmp_path: Path) -> 
 
 def test_the_command(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["unpack", str(archive), str(tmp_path / "small"), "--allow-unsigned"]) == 0
-    assert capsys.readouterr().out.strip() == f"verified: {tmp_path / 'small'} (deploy, 1 files), not signed"
+    assert capsys.readouterr().out.strip() == f"whole  {tmp_path / 'small'} (deploy, 1 files), not signed"
     assert main(["unpack", str(archive), str(tmp_path / "other")]) == 7
     assert "is not signed" in capsys.readouterr().err
     assert main(["unpack", str(archive), str(tmp_path / "third"), "--allow-unsigned", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "deploy"
+
+
+def test_a_bundle_is_verified_where_it_lies(
+    archive: Path, key: TrustedKey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, trusted = str(tmp_path / "bundle"), ("--key", str(tmp_path / "keys" / "k.pub"))
+    assert main(["verify", bundle]) == 7
+    assert "is not signed" in capsys.readouterr().err
+    sign_bundle(tmp_path / "bundle", SignConfig(private_key=tmp_path / "keys" / "k.key"))
+    assert main(["verify", bundle, *trusted]) == 0
+    said = f"whole  {bundle} (deploy, 1 files), signed by k.pub (key {key.key_id})"
+    assert capsys.readouterr().out.strip() == said
+    assert main(["verify", bundle, "--allow-unsigned"]) == 0
+    assert capsys.readouterr().out.strip().endswith("its signature was not looked at")
+    (tmp_path / "bundle" / "more").touch()
+    assert main(["verify", bundle, *trusted]) == 7
+    assert "more" in capsys.readouterr().err
+    assert main(["verify", str(archive), *trusted]) == 7
+    assert str(archive) in capsys.readouterr().err
