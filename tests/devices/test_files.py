@@ -112,8 +112,9 @@ def test_a_place_that_takes_no_file_is_named(tmp_path: Path) -> None:
         assert caught.value.where == str(path.parent)
     (tmp_path / "loop").unlink()
     (tmp_path / "folder" / "inside").mkdir(parents=True)
-    with pytest.raises(StorageError, match="cannot write here"):
+    with pytest.raises(StorageError, match="is a folder") as caught:
         write_atomic(tmp_path / "folder", b"")
+    assert caught.value.where == str(tmp_path / "folder")
     assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "folder"]
 
 
