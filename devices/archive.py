@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import tarfile
 import tempfile
 import zlib
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from devices.errors import BundleError
+from devices.errors import BundleError, StorageError
 from devices.files import storage_errors
 
 SUFFIX = ".tar.gz"
@@ -21,6 +22,8 @@ _DO_NOT_USE = "Do not use it"
 _FETCH_AGAIN = "Fetch the archive again"
 _UNIT_BYTES = tarfile.BLOCKSIZE
 _BLOCK_BYTES = 1 << 20
+_SPARED = 0.1
+"""Of the free space: an archive is unpacked before anybody knows who made it, and must not fill a disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +56,25 @@ def unpack(archive: Path, place: Path, limits: ArchiveLimits = LIMITS) -> Path:
 
     Read as it comes, block by block: nothing in it decides how much memory is taken. Raises `BundleError` on a damaged
     or cut archive, on a name that leads out of it or stands twice, on anything but plain files and folders (links,
-    devices, extended headers), and on more than the limits; what was unpacked by then has to be thrown away.
+    devices, extended headers), and on more than the limits, `StorageError` on more than the disk has to spare; what was
+    unpacked by then has to be thrown away.
     """
     tops: set[str] = set()
     # Folders that names imply take a place on the disk too.
     folders: set[PurePosixPath] = set()
+    room = int(shutil.disk_usage(place).free * (1 - _SPARED))
     try:
         with open(archive, "rb") as raw, gzip.GzipFile(fileobj=raw) as zipped:
             stream = cast(BinaryIO, zipped)
-            left, count = limits.max_bytes, 0
+            size, count = 0, 0
             while (info := _next_header(stream, archive)) is not None:
                 folders |= _folders_of(info)
-                count, left = count + (not info.isdir()), left - info.size
-                if count + len(folders) > limits.max_files or left < 0:
+                count, size = count + (not info.isdir()), size + info.size
+                if count + len(folders) > limits.max_files or size > limits.max_bytes:
                     what = f"unpacks to more than {limits.max_files} files or {limits.max_bytes} bytes"
                     raise BundleError(str(archive), what, _DO_NOT_USE)
+                if size > room:
+                    raise _no_room(archive, place, room)
                 tops.add(_unpack_one(stream, info, place, archive))
             _require_end(stream, archive)
     except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, ValueError) as cause:
@@ -77,6 +84,12 @@ def unpack(archive: Path, place: Path, limits: ArchiveLimits = LIMITS) -> Path:
     if len(tops) != 1:
         raise BundleError(str(archive), f"holds {len(tops)} folders, and a bundle is one", _DO_NOT_USE)
     return place / tops.pop()
+
+
+def _no_room(archive: Path, place: Path, room_bytes: int) -> StorageError:
+    what = f"unpacks to more than {room_bytes} bytes, and the disk of {place.parent} has no more to spare"
+    fix = "Free some space there, or take another disk (TMPDIR names that of temporary files)"
+    return StorageError(str(archive), what, fix)
 
 
 def _next_header(stream: BinaryIO, archive: Path) -> tarfile.TarInfo | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def sign_bundle(folder: Path, config: SignConfig) -> str:
     """Write `model.sig` over all files of a bundle of any kind; returns the bundle's kind.
 
     Only what is whole is signed, and what was signed is read back: the signature is put in place when it lists every
-    file of the bundle with the digest that was verified. Raises `BundleError` on a damaged bundle or an unusable key.
+    file of the bundle with the digest that was verified. Raises `BundleError` on a damaged bundle, an unusable key or a
+    certificate that does not count now.
     """
     bundle = open_whole(folder)
     signer = _signer(config)
@@ -74,6 +76,7 @@ def _signer(config: SignConfig) -> Callable[[Any], Any]:
     if config.password is not None:
         what = "is encrypted, and model-signing takes no password beside a certificate"
         raise BundleError(str(key), what, "Give a key that is not encrypted")
+    require_current(config.certificate)
     # model-signing takes no empty chain; the certificate itself adds nothing to it.
     chain = config.chain or (config.certificate,)
     return lambda signing: signing.use_certificate_signer(
@@ -93,6 +96,31 @@ def _require_private(key: Path, password: str | None) -> None:
     if kind is not None and kind not in _CURVES:
         what = f"is a key of the wrong type ({kind}): {WANTED_KEYS}"
         raise BundleError(str(key), what, "Give such a key; `espalier keygen` makes one")
+
+
+def require_current(certificate: Path) -> None:
+    """Raise `BundleError` for a certificate that has expired or is not yet valid, or a file that is none.
+
+    model-signing signs with it all the same, and then nobody can verify the bundle.
+    """
+    from cryptography import x509
+
+    try:
+        read = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except OSError as cause:
+        raise BundleError(str(certificate), f"cannot be read ({cause.strerror})", "Check the path") from cause
+    except ValueError as cause:
+        raise BundleError(str(certificate), "is no certificate in PEM", "Give the certificate of --key") from cause
+    first, last, now = read.not_valid_before_utc, read.not_valid_after_utc, datetime.now(timezone.utc)
+    if first <= now <= last:
+        return
+    standing = "has expired" if now > last else "is not yet valid"
+    what = f"{standing}: it counts from {_minute(first)} to {_minute(last)}, and now it is {_minute(now)}"
+    raise BundleError(str(certificate), what, "Have a new one issued for this key, or set the clock if it is wrong")
+
+
+def _minute(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC"
 
 
 def _sign(signer: Callable[[Any], Any], folder: Path, signature: Path) -> None:

@@ -17,6 +17,9 @@ for ask in (
     lambda: socket.create_connection(("192.0.2.1", 80), 1),
     lambda: urllib.request.urlopen("http://example.invalid/", timeout=1),
     lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("192.0.2.1", 53)),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53)),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", 0, ("192.0.2.1", 53)),
+    lambda: socket.gethostbyname("example.invalid"),
 ):
     try:
         ask()
@@ -32,22 +35,29 @@ def test_the_guard_sees_connections(tmp_path: Path) -> None:
     log = tmp_path / "log"
     done = drill.guarded([sys.executable, "-c", ASKS], tmp_path, log)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in log.read_text().splitlines()] == ["getaddrinfo", "getaddrinfo", "connect"]
+    asked = [line.split()[0] for line in log.read_text().splitlines()]
+    assert asked == ["getaddrinfo", "getaddrinfo", "connect", "sendto", "sendto", "gethostbyname"]
+
+
+def require_silent(commands: list[list[str]], folder: Path) -> None:
+    """Run these, one after the other, in a folder: each does what it is for, and asks for no other machine."""
+    log = folder / "log"
+    for words in commands:
+        done = drill.guarded(words, folder, log)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+    assert not log.exists(), log.read_text()
 
 
 def test_no_command_asks_for_another_machine(tmp_path: Path) -> None:
     """In a store of its own, so that every step runs."""
-    log, run = tmp_path / "log", tmp_path / "run"
+    run = tmp_path / "run"
     commands = [
         [*drill.command(tmp_path / "store", run), "--mlflow", f"file:{tmp_path / 'mlruns'}"],
         [str(drill.ESPALIER), "gate", str(run)],
         [str(drill.ESPALIER), "verify", str(run), "--explain", "--allow-unsigned"],
         [str(drill.ESPALIER), "report", str(run)],
     ]
-    for words in commands:
-        done = drill.guarded(words, tmp_path, log)
-        assert done.returncode == 0, done.stderr
-    assert not log.exists(), log.read_text()
+    require_silent(commands, tmp_path)
     # What was logged lies in the folder that was named.
     (logged,) = (tmp_path / "mlruns").glob("*/*/metrics/shipped_clean_accuracy")
     assert float(logged.read_text().split()[1]) > 0.5
@@ -58,7 +68,7 @@ def test_no_command_asks_for_another_machine(tmp_path: Path) -> None:
 
 def test_no_command_on_a_run_asks_for_another_machine(drilled: tuple[Path, Path], tmp_path: Path) -> None:
     """Signed, released, verified as an archive, attacked, set beside itself and listed."""
-    log, run, dist = tmp_path / "log", tmp_path / "runs" / "drill", tmp_path / "dist"
+    run, dist = tmp_path / "runs" / "drill", tmp_path / "dist"
     shutil.copytree(drilled[1], run)
     archive = dist / "drill-1.0.0" / "drill-1.0.0-cpu.tar.gz"
     commands = [
@@ -72,8 +82,22 @@ def test_no_command_on_a_run_asks_for_another_machine(drilled: tuple[Path, Path]
         ["gate", str(run), "--baseline", str(dist / "drill-1.0.0"), "--trust", "release.trust.toml"],
         ["devices", "list"],
     ]
-    for words in commands:
-        done = drill.guarded([str(drill.ESPALIER), *words], tmp_path, log)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-    assert not log.exists(), log.read_text()
+    require_silent([[str(drill.ESPALIER), *words] for words in commands], tmp_path)
     assert all((tmp_path / name).is_file() for name in ("page.html", "runs/index.html"))
+
+
+def test_no_command_on_this_host_asks_for_another_machine(drilled: tuple[Path, Path], tmp_path: Path) -> None:
+    """What is stored is listed, a bundle is measured here and another device's latency predicted; and the agent."""
+    store, run = drilled
+    deploy = [str(run / "deploy"), "--allow-unsigned"]
+    commands = [
+        ["stages", str(drill.DRILL), "--store", str(store)],
+        ["devices", "detect"],
+        ["predict", str(run / "deploy" / "model.onnx"), "--device", "a2", "--json", "predicted.json"],
+        ["bench", *deploy, "--evidence", str(run / "evidence"), "--seconds", "0.1", "--json", "measured.json"],
+    ]
+    agent = [["verify", *deploy], ["bench", *deploy, "--seconds", "0.1"]]
+    here = [[str(drill.ESPALIER), *words] for words in commands]
+    there = [[str(drill.ESPALIER.with_name("espalier-agent")), *words] for words in agent]
+    require_silent([*here, *there], tmp_path)
+    assert all((tmp_path / name).is_file() for name in ("predicted.json", "measured.json"))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from devices.errors import EXIT_OK, StorageError
+from devices.errors import EXIT_OK, StorageError, shown
 from pipeline.commands.needs import require_compress
 
 _HEAD_BYTES = 1 << 20
@@ -33,7 +33,7 @@ def compare(options: argparse.Namespace) -> int:
     _require_ours(options.out, KIND)
     page = compare_page([options.first, *options.others], options.out)
     write_atomic(options.out, page.encode("utf-8", "backslashreplace"))
-    print(f"comparison: {options.out}")
+    print(shown(f"comparison: {options.out}"))
     return EXIT_OK
 
 
@@ -49,7 +49,7 @@ def index(options: argparse.Namespace) -> int:
     page, runs, damaged = index_page(options.root)
     write_atomic(out, page.encode("utf-8", "backslashreplace"))
     also = f", and {len(damaged)} damaged or not ended" if damaged else ""
-    print(f"index: {out} ({plural(len(runs), 'run')}{also})")
+    print(shown(f"index: {out} ({plural(len(runs), 'run')}{also})"))
     return EXIT_OK
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.errors import EXIT_OK, EXIT_REFUSED, BundleError
+from devices.errors import EXIT_OK, EXIT_REFUSED, BundleError, shown
 from devices.trust.options import VARIABLE, named_trust
 from pipeline.commands.gate import add_gate_options, deploy_of, judged, own_trust
 from pipeline.commands.sign import add_key_options, signer_of
@@ -77,7 +77,7 @@ def release(options: argparse.Namespace) -> int:
             for run, evidence, result in zip(options.runs, judges, results, strict=True)
         ]
         folder = write_release(products, config)
-    print(f"released: {folder}")
+    print(shown(f"released: {folder}"))
     return EXIT_OK
 
 
@@ -100,14 +100,17 @@ def _who_signed_the_last(options: argparse.Namespace, sign: SignConfig, named: T
 def _check(baseline: Path | None, trust: Trust, config: ReleaseConfig) -> int:
     """What would stop the release after hours of runs, without them."""
     from exporters.keys import public_half
+    from exporters.sign import require_current
     from pipeline.release.build import release_folder, require_version
     from pipeline.release.evidence import last_releases
 
     require_version(config.version)
     if config.sign.private_key is not None:
         public_half(config.sign.private_key, config.sign.password)
+    if config.sign.certificate is not None:
+        require_current(config.sign.certificate)
     if baseline is not None:
         lasts = last_releases(baseline, trust)
         release_folder(lasts[0].name, config)
-        print(f"last release: {baseline}, for {', '.join(last.device for last in lasts)}")
+        print(shown(f"last release: {baseline}, for {', '.join(last.device for last in lasts)}"))
     return EXIT_OK

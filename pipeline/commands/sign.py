@@ -76,10 +76,13 @@ def keygen(options: argparse.Namespace) -> int:
     last_day = datetime.now(timezone.utc).date() + timedelta(days=options.days)
     key = make_key(path.parent, path.name, os.environ.get(PASSWORD) or None, last_day)
     kept = "encrypted" if os.environ.get(PASSWORD) else f"not encrypted; set {PASSWORD} to encrypt it"
-    print(f"{path}.key         signs; keep it secret ({kept})")
-    print(f"{path}.pub         verifies")
-    print(f"{path}.trust.toml  says that it counts until {last_day}; give both to those who verify")
-    print(f"key {key.key_id}")
+    lines = [
+        f"{path}.key         signs; keep it secret ({kept})",
+        f"{path}.pub         verifies",
+        f"{path}.trust.toml  says that it counts until {last_day}; give both to those who verify",
+        f"key {key.key_id}",
+    ]
+    print(shown_lines(lines))
     return EXIT_OK
 
 

@@ -45,11 +45,14 @@ def pair_rows(labels: Sequence[str], evidence: Sequence[Evidence]) -> list[PairR
 
 def latency_sentence(runs: Sequence[RunLine], folders: Sequence[str]) -> str:
     """Why latencies of two runs give no ratio, and the command that gives one; `folders` as the user named them."""
-    said = (
-        "Latencies of different runs were not measured in turns, so their difference may be the machine's: no ratio of "
-        "them is claimed. The ratio to a run's own dense baseline was measured in turns."
+    one_device = len({run.device for run in runs}) == 1
+    why = (
+        "Latencies of different runs were not measured in turns, so their difference may be the machine's"
+        if one_device
+        else "These latencies are of different devices: a difference is the machines' as much as the engines'"
     )
-    if len({run.device for run in runs}) == 1 and all(run.verdict != "REFUSED" for run in runs):
+    said = f"{why}, and no ratio of them is claimed. The ratio to a run's own dense baseline was measured in turns."
+    if one_device and all(run.verdict != "REFUSED" for run in runs):
         shipped = [quote(f"{folder.rstrip('/')}/deploy") for folder in folders[:2]]
         said += f" To have a ratio: espalier bench {shipped[1]} --against {shipped[0]} --allow-unsigned"
     return said

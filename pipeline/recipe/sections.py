@@ -209,7 +209,8 @@ class RobustnessConfig(Section):
 
     @model_validator(mode="after")
     def _scale(self) -> RobustnessConfig:
-        if self.norm == "linf" and self.epsilon > 1:
+        # At 1 every image may become any other: nobody means that, and 1 of 255 levels is a common slip.
+        if self.norm == "linf" and self.epsilon >= 1:
             hint = f"for {self.epsilon:g} of 255 levels write {self.epsilon / _LEVELS:.4g}"
             raise ValueError(f"robustness.epsilon is {self.epsilon:g}, and a pixel goes from 0 to 1: {hint}")
         if self.attacks and self.rounded and self.epsilon < 1 / _LEVELS:

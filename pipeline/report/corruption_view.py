@@ -11,13 +11,13 @@ from pipeline.report.figures import share, significant
 from pipeline.report.plot_strength import corruptions_of
 from pipeline.report.verdict_view import title_of
 
-# Of the darkest cell, in percent: text on it stays readable.
-_DARKEST = 60
+# Of the reddest cell, in percent: text on it stays readable, in the light page and in the dark one.
+_REDDEST = 50
 
 
 @dataclass(frozen=True)
 class HeatCell:
-    """An accuracy, in percent, and how dark its cell is, in percent."""
+    """An accuracy, in percent, and how red its cell is, in percent."""
 
     text: str
     heat: int
@@ -67,7 +67,7 @@ def corruption_view(report: Mapping[str, Any]) -> CorruptionView | None:
 
 
 def _cell(value: float, samples: int) -> HeatCell:
-    return HeatCell(share(value, samples), round(_DARKEST * (1 - value)))
+    return HeatCell(share(value, samples), round(_REDDEST * (1 - value)))
 
 
 def _sentence(report: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -7,13 +7,14 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.archive import ArchiveLimits, unpack, unpacked
-from devices.errors import BundleError
+from devices.errors import BundleError, StorageError
 from exporters.archive import write_archive
 
 CONTENT = {"manifest.json": b"{}", "engine/engine.onnx": bytes(range(256)) * 9, "empty": b""}
@@ -114,6 +115,20 @@ def test_more_than_the_limits_is_refused_before_it_is_written(tmp_path: Path) ->
     assert bomb.stat().st_size < 5000
     assert "more than" in refusal(bomb, ArchiveLimits(max_bytes=1 << 19))
     assert not any((tmp_path / "place").rglob("a"))
+
+
+def test_a_disk_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine tenths of its free space may be taken: two files fit that of 1000 bytes, and a third does not."""
+    files = [entry(f"top/{number}", data=bytes(450)) for number in range(3)]
+    monkeypatch.setattr("devices.archive.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with unpacked(packed(tmp_path / "fits.tar.gz", *files[:2])) as top:
+        assert len(list(top.iterdir())) == 2
+    (tmp_path / "place").mkdir()
+    with pytest.raises(StorageError) as caught:
+        unpack(packed(tmp_path / "a.tar.gz", *files), tmp_path / "place")
+    assert "unpacks to more than 900 bytes" in caught.value.what
+    assert "TMPDIR" in caught.value.fix
+    assert {path.name for path in (tmp_path / "place" / "top").iterdir()} == {"0", "1"}
 
 
 def test_a_header_that_promises_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:

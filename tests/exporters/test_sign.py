@@ -97,6 +97,33 @@ def test_a_certificate_signs_too(bundle: Path, tmp_path: Path) -> None:
     assert opened.signer.kind == "certificate"
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "standing"),
+    [
+        ("20200101000000Z", "20210101000000Z", "has expired: it counts from 2020-01-01 00:00 UTC to 2021-01-01"),
+        ("20980101000000Z", "20990101000000Z", "is not yet valid: it counts from 2098-01-01 00:00 UTC to 2099-01-01"),
+    ],
+)
+def test_a_certificate_that_does_not_count_now_signs_nothing(
+    bundle: Path, tmp_path: Path, first: str, last: str, standing: str
+) -> None:
+    authority = make_authority(tmp_path / "house")
+    key, certificate = authority.vouch_between("release", first, last)
+    with pytest.raises(BundleError) as caught:
+        sign_bundle(bundle, SignConfig(private_key=key, certificate=certificate))
+    assert caught.value.where == str(certificate)
+    assert standing in caught.value.what
+    assert "new one" in caught.value.fix
+    assert not (bundle / SIGNATURE_FILE).exists()
+
+
+def test_what_is_no_certificate_is_named(bundle: Path, key: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"release\.pub: is no certificate in PEM"):
+        sign_bundle(bundle, SignConfig(private_key=key, certificate=key.with_suffix(".pub")))
+    with pytest.raises(BundleError, match=r"gone\.pem: cannot be read"):
+        sign_bundle(bundle, SignConfig(private_key=key, certificate=tmp_path / "gone.pem"))
+
+
 def test_signing_again_replaces_the_signature(bundle: Path, key: Path, tmp_path: Path) -> None:
     sign_bundle(bundle, SignConfig(private_key=key))
     make_key(tmp_path / "keys", "next", None, LAST)

@@ -16,19 +16,25 @@ _HERE = ("127.", "::1", "localhost")
 def _guarded(name: str) -> Any:
     original = getattr(socket.socket, name)
 
-    def connect(self: socket.socket, address: Any) -> Any:
-        host = address[0] if isinstance(address, tuple) else None
+    def reach(self: socket.socket, *given: Any) -> Any:
+        # Of `sendto` the address comes last: flags may stand before it.
+        host = given[-1][0] if isinstance(given[-1], tuple) else None
         if isinstance(host, str) and not host.startswith(_HERE):
-            _refuse(f"{name} {address}")
-        return original(self, address)
+            _refuse(f"{name} {given[-1]}")
+        return original(self, *given)
 
-    return connect
+    return reach
 
 
-def _resolve(host: Any, *rest: Any, **more: Any) -> Any:
-    if isinstance(host, str) and host and not host.startswith(_HERE) and host != socket.gethostname():
-        _refuse(f"getaddrinfo {host}")
-    return _getaddrinfo(host, *rest, **more)
+def _resolving(name: str) -> Any:
+    original = getattr(socket, name)
+
+    def resolve(host: Any, *rest: Any, **more: Any) -> Any:
+        if isinstance(host, str) and host and not host.startswith(_HERE) and host != socket.gethostname():
+            _refuse(f"{name} {host}")
+        return original(host, *rest, **more)
+
+    return resolve
 
 
 def _refuse(what: str) -> None:
@@ -38,8 +44,8 @@ def _refuse(what: str) -> None:
     raise OSError(f"the tests allow no connection: {what}")
 
 
-_getaddrinfo = socket.getaddrinfo
 if _LOG:
-    for method in ("connect", "connect_ex"):
+    for method in ("connect", "connect_ex", "sendto"):
         setattr(socket.socket, method, _guarded(method))
-    socket.getaddrinfo = _resolve
+    for function in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
+        setattr(socket, function, _resolving(function))

@@ -19,7 +19,7 @@ from pipeline.pages.compare_view import changed_keys, latency_sentence
 from pipeline.pages.index import index_page
 from pipeline.pages.pairs import clean_pair, read_evidence, robust_pair
 from pipeline.pages.run_line import labels_of, link, run_line
-from pipeline.report.figures import points
+from pipeline.report.figures import TIMES, points
 from tests.pipeline.example_run import IMAGES, grown_report, write_run
 from tests.pipeline.test_report_page import HOSTILE, example_report
 
@@ -104,6 +104,26 @@ def test_a_ratio_of_latencies_is_offered_by_a_command_on_one_device_alone(tmp_pa
     command = "espalier bench b/deploy --against a/deploy"
     assert command in latency_sentence([run, run], ["a", "b"])
     assert command not in latency_sentence([run, other], ["a", "b"])
+
+
+def test_one_recipe_on_two_devices_stands_side_by_side_without_a_ratio_of_latencies(tmp_path: Path) -> None:
+    gpu = example_report() | {"device": {"name": "rtx-4090", "title": "a GPU"}}
+    for engine in gpu["engines"]:
+        engine["latency"]["p50_ms"] = {"value": 0.25, "low": 0.24, "high": 0.26}
+    write_run(tmp_path / "here", example_report())
+    write_run(tmp_path / "there", gpu)
+    page = _words(compare_page([tmp_path / "here", tmp_path / "there"], tmp_path / "page.html"))
+    engine = "PASSED compressed, INT8 9,000,000 36.0 kB"
+    assert f"here cpu {engine} 0.750 ms 0.650 to 0.850" in page
+    assert f"there rtx-4090 {engine} 0.250 ms 0.240 to 0.260" in page
+    said = "These latencies are of different devices: a difference is the machines' as much as the engines'"
+    assert f"{said}, and no ratio of them is claimed." in page.replace("&#39;", "'")
+    # Neither a command that would give one, nor the ratio itself: 0.75 ms to 0.25 ms.
+    assert "espalier bench" not in page
+    assert f"3.00 {TIMES}" not in page
+    # Accuracy is of the same images on any device.
+    assert "there 0.00 points 95 %" in page
+    assert "Nothing: the runs have one recipe." in page
 
 
 def test_keys_that_differ_are_found_in_every_depth() -> None:

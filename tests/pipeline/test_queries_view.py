@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
 
 from devices.errors import RecipeError
-from devices.masking import judge_masking
 from devices.queries.plan import QueryPlan
 from pipeline.queries import craft_section, query_plan
 from pipeline.recipe import Recipe, RobustnessConfig, read_recipe
 from pipeline.report.page import render_page
 from pipeline.report.queries_view import query_lines, query_section, twin_sentence
+from tests.pipeline.example_parts import add_queries
 from tests.pipeline.test_report_page import example_report
-
-PARITY = {"agreement": 0.998, "samples": 1000, "sqnr_db": 41.0}
 
 
 def queried_report(left: int = 62, twin_left: int = 41) -> dict[str, Any]:
     """The example with Square asked of 100 images: so many withstand on INT8, and on FP32."""
     report = example_report(("dense-fp32", "dense-int8"))
-    plan = {"attacks": ["square"], "queries": 1000, "samples": 100, "epsilon": 0.1, "norm": "linf", "seed": 0}
-    shares = {"dense-fp32": twin_left, "dense-int8": left}
-    rights = {name: np.arange(100) < count for name, count in shares.items()}
-    for engine in report["engines"]:
-        name = engine["name"]
-        twin = ("dense-fp32", rights["dense-fp32"]) if name == "dense-int8" else None
-        masking = judge_masking("square", rights[name], twin, {"pgd_dense": np.arange(100) < 5}).as_dict()
-        row = {"method": "square", "samples": 100, "budget": 1000, **cast("dict[str, float]", masking["left"])}
-        worst = {"label": 3, "classes": 10, "samples": 12, "value": 0.25, "low": 0.05, "high": 0.5}
-        engine |= {"queries": [row], "masking": masking, "worst_class": worst}
-    return report | {"query_plan": plan, "twin": {"kept": True, "compared_with": "engine", "twin_parity": PARITY}}
+    add_queries(report, {"dense-fp32": twin_left, "dense-int8": left})
+    return report
 
 
 def recipe_of(robustness: dict[str, Any] | None = None, **more: Any) -> Recipe:

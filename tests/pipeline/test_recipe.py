@@ -176,6 +176,7 @@ def test_the_command_takes_the_full_suite(capsys: pytest.CaptureFixture[str], tm
         ("[distill]\nweight = 0.5", "", "add [finetune]"),
         ("[quantize]\nprecision = 'int4'", "quantize.precision", "'int8' or 'fp8'"),
         ("[robustness]\nepsilon = 8", "robustness", "epsilon is 8, and a pixel goes from 0 to 1: for 8 of 255 levels"),
+        ("[robustness]\nepsilon = 1", "robustness", "epsilon is 1, and a pixel goes from 0 to 1: for 1 of 255 levels"),
         ("[robustness]\nepsilon = 8\nnorm = 'l1'", "robustness.norm", "'linf' or 'l2'"),
         ("[robustness]\nepsilon = 0.003", "robustness", "set robustness.rounded = false"),
         ("[robustness]\nattacks = ['autoattak']", "robustness.attacks.0", "'square' or 'autoattack'"),

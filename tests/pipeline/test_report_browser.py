@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,20 +13,34 @@ from typing import Any
 
 import pytest
 
+from devices.errors import EXIT_OK
+from devices.files import write_json
+from pipeline.cli import main
 from pipeline.pages.compare import compare_page
 from pipeline.pages.index import index_page
 from pipeline.report.page import render_page
+from pipeline.report.threats_view import title_of_threat
 from tests.browser import Browser, started_browser
+from tests.pipeline.example_parts import layer_times
 from tests.pipeline.example_run import grown_report, write_run
 from tests.pipeline.test_report_page import budget
 
+ROOT = Path(__file__).parents[2]
 _OPEN_ALL = "document.querySelectorAll('details').forEach(part => part.open = true)"
 _SIDES = (
     "[...document.querySelectorAll('svg.plot')].flatMap(p => (r => [r.width, r.height])(p.getBoundingClientRect()))"
 )
-_SERIOUS = """axe.run({resultTypes: ["violations"]}).then(found => found.violations
+# What is wrong, and of how many texts the contrast could be told.
+_AXE = """axe.run(%s).then(found => [found.violations
   .filter(rule => ["serious", "critical"].includes(rule.impact))
-  .map(rule => [rule.id, rule.nodes[0].html.slice(0, 200), rule.nodes[0].failureSummary]))"""
+  .map(rule => [rule.id, rule.nodes[0].html.slice(0, 200), rule.nodes[0].failureSummary]),
+  found.passes.filter(rule => rule.id === "color-contrast").flatMap(rule => rule.nodes).length])"""
+# Of what has the focus: its place in the page, whether it (in a plot: its mark) is outlined, and whether it is in view.
+_FOCUSED = """(e => { const box = e.getBoundingClientRect(), ring = e.querySelector('[fill=transparent]') ?? e; return [
+  [...document.querySelectorAll('*')].indexOf(e),
+  getComputedStyle(e).outlineStyle !== 'none' || getComputedStyle(ring).stroke !== 'none',
+  box.width > 0 && box.height > 0 && box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth];
+})(document.activeElement)"""
 # The page's own way to save, up to the file: what would be written is caught instead.
 _SAVED = """(async button => {
   let blob; const kept = URL.createObjectURL;
@@ -61,6 +76,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             engine["size_bytes"] = 36_031 * (number + 1)
         write_run(root / name, changed, wrong=5 + number)
     write_run(root / "report", report)
+    write_json(root / "times.json", layer_times(report))
+    assert main(["report", str(root / "report"), "--layers", str(root / "times.json")]) == EXIT_OK
     (root / "torn").mkdir()
     (root / "torn" / ".espalier").touch()
     (root / "index.html").write_text(index_page(root)[0], encoding="utf-8")
@@ -69,7 +86,21 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"report": root / "report" / "report.html"} | {name: root / f"{name}.html" for name in ("compare", "index")}
 
 
-_PLOTS = {"report": 12, "compare": 2, "index": 0}
+def test_the_report_that_is_looked_at_has_every_part(pages: dict[str, Path]) -> None:
+    """Else the browser would not see what it lacks."""
+    page = pages["report"].read_text(encoding="utf-8")
+    templates = "".join((ROOT / "pipeline" / "report" / name).read_text() for name in ("page.html", "part_layers.html"))
+    for pattern in (r'(<section id="[^"{]+)', r"(<h3>[^<{]+)", r'(role="region" aria-label="[^"{]+)'):
+        parts = re.findall(pattern, templates)
+        assert len(parts) > 8, pattern
+        assert [part for part in parts if part not in page] == []
+    told = json.loads((pages["report"].parent / "report.json").read_text(encoding="utf-8"))
+    for threat in told["threats"]:
+        assert f"<h3>{title_of_threat(threat)}</h3>" in page
+    assert len(told["threats"]) == 7
+
+
+_PLOTS = {"report": 15, "compare": 2, "index": 0}
 
 
 @pytest.mark.parametrize("width", [390, 800, 1280])
@@ -98,10 +129,14 @@ def test_axe_finds_nothing_serious(browser: Browser, pages: dict[str, Path], nam
     dark = browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 24)"
     assert dark == (scheme == "dark")
     browser.run(f"{axe};0")
-    assert browser.run(_SERIOUS) == []
+    wrong, contrasts = browser.run(_AXE % "")
+    assert wrong == []
+    # A background that it cannot read makes it leave out the contrast of every text, and find nothing.
+    assert contrasts > 50
     # It would find something.
     browser.run("document.body.insertAdjacentHTML('beforeend', '<button></button>')")
-    assert [rule for rule, *_ in browser.run(_SERIOUS)] == ["button-name"]
+    wrong, _ = browser.run(_AXE % "{runOnly: ['button-name']}")
+    assert [rule for rule, *_ in wrong] == ["button-name"]
 
 
 def test_links_lead_somewhere(browser: Browser, pages: dict[str, Path]) -> None:
@@ -187,18 +222,20 @@ def test_the_index_is_sorted_and_filtered_by_keyboard(browser: Browser, pages: d
     assert [row["Run"] for row in _csv(browser, "#runs .scroll + button.csv")] == ["second"]
 
 
-def test_every_control_is_reached_and_shown_by_tab(browser: Browser, pages: dict[str, Path]) -> None:
-    browser.open(pages["index"])
-    wanted = browser.run("document.querySelectorAll('a, button, input, [tabindex=\"0\"]').length")
-    seen = set()
+@pytest.mark.parametrize("name", _PLOTS)
+def test_every_control_is_reached_and_shown_by_tab(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    browser.open(pages[name])
+    browser.run(_OPEN_ALL)
+    wanted = browser.run("document.querySelectorAll('a, button, input, summary, [tabindex=\"0\"]').length")
+    seen = []
     for _ in range(wanted):
         browser.press("Tab")
-        told = browser.run(
-            "(e => [e.tagName, e.textContent, getComputedStyle(e).outlineStyle])(document.activeElement)"
-        )
-        assert told[2] != "none"
-        seen.add(browser.run("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
-    assert len(seen) == wanted > 15
+        number, outlined, shown = browser.run(_FOCUSED)
+        assert (outlined, shown) == (True, True), number
+        seen.append(number)
+    # Once each, in the order in which they are read.
+    assert seen == sorted(set(seen))
+    assert len(seen) == wanted > 12
 
 
 def test_without_scripts_the_pages_are_whole(pages: dict[str, Path]) -> None:

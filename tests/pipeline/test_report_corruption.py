@@ -46,7 +46,7 @@ def test_many_corruptions_are_a_table_and_few_are_plots_too() -> None:
     assert [cell.text for cell in view.rows[0].cells] == ["90.0", "80.0", "70.0", "60.0", "50.0"]
     heats = [cell.heat for cell in view.rows[0].cells]
     assert heats == sorted(heats)
-    assert heats[0] < heats[-1] <= 60
+    assert heats[0] < heats[-1] <= 50
     page = render_page(many)
     assert "rolling shutter" in page
     assert "1.25 times that of dense, FP32 (95 %: 1.10 to 1.50, bootstrap over images)" in page.replace("\xa0", " ")

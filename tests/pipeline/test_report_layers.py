@@ -24,6 +24,7 @@ from pipeline.report.plot_tradeoff import Candidate, engine_candidates, front_no
 from pipeline.report.provenance_view import provenance_tree
 from pipeline.report.scatter import Point, plot_scatter
 from pipeline.report.svg import linear_axis
+from tests.pipeline.example_parts import layer_times
 from tests.pipeline.example_run import grown_report, write_run
 from tests.pipeline.test_report_page import example_report
 
@@ -196,22 +197,13 @@ def test_percentiles_stand_with_their_intervals() -> None:
     assert plot.svg.count('class="band dense full"') == 2
 
 
-def _times(name: str = "example") -> dict[str, Any]:
-    whole = {"value": 0.05, "low": 0.04, "high": 0.06}
-    layers = [
-        {"name": f"conv{index}", "kernel": "Conv", "mean_ms": 0.01 * (index + 1), "share": 0.2 * (index + 1)}
-        for index in range(2)
-    ]
-    told = {"p50_ms": whole, "layers_ms": 0.03, "overhead_ms": 0.02, "profiler_us": 1.0, "queries": 400}
-    shipped = grown_report()["engines"][-1]
-    of = {"name": name, "device": "cpu", "engine": shipped["name"], "size_bytes": shipped["size_bytes"]}
-    return of | {"layers": layers} | told
+_TIMES = layer_times(grown_report())
 
 
 def test_measured_times_of_layers_stand_on_the_page_alone(tmp_path: Path) -> None:
     write_run(tmp_path / "run", grown_report())
     told = (tmp_path / "run" / "report.json").read_bytes()
-    write_json(tmp_path / "times.json", _times())
+    write_json(tmp_path / "times.json", _TIMES)
     assert main(["report", str(tmp_path / "run"), "--layers", str(tmp_path / "times.json")]) == EXIT_OK
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
     assert "Median query without it: 0.0500 ms (0.0400 to 0.0600); all nodes 0.0300 ms" in page
@@ -225,10 +217,10 @@ def test_measured_times_of_layers_stand_on_the_page_alone(tmp_path: Path) -> Non
     ("content", "said"),
     [
         ({"layers": []}, "does not hold times of layers"),
-        (_times("another"), "is of another on cpu, and the run is example on cpu"),
-        (_times() | {"p50_ms": None}, "does not hold whole times"),
-        (_times() | {"engine": "other-int8"}, "is of 'other-int8' of .* bytes, which is no engine of the run"),
-        (_times() | {"size_bytes": 3}, "of 3 bytes, which is no engine of the run"),
+        (layer_times(grown_report(), "another"), "is of another on cpu, and the run is example on cpu"),
+        (_TIMES | {"p50_ms": None}, "does not hold whole times"),
+        (_TIMES | {"engine": "other-int8"}, "is of 'other-int8' of .* bytes, which is no engine of the run"),
+        (_TIMES | {"size_bytes": 3}, "of 3 bytes, which is no engine of the run"),
     ],
 )
 def test_times_of_something_else_are_refused(tmp_path: Path, content: dict[str, Any], said: str) -> None:

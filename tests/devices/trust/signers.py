@@ -16,8 +16,12 @@ distinguished_name=name
 [name]
 {_CA}{_LEAF}[authority]
 database=index.txt
+serial=serial
 default_md=sha256
 default_crl_days=3650
+policy=anybody
+[anybody]
+commonName=supplied
 """
 
 
@@ -54,23 +58,28 @@ class Authority:
     ) -> tuple[Path, Path]:
         """A key and its certificate for `CN=NAME`; with `algorithm` one of a type that no bundle is signed with."""
         key = make_other_key(self.folder, algorithm) if algorithm else make_key(self.folder, name)
-        request, certificate = f"{name}.csr", f"{name}.pem"
-        openssl(
-            self.folder, "req", "-new", "-key", key.name, "-subj", f"/CN={name}", "-config", "c.cnf", "-out", request
-        )
-        words = ["x509", "-req", "-in", request, "-CA", "root.pem", "-CAkey", "root.key", "-days", str(days)]
-        words += [
-            "-extfile",
-            "c.cnf",
-            "-extensions",
-            section,
-            "-set_serial",
-            str(1000 + len(name)),
-            "-out",
-            certificate,
-        ]
-        openssl(self.folder, *words)
-        return key, self.folder / certificate
+        words = ["x509", "-req", "-in", self._request(key, name), "-CA", "root.pem", "-CAkey", "root.key"]
+        words += ["-days", str(days), "-extfile", "c.cnf", "-extensions", section]
+        openssl(self.folder, *words, "-set_serial", str(1000 + len(name)), "-out", f"{name}.pem")
+        return key, self.folder / f"{name}.pem"
+
+    def vouch_between(self, name: str, first: str, last: str) -> tuple[Path, Path]:
+        """A key and its certificate for `CN=NAME` that counts from one time to another, such as `20200101000000Z`."""
+        key = make_key(self.folder, name)
+        words = ["-in", self._request(key, name), "-startdate", first, "-enddate", last, "-extensions", "leaf"]
+        openssl(self.folder, *self._ca(), *words, "-batch", "-create_serial", "-outdir", ".", "-out", f"{name}.pem")
+        return key, self.folder / f"{name}.pem"
+
+    def _request(self, key: Path, name: str) -> str:
+        """Name of the file that asks for a certificate."""
+        words = ["-key", key.name, "-subj", f"/CN={name}", "-config", "c.cnf", "-out", f"{name}.csr"]
+        openssl(self.folder, "req", "-new", *words)
+        return f"{name}.csr"
+
+    def _ca(self) -> list[str]:
+        """Words of `openssl ca`, the only command that takes any dates and takes certificates back."""
+        (self.folder / "index.txt").touch()
+        return ["ca", "-config", "c.cnf", "-name", "authority", "-cert", "root.pem", "-keyfile", "root.key"]
 
     def below(self, name: str, folder: Path) -> Authority:
         """One that this one vouches for, `NAME.pem`, and that vouches for others."""
@@ -82,11 +91,9 @@ class Authority:
 
     def take_back(self, *certificates: Path, days: int = 3650) -> Path:
         """The list of certificates that do not count any more, itself good for so many days."""
-        (self.folder / "index.txt").touch()
-        shared = ["ca", "-config", "c.cnf", "-name", "authority", "-cert", "root.pem", "-keyfile", "root.key"]
         for certificate in certificates:
-            openssl(self.folder, *shared, "-revoke", certificate.name)
-        openssl(self.folder, *shared, "-gencrl", "-crldays", str(days), "-out", "revoked.pem")
+            openssl(self.folder, *self._ca(), "-revoke", certificate.name)
+        openssl(self.folder, *self._ca(), "-gencrl", "-crldays", str(days), "-out", "revoked.pem")
         return self.folder / "revoked.pem"
 
 

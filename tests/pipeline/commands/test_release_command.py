@@ -94,6 +94,11 @@ def test_a_certificate_signs_a_release(
     signer = ("--certificate", str(certificate), "--chain", str(root.folder / "house.pem"))
     command = words(drilled[1], key, tmp_path / "dist", *signer)
     refused([*command, "--baseline", str(last)], "--trust: is missing", capsys)
+    old_key, old = below.vouch_between("old", "20200101000000Z", "20210101000000Z")
+    expired = words(drilled[1], old_key, tmp_path / "dist", "--certificate", str(old))
+    for more in ([], ["--check"]):
+        refused([*expired, *more], "old.pem: has expired", capsys)
+    assert not list(tmp_path.glob("dist/*"))
     assert main(command) == 0
     trust = tmp_path / "trust.toml"
     shutil.copy(root.roots, tmp_path / "root.pem")

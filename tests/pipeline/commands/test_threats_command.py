@@ -192,6 +192,13 @@ def test_defend_writes_a_network_that_the_chain_takes(base: Path, capsys: pytest
     (base / "cleaned.toml").write_text(text)
     assert call(base, "scan", str(base / "cleaned.toml"), *weights) == 0
     assert "pruned" in capsys.readouterr().out
+    quick = [
+        "measure={duration_s=0.2, warmup_s=0.02, processes=1}",
+        "robustness={attacks=['fgsm'], queries=[], samples=48}",
+    ]
+    settings = [word for value in quick for word in ("--set", value)]
+    assert call(base, "run", str(base / "cleaned.toml"), *weights, *settings, "--out", str(base / "shipped")) == 0
+    assert (base / "shipped" / "deploy" / "engine" / "engine.json").is_file()
     # A second time nothing is overwritten.
     assert call(base, *told) == 9
 
