@@ -70,6 +70,8 @@ def attack(options: argparse.Namespace) -> int:
 
 def places(target: Path, evidence: Path | None) -> tuple[Path, Path]:
     """Folders of the deploy bundle and of its evidence, from a run's folder or a bundle's. Raises `BundleError`."""
+    if not target.is_dir():
+        raise BundleError(str(target), "is not a folder", "Give the folder of a run, or of its deploy bundle")
     deploy = target
     if (target / "run.json").is_file():
         deploy = target / "deploy"

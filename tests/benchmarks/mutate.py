@@ -174,9 +174,9 @@ def main() -> int:
     scratch = Path(tempfile.mkdtemp(prefix="espalier-mutate-"))
     killed: dict[str, list[bool]] = {}
     try:
-        for path in dict.fromkeys(mutant.path for mutant in mutants):
-            if not survives(None, _TESTS[path], scratch, options.limit):
-                raise SystemExit(f"the tests of {path} fail as it is: {' '.join(_TESTS[path])}")
+        for tests in dict.fromkeys(_TESTS[mutant.path] for mutant in mutants):
+            if not survives(None, tests, scratch, options.limit):
+                raise SystemExit(f"these fail as the code is: {' '.join(tests)}")
         for mutant in mutants:
             survived = survives(mutant, _TESTS[mutant.path], scratch, options.limit)
             killed.setdefault(mutant.path, []).append(not survived)

@@ -130,6 +130,13 @@ def test_nothing_replayed_refuses_accuracy_too() -> None:
     assert not judge(config, measured(), None, "compressed-int8").passed
 
 
+def test_a_loss_against_a_baseline_without_an_accuracy_refuses() -> None:
+    """One that answers at random has none to lose."""
+    results = replayed()
+    results["engines"]["compressed-int8"]["clean"]["difference"] = None
+    assert not judge(GateConfig(max_accuracy_drop=100.0), measured(), results, "compressed-int8").passed
+
+
 def test_speedup_that_was_not_measured_refuses() -> None:
     without = measured() | {"speedups": []}
     assert not judge(GateConfig(min_speedup_dense_fp32=0.1), without, replayed(), "compressed-int8").passed

@@ -268,6 +268,11 @@ def test_what_cannot_be_tried_is_said(
     assert said in capsys.readouterr().err
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attack(tmp_path / "gone") == 7
+    assert f"{tmp_path / 'gone'}: is not a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["differential", "patch", "replay"])
 def test_evidence_of_another_engine_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
