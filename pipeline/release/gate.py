@@ -58,9 +58,7 @@ class GateResult:
         }
 
 
-def judge_release(
-    run: RunFigures, last: RunFigures | None, config: RegressionConfig, new_device: bool = False
-) -> GateResult:
+def judge_release(run: RunFigures, last: RunFigures | None, config: RegressionConfig, new_device: bool) -> GateResult:
     """Judge a run; `last` is that of the last release, None where there is none or it has not this `new_device`.
 
     Raises `BundleError` for a last one of something else.

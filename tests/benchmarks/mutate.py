@@ -35,7 +35,7 @@ _TRUST += ("tests/exporters/test_sign.py",)
 _TESTS: dict[str, tuple[str, ...]] = {
     "pipeline/gate.py": ("tests/pipeline/test_gate.py",),
     "pipeline/budget_rule.py": ("tests/pipeline/test_gate.py",),
-    "pipeline/release/gate.py": ("tests/pipeline/release/test_regression.py",),
+    "pipeline/release/gate.py": tuple(f"tests/pipeline/release/test_{name}.py" for name in ("regression", "text")),
     "pipeline/release/regression.py": ("tests/pipeline/release/test_regression.py",),
     "devices/statistics.py": ("tests/devices/test_statistics.py", "tests/devices/test_mean_ratio.py"),
     "devices/bundle.py": ("tests/devices/test_bundle.py", "tests/devices/test_bundle_manifest.py", *_TRUST),

@@ -34,7 +34,8 @@ def test_accuracy_on_the_same_samples_is_paired() -> None:
     expected = paired_difference(scores(900, 1000), scores(890, 1000))
     assert (row.outcome, row.how) == ("regressed", "paired by sample")
     assert row.worse is not None
-    assert (row.worse.value, row.worse.low) == pytest.approx((1.0, -100 * expected.high))
+    ends = -100 * expected.high, -100 * expected.low
+    assert (row.worse.value, row.worse.low, row.worse.high) == pytest.approx((1.0, *ends))
     assert (row.before, row.after) == (90.0, 89.0)
 
 
@@ -93,8 +94,8 @@ def test_size_is_exact() -> None:
 def test_what_cannot_be_compared_is_refused_unless_accepted(changes: dict[str, Any], name: str) -> None:
     for run, last in ((figures(**changes), figures()), (figures(), figures(**changes))):
         assert [row.outcome for key, row in rows(run, last).items() if key == name] == ["not comparable"]
-        assert not judge_release(run, last, DEFAULT).passed
-        accepted = judge_release(run, last, RegressionConfig(accept=(name,)))
+        assert not judge_release(run, last, DEFAULT, new_device=False).passed
+        accepted = judge_release(run, last, RegressionConfig(accept=(name,)), new_device=False)
         assert accepted.passed
         assert [row.outcome for row in accepted.regressions if row.name == name] == ["accepted"]
 
@@ -102,7 +103,7 @@ def test_what_cannot_be_compared_is_refused_unless_accepted(changes: dict[str, A
 def test_where_nothing_was_ever_attacked_nothing_is_compared() -> None:
     quiet = figures(robust=None, attacks=())
     assert "robust_accuracy" not in rows(quiet, quiet)
-    assert judge_release(quiet, quiet, DEFAULT).passed
+    assert judge_release(quiet, quiet, DEFAULT, new_device=False).passed
 
 
 def test_robust_accuracy_may_lose_nothing_unless_it_is_allowed() -> None:
@@ -141,7 +142,7 @@ def test_other_attacks_are_named() -> None:
 
 def test_what_the_gate_says_as_json() -> None:
     run = figures(size_bytes=1001, budgets=(asked(),))
-    told = judge_release(run, figures(), DEFAULT).as_dict()
+    told = judge_release(run, figures(), DEFAULT, new_device=False).as_dict()
     assert (told["format"], told["passed"], told["compared"]) == ("espalier-gate/1", False, True)
     assert (told["name"], told["device"], told["engine"]) == (run.name, run.device, run.engine)
     assert [row["met"] for row in told["budgets"]] == [True]
@@ -151,7 +152,23 @@ def test_what_the_gate_says_as_json() -> None:
         "speedup": True,
         "size": False,
     }
-    assert judge_release(run, None, DEFAULT).as_dict()["regressions"] == []
+    assert judge_release(run, None, DEFAULT, new_device=False).as_dict()["regressions"] == []
+
+
+def test_a_device_that_is_new_passes_by_its_budgets_and_never_without_one() -> None:
+    budget, missed = asked(), asked(limit=500)
+    judged = [
+        judge_release(figures(budgets=rows), None, DEFAULT, new_device=True) for rows in ((budget,), (missed,), ())
+    ]
+    assert [result.passed for result in judged] == [True, False, False]
+    assert [result.as_dict()["new_device"] for result in judged] == [True] * 3
+    # Where there is no last release at all, nothing is asked of it.
+    assert judge_release(figures(), None, DEFAULT, new_device=False).passed
+
+
+def test_an_engine_without_an_accuracy_is_told() -> None:
+    assert judge_release(figures(), None, DEFAULT, new_device=False).scored
+    assert not judge_release(figures(clean=None), None, DEFAULT, new_device=False).scored
 
 
 def test_what_holds_is_not_called_accepted() -> None:
@@ -179,6 +196,6 @@ def test_a_baseline_of_something_else_is_refused(key: str, value: str) -> None:
     ],
 )
 def test_a_budget_decides_by_the_bad_end(changes: dict[str, Any], met: bool) -> None:
-    result = judge_release(figures(budgets=(asked(**changes),)), None, DEFAULT)
+    result = judge_release(figures(budgets=(asked(**changes),)), None, DEFAULT, new_device=False)
     assert result.passed is met
     assert not result.compared

@@ -66,7 +66,7 @@ def config(key: tuple[Path, TrustedKey], tmp_path: Path) -> ReleaseConfig:
 @pytest.fixture
 def product(drilled: tuple[Path, Path]) -> Product:
     evidence = open_bundle(drilled[1] / "evidence", "evidence", UNSIGNED)
-    result = judge_release(run_figures(evidence), None, RegressionConfig())
+    result = judge_release(run_figures(evidence), None, RegressionConfig(), new_device=False)
     return Product(deploy=open_bundle(drilled[1] / "deploy", "deploy", UNSIGNED), evidence=evidence, result=result)
 
 
