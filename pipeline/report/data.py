@@ -19,15 +19,7 @@ from pipeline.recipe import section_of
 from pipeline.recipe.paths import portable_recipe
 from pipeline.report.images import image_pairs
 from pipeline.report.layer_data import layer_costs_of, sensitivity_of
-from pipeline.results import (
-    DECISION,
-    GRAPH_REPLAYS,
-    REPLAYS,
-    figures_of,
-    is_measured,
-    replays_of,
-    shipped_of,
-)
+from pipeline.results import DECISION, GRAPH_REPLAYS, REPLAYS, figures_of, is_measured, replays_of, shipped_of
 from pipeline.scan_nodes import is_scan
 from pipeline.search.study import STUDY_FILE
 from pipeline.store import Stored
