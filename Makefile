@@ -36,8 +36,8 @@ KEY ?=
 BASELINE ?=
 BOARDS ?=
 RUN_ARGS ?=
-# Of test: processes side by side, one thread each.
-WORKERS ?= $(shell nproc)
+# Of test: processes side by side, one thread each; one more than processors, as tests wait for what they start.
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 # More arguments for the command of the target, such as ARGS="--set seed=1".
 ARGS ?=
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from devices.machine_place import HELD_VARIABLE, give_place, take_place
 from devices.stage import Progress, no_progress
-from devices.statistics import Interval, bootstrap_percentile, bootstrap_ratio
+from devices.statistics import Interval, bootstrap_percentiles, bootstrap_ratio
 from devices.warmup import WarmUp, warm_up
 
 _SETTLE_QUERIES = 2
@@ -248,15 +248,12 @@ def _warm_again(queries: Mapping[str, Query], warmup_s: float, limit_s: float) -
 
 def summarize(rounds_ns: NDArray[np.int64], seed: int = 0, opened_at: Sequence[int] = (0,)) -> LatencySummary:
     """Percentiles of (rounds, queries) in ns, with intervals from a bootstrap over openings and rounds."""
-
-    def percentile_ms(percentile: float) -> Interval:
-        found = bootstrap_percentile(rounds_ns, percentile, _RESAMPLES, seed, opened_at)
-        return Interval(found.value / 1e6, found.low / 1e6, found.high / 1e6)
-
+    found = bootstrap_percentiles(rounds_ns, (50, 90, 99), _RESAMPLES, seed, opened_at)
+    p50_ms, p90_ms, p99_ms = (Interval(of.value / 1e6, of.low / 1e6, of.high / 1e6) for of in found)
     return LatencySummary(
-        p50_ms=percentile_ms(50),
-        p90_ms=percentile_ms(90),
-        p99_ms=percentile_ms(99),
+        p50_ms=p50_ms,
+        p90_ms=p90_ms,
+        p99_ms=p99_ms,
         max_ms=float(rounds_ns.max()) / 1e6,
         queries=int(rounds_ns.size),
         rounds=int(rounds_ns.shape[0]),

@@ -143,7 +143,7 @@ def read_tuned(folder: Path) -> OrtOptions:
             raise BundleError(str(path), f"has format {raw['format']!r:.40}, not {FORMAT!r}", "Run the recipe again")
         session = raw["session"] | {"allow_fallback": tuple(raw["session"]["allow_fallback"])}
         return OrtOptions(provider=str(raw["provider"]), threads=int(raw["threads"]), session=SessionProfile(**session))
-    except (KeyError, TypeError, ValueError) as cause:
+    except (KeyError, TypeError, ValueError, OverflowError) as cause:
         raise BundleError(str(path), f"is malformed ({cause})", "Run the recipe again") from cause
 
 

@@ -17,6 +17,8 @@ from devices.files import digest_bytes, digest_value
 OURS = ("pipeline", "exporters", "devices")
 ROOT = Path(__file__).resolve().parent.parent
 STDLIB = Path(sysconfig.get_path("stdlib"))
+# Where a statement holds others; a `match` holds its cases, and a `try` its handlers.
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -73,12 +75,13 @@ def _source(path: Path, cwd: Path, search: tuple[str, ...]) -> tuple[str, tuple[
     """Digest of a source file, the source files that it imports, and the top-level names it imports."""
     content = path.read_bytes()
     imports = list(_imports(path, content)) if path.suffix == ".py" else []
-    found = {file for name, base in imports for file in _files_of(name, _bases(path, base, cwd))}
+    bases = {start: _bases(path, start, cwd) for start in {base for _, base in imports}}
+    found = {file for name, base in imports for file in _files_of(name, bases[base])}
     if not _is_ours(path):
         found.update(file for name, base in imports if not base for file in _elsewhere(name, (*search, str(cwd))))
     return (
         digest_bytes(content),
-        tuple(sorted(found)),
+        tuple(sorted({Path(file).resolve() for file in found})),
         frozenset(name.split(".")[0] for name, base in imports if not base),
     )
 
@@ -89,7 +92,7 @@ def _imports(path: Path, content: bytes) -> Iterator[tuple[str, Path | None]]:
         tree = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError):
         return
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -98,6 +101,16 @@ def _imports(path: Path, content: bytes) -> Iterator[tuple[str, Path | None]]:
                 yield node.module, base
             prefix = f"{node.module}." if node.module else ""
             yield from ((prefix + alias.name, base) for alias in node.names)
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """All statements, those within others too. Expressions hold none, and are nine tenths of a tree."""
+    queue: list[ast.AST] = [tree]
+    while queue:
+        node = queue.pop()
+        yield node
+        for field in _BLOCKS:
+            queue += getattr(node, field, ())
 
 
 def _bases(path: Path, relative: Path | None, cwd: Path) -> list[Path]:
@@ -115,25 +128,31 @@ def _bases(path: Path, relative: Path | None, cwd: Path) -> list[Path]:
     return [*(base for base in bases if not is_installed(base)), ROOT]
 
 
-def _files_of(name: str, bases: list[Path]) -> Iterator[Path]:
-    """The file of a module and the `__init__.py` of every package on the way to it."""
+def _files_of(name: str, bases: list[Path]) -> Iterator[str]:
+    """The file of a module and the `__init__.py` of every package on the way to it.
+
+    As text: a run asks for 27,000 of them, of most there is none, and a `Path` of each takes longer than all the rest.
+    """
     parts = name.split(".")
     for base in bases:
-        for depth in range(1, len(parts) + 1):
-            target = base.joinpath(*parts[:depth])
-            for candidate in (target.with_suffix(".py"), target / "__init__.py"):
-                if os.path.isfile(candidate) and (base != ROOT or parts[0] in OURS):
-                    yield candidate.resolve()
+        if base == ROOT and parts[0] not in OURS:
+            continue
+        target = str(base)
+        for part in parts:
+            target = os.path.join(target, part)
+            for candidate in (f"{target}.py", os.path.join(target, "__init__.py")):
+                if os.path.isfile(candidate):
+                    yield candidate
 
 
-def _elsewhere(name: str, search: tuple[str, ...]) -> Iterator[Path]:
+def _elsewhere(name: str, search: tuple[str, ...]) -> Iterator[str]:
     """Files of a module that stands in another folder of the search path, or is installed editable."""
     top, _, below = name.partition(".")
     spec = None if top in OURS else top_spec(top, search)
     if spec is None:
         return
     if spec.origin and spec.has_location and os.path.isfile(spec.origin) and _is_source(Path(spec.origin)):
-        yield Path(spec.origin).resolve()
+        yield spec.origin
     if below:
         yield from _files_of(
             below, [base for base in map(Path, spec.submodule_search_locations or ()) if _is_source(base)]

@@ -22,6 +22,7 @@ from tests.devices.parts import CLASSES, SIZE, build_engine, build_onnx, build_s
 from tests.devices.trust.signers import make_key, sign
 from tests.fuzz import ROOT, Reader
 from tests.fuzz_archives import archive_readers
+from tests.fuzz_runs import run_readers
 
 _FLEET = b"""
 [boards.lab]
@@ -126,6 +127,7 @@ def readers(base: Path) -> list[Reader]:
         *(of_bundle(name) for name in (ENGINE_INFO_PATH, PREPROCESS_PATH, LABELS_PATH, ENGINE_PATH)),
         *(of_sets(name) for name in ("sets.json", "clean.npy", "labels.npy")),
         *archive_readers(deploy, base),
+        *run_readers(base),
     ]
 
 

@@ -54,6 +54,7 @@ def _explained(evidence: Bundle, deploy: Bundle | None) -> list[str]:
     steps = read_steps(evidence)
     _check_links(steps)
     _check_sources(steps)
+    _check_metrics(steps)
     _check_evidence(evidence, steps)
     lines = []
     shipped = str(evidence.manifest.get("engine"))
@@ -97,6 +98,13 @@ def _check_sources(steps: Mapping[str, Step]) -> None:
                 holds = content_digest(source.digests.get("sha256", "")) in canonical_json(dict(step.config))
             if not holds:
                 raise _broken(f"{step.name} <- {source.name}", "the step was configured with another one")
+
+
+def _check_metrics(steps: Mapping[str, Step]) -> None:
+    """The metrics that a statement carries are those of its digest. Older statements carry the digest alone."""
+    for step in steps.values():
+        if step.told is not None and not step.told.holds:
+            raise _broken(f"{step.name}: metrics", "their values do not match the digest over them")
 
 
 def _check_evidence(evidence: Bundle, steps: Mapping[str, Step]) -> None:

@@ -19,6 +19,7 @@ from pipeline.attest.format import (
     VALUE_DIGEST,
     file_of,
 )
+from pipeline.attest.metrics import are_attested
 
 _RUN_AGAIN = "Run the recipe again with this version"
 
@@ -31,6 +32,20 @@ class Source:
     digests: Mapping[str, str]
     """By kind of digest."""
     factory: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A step's metrics, or a part of them."""
+
+    values: Mapping[str, Any]
+    digests: Mapping[str, str]
+    """By kind of digest."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the values are those of the digests."""
+        return are_attested(self.values, self.digests)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +64,8 @@ class Step:
     libraries: Mapping[str, str | None]
     metrics: str
     """Digest of what it told."""
+    told: Told | None
+    """What it told, as far as the statement carries it; None in statements of older versions."""
     host_class: str
     seed: int
 
@@ -92,6 +109,7 @@ def _read(raw: Any, where: str) -> Step:
             code=_text(internal["code"]),
             libraries={_text(name): version for name, version in internal["libraries"].items()},
             metrics=_text(details["byproducts"][0]["digest"][VALUE_DIGEST]),
+            told=_told(details["byproducts"][0]),
             host_class=_text(details["builder"]["id"]).removeprefix(HOST_CLASS),
             seed=int(told["seed"]),
         )
@@ -103,6 +121,13 @@ def _source(row: Any) -> Source:
     factory = row.get("annotations", {}).get("factory")
     digests = {_text(kind): _text(digest) for kind, digest in row["digest"].items()}
     return Source(name=_text(row["name"]), digests=digests, factory=None if factory is None else _text(factory))
+
+
+def _told(row: Any) -> Told | None:
+    if "annotations" not in row:
+        return None
+    digests = {_text(kind): _text(digest) for kind, digest in row["digest"].items()}
+    return Told(values=dict(row["annotations"]["values"]), digests=digests)
 
 
 def _text(value: Any) -> str:

@@ -134,8 +134,9 @@ def _read(evidence: Bundle) -> RunFigures:
     engine, baseline = str(manifest["engine"]), str(report["baseline"])
     index = evidence.read_json(f"sets/{INDEX_FILE}")
     infos = [row for row in index["sets"] if row["kind"] in ("clean", "adversarial")]
-    replay = evidence.read_json("results/replay.json") if report["measured"] else None
-    scores = _scores(replay, engine, [str(row["name"]) for row in infos]) if replay else {}
+    measured = bool(report["measured"])
+    replay = evidence.read_json("results/replay.json") if measured else None
+    scores = _scores(replay, engine, [str(row["name"]) for row in infos]) if measured else {}
     effort = manifest["recipe"]["robustness"]
     attacks = {_attack(row, effort) for row in infos if row["kind"] == "adversarial"} | _queries(replay)
     _require_own_device(report["board"], evidence)
@@ -152,8 +153,8 @@ def _read(evidence: Bundle) -> RunFigures:
         clean=scores.get("clean"),
         robust=_worst_case(replay, engine, scores) if scores and attacks else None,
         size_bytes=_size(manifest["metrics"]["size_bytes"]),
-        speedup=_speedup(report["speedups"], engine, baseline) if report["measured"] else None,
-        measured=bool(report["measured"]),
+        speedup=_speedup(report["speedups"], engine, baseline) if measured else None,
+        measured=measured,
     )
 
 

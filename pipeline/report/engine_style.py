@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from markupsafe import Markup
 
 from pipeline.report.svg import element
@@ -14,6 +16,16 @@ def engine_class(name: str) -> str:
     form = "compressed" if name.startswith("compressed") else "dense"
     filling = "full" if name.endswith("fp32") else "half" if name.endswith(("fp16", "bf16")) else "reduced"
     return f"{form} {filling}"
+
+
+def engine_anchor(name: str) -> str:
+    """Where the engine's column begins in the table of all engines, as an id of the page, whatever its name is."""
+    return f"engine-{plain_id(name)}"
+
+
+def plain_id(name: str) -> str:
+    """A name as a part of an id: an id holds no space, and links to one need no escapes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def marker(style: str) -> Markup:

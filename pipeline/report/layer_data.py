@@ -28,19 +28,18 @@ def layer_costs_of(inputs: StepInputs) -> dict[str, Any]:
     try:
         costs = layer_costs(graph)
     except ModelError as unknown:
-        return {"layers": [], "roofs": {}, "bandwidth_gb_s": None, "why": str(unknown)}
+        return {"layers": [], "roofs": {}, "bandwidth_gb_s": None, "missing": [], "why": str(unknown)}
     predicted, why = None, None
     try:
         predicted = predict(costs, work.profile)
     except DeviceError:
         # A profile need not know the rates of its device.
-        used = sorted({layer.precision for layer in costs.layers})
-        lacking = dict.fromkeys(key for name in used for key in missing_rates(work.profile.hardware, name))
-        why = f"the device's profile has no {', '.join(lacking)}"
+        why = "the device's profile lacks rates"
     return {
         "layers": _rows(costs, predicted),
         "roofs": _roofs(costs, work.profile),
         "bandwidth_gb_s": work.profile.hardware.bandwidth_gb_s,
+        "missing": _missing(costs, work.profile),
         "why": why,
     }
 
@@ -63,6 +62,12 @@ def _rows(costs: LayerCosts, predicted: Prediction | None) -> list[dict[str, Any
         told = {"latency_ms": time.latency_ms if time else None, "mostly": time.mostly if time else None}
         rows.append(kept | {"moved_bytes": moved_bytes} | told)
     return rows
+
+
+def _missing(costs: LayerCosts, profile: Profile) -> list[str]:
+    """Keys of the profile that a roofline needs and that are not there."""
+    used = sorted({layer.precision for layer in costs.layers})
+    return list(dict.fromkeys(key for name in used for key in missing_rates(profile.hardware, name)))
 
 
 def _roofs(costs: LayerCosts, profile: Profile) -> dict[str, float]:

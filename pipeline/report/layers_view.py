@@ -82,6 +82,11 @@ def sensitivity_views(report: _Figures) -> list[SensitivityView]:
     return [_sensitivity(found) for found in report.get("sensitivity", []) if found["harms"]]
 
 
+def is_roofed(found: _Figures) -> bool:
+    """Whether the profile knows the roof over the layers, and with it where each lies below."""
+    return bool(found["roofs"]) and found["bandwidth_gb_s"] is not None and found["why"] is None
+
+
 def _intensity(layer: _Figures) -> float:
     """Operations, two a multiply-accumulate, for each byte of weights and activations."""
     return float(2 * layer["macs"] / max(layer["moved_bytes"], 1))
@@ -119,13 +124,12 @@ def _roofline(found: _Figures) -> Plot | None:
     layers = [layer for layer in found["layers"] if layer["macs"]]
     if not layers:
         return None
-    roofed = bool(found["roofs"]) and found["bandwidth_gb_s"] is not None and found["why"] is None
     xs = [_intensity(layer) for layer in layers]
-    if not roofed:
+    if not is_roofed(found):
         across = log_axis(min(xs) / 1.5, max(xs) * 1.5)
         ys = [2 * layer["macs"] / 1e6 for layer in layers]
         upwards = log_axis(min(ys) / 1.5, max(ys) * 1.5)
-        note = "The profile lacks the rates that a roof is made of. Layers further right do more with each byte."
+        note = "Layers further right do more with each byte."
         points = [_point(layer, x, y) for layer, x, y in zip(layers, xs, ys, strict=True)]
         titles = ("operations a byte (logarithmic)", "million operations (logarithmic)")
         return plot_scatter("Operations of each layer by how many go on a byte", points, across, upwards, titles, note)

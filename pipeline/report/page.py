@@ -21,9 +21,10 @@ from pipeline.report import (
     robustness_view,
 )
 from pipeline.report.comparison_plots import comparison_plots
-from pipeline.report.engine_style import key_mark
+from pipeline.report.engine_style import engine_anchor, key_mark
 from pipeline.report.figures import TIMES
 from pipeline.report.layer_times_view import layer_times_view
+from pipeline.report.layers_missing import roofline_missing, sensitivity_missing
 from pipeline.report.layers_view import layers_view, sensitivity_views
 from pipeline.report.plot_latency import plot_latency
 from pipeline.report.plot_layers import plot_layers
@@ -71,6 +72,7 @@ def page_environment(*folders: Path) -> Environment:
     environment.globals["script_digest"] = f"sha256-{digest}"
     environment.filters["unbroken"] = _unbroken
     environment.globals["key_mark"] = key_mark
+    environment.globals["engine_anchor"] = engine_anchor
     return environment
 
 
@@ -141,10 +143,20 @@ def _layers(report: dict[str, Any]) -> dict[str, Any]:
         "validation": validation_rows(report),
         "search": search_section(report["search"], _command(report)) if report.get("search") else None,
         "left_out": record_view.left_out(report),
+        **_single_layers(report),
+    }
+
+
+def _single_layers(report: dict[str, Any]) -> dict[str, Any]:
+    """The section of single layers: what is known of them, and how to come by the rest."""
+    parts = {
         "layers_view": layers_view(report),
+        "roofline_missing": roofline_missing(report),
         "layer_times": layer_times_view(report),
         "sensitivity": sensitivity_views(report),
+        "sensitivity_missing": sensitivity_missing(report),
     }
+    return parts | {"has_layers": any(parts.values())}
 
 
 def _record(report: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.report.engine_style import marker
+from pipeline.report.engine_style import marker, plain_id
 from pipeline.report.figures import milliseconds, scaled, significant, size
-from pipeline.report.scatter import at_point, name_at
+from pipeline.report.scatter import at_point, linked_point, name_at
 from pipeline.report.svg import Axis, Plot, bottom_axis, element, frame, label, left_axis, line, linear_axis
 
 _HEIGHT = 300
@@ -38,8 +38,21 @@ def objective_title(objective: str) -> str:
     return objective.removesuffix("_ms").removesuffix("_bytes").replace("_", " ")
 
 
+def trial_anchor(name: str) -> str:
+    """Where a trial's row in the table of the front is, as an id of the page."""
+    return f"search-{plain_id(name)}"
+
+
+def has_row(trial: _Row, chosen: str) -> bool:
+    """Whether the table of the front lists a trial: it is on the front, or it is the one that was chosen."""
+    return bool(trial["on_front"]) or trial["name"] == chosen
+
+
 def plot_pareto(search: Mapping[str, Any]) -> Plot:
-    """First objective upwards, second across; `search` is a `study.json` with the name of the trial `chosen`."""
+    """First objective upwards, second across; `search` is a `study.json` with the name of the trial `chosen`.
+
+    Points that the table of the front lists are links to their rows.
+    """
     up, across = search["objectives"][:2]
     trials: Sequence[_Row] = search["trials"]
     front = sorted((trial for trial in trials if trial["on_front"]), key=lambda row: float(row["metrics"][across]))
@@ -61,9 +74,7 @@ def plot_pareto(search: Mapping[str, Any]) -> Plot:
     dense, chosen = trials[0]["name"], search["chosen"]
     # The front last, so that nothing hides it.
     for trial in sorted(trials, key=lambda row: (row["name"] in (dense, chosen), row["on_front"])):
-        words = _words(trial, search["objectives"])
-        mark = at_point(*place(trial), _mark(trial, dense, chosen))
-        parts.append(element("g", element("title", words), mark))
+        parts.append(_drawn(trial, *place(trial), _words(trial, search["objectives"]), dense, chosen))
     named = (
         {dense: "whole network", chosen: f"chosen: {chosen}"} if chosen != dense else {dense: "whole network, chosen"}
     )
@@ -75,7 +86,7 @@ def plot_pareto(search: Mapping[str, Any]) -> Plot:
     said = "; ".join(_words(trial, search["objectives"]) for trial in front[:_SPOKEN])
     more = f"; and {len(front) - _SPOKEN} more" if len(front) > _SPOKEN else ""
     described = f"{title}. Pareto front: {said}{more}."
-    return Plot(title, frame(described, _HEIGHT, _PADDING, *parts), _note(search["objectives"]))
+    return Plot(title, frame(described, _HEIGHT, _PADDING, *parts, linked=True), _note(search["objectives"]))
 
 
 def _note(objectives: Sequence[str]) -> str:
@@ -104,6 +115,13 @@ def _axis(objective: str, trials: Sequence[_Row]) -> tuple[Axis, str, float]:
 def _words(trial: _Row, objectives: Sequence[str]) -> str:
     figures = ", ".join(f"{objective_title(name)} {figure_text(name, trial['metrics'][name])}" for name in objectives)
     return f"{trial['name']}: {figures}"
+
+
+def _drawn(trial: _Row, x: float, y: float, words: str, dense: str, chosen: str) -> Markup:
+    point = element("g", element("title", words), at_point(x, y, _mark(trial, dense, chosen)))
+    if not has_row(trial, chosen):
+        return point
+    return linked_point(x, y, point, f"#{trial_anchor(trial['name'])}", f"{words}. Goes to its row")
 
 
 def _mark(trial: _Row, dense: str, chosen: str) -> Markup:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.engine_style import engine_class
+from pipeline.report.engine_style import engine_anchor, engine_class
 from pipeline.report.figures import NOT_PROVEN, milliseconds, share, size
 from pipeline.report.plot_strength import accuracy_axis, from_what
 from pipeline.report.scatter import Point, plot_scatter
@@ -40,7 +40,7 @@ class Candidate:
 
 
 def engine_candidates(report: _Figures) -> list[Candidate]:
-    """Every engine of a run."""
+    """Every engine of a run; each leads to its column in the table of all engines."""
     return [
         Candidate(
             name=engine["title"],
@@ -52,6 +52,7 @@ def engine_candidates(report: _Figures) -> list[Candidate]:
             robust=engine["robust"],
             samples=report["samples"],
             emphasis=engine["name"] == report["shipped"],
+            href=f"#{engine_anchor(engine['name'])}",
         )
         for engine in report["engines"]
     ]

@@ -76,6 +76,12 @@ def name_at(x: float, y: float, text: str, below: bool = False) -> Markup:
     return label(text, x, y + 24 if below else y - 14, dx=dx, class_="strong", text_anchor=anchor)
 
 
+def linked_point(x: float, y: float, inside: Markup, href: str, spoken: str) -> Markup:
+    """What is drawn of a point as a link; a finger needs more than the mark."""
+    touched = at_point(x, y, element("circle", cx=0, cy=0, r=14, fill="transparent"))
+    return element("a", inside + touched, href=href, aria_label=spoken)
+
+
 def _drawn(point: Point, x: float, y: float, upwards: Axis) -> Markup:
     ring = element("circle", cx=0, cy=0, r=10, class_="reference", fill="none") if point.emphasis else Markup()
     mark = at_point(x, y, ring + marker(point.style))
@@ -86,9 +92,8 @@ def _drawn(point: Point, x: float, y: float, upwards: Axis) -> Markup:
     inside = element("title", point.words) + whisker + mark
     if not point.href:
         return element("g", inside)
-    # A finger needs more than the mark.
-    touched = at_point(x, y, element("circle", cx=0, cy=0, r=14, fill="transparent"))
-    return element("a", inside + touched, href=point.href, aria_label=f"{point.words}. Opens its report")
+    does = "Goes to its figures" if point.href.startswith("#") else "Opens its report"
+    return linked_point(x, y, inside, point.href, f"{point.words}. {does}")
 
 
 def _names(placed: Sequence[tuple[Point, float, float]]) -> list[Markup]:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.report.figures import plural, significant
-from pipeline.report.plot_pareto import figure_text, objective_title, plot_pareto
+from pipeline.report.plot_pareto import figure_text, has_row, objective_title, plot_pareto, trial_anchor
 from pipeline.report.svg import element
 
 _Figures = Mapping[str, Any]
@@ -35,7 +35,7 @@ def front_rows(search: _Figures, command: str) -> list[FrontRow]:
     """
     first = search["objectives"][0]
     rising = first.endswith("accuracy")
-    shown = [trial for trial in search["trials"] if trial["on_front"] or trial["name"] == search["chosen"]]
+    shown = [trial for trial in search["trials"] if has_row(trial, search["chosen"])]
     shown.sort(key=lambda trial: float(trial["metrics"][first]), reverse=rising)
     return [
         FrontRow(
@@ -80,7 +80,7 @@ def search_section(search: _Figures, command: str) -> Markup:
 def _table(search: _Figures, rows: list[FrontRow]) -> Markup:
     titles = ["point", *map(objective_title, search["objectives"]), "groups keep", "command"]
     head = element("tr", *(element("th", title, scope="col") for title in titles))
-    body = [element("tr", *_cells(row)) for row in rows]
+    body = [element("tr", *_cells(row), id=trial_anchor(row.name), tabindex="-1") for row in rows]
     caption = "Points of the Pareto front, and the command that prunes to each"
     table = element(
         "table", element("caption", element("span", caption)), element("thead", head), element("tbody", *body)

@@ -61,7 +61,7 @@ def read_study(folder: Path) -> Study:
             raise StorageError(str(path), f"is not of format {FORMAT!r}", "Search again")
         trials = tuple(_trial(row) for row in raw["trials"])
         return Study(tuple(raw["objectives"]), trials)
-    except (KeyError, TypeError, AttributeError, ValueError) as cause:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as cause:
         raise StorageError(str(path), f"is malformed ({cause!r:.60})", "Search again") from cause
 
 

@@ -56,7 +56,7 @@ def main() -> int:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             failed |= code != 0
             told = f"{code} faults" if code >= 0 else f"ended by signal {-code}"
-            print(f"{reader.name:24}{options.count:8} inputs  {told}  {time.monotonic() - started:.0f} s", flush=True)
+            print(f"{reader.name:36}{options.count:8} inputs  {told}  {time.monotonic() - started:.0f} s", flush=True)
     return int(failed)
 
 

@@ -30,14 +30,21 @@ from typing import Any
 
 from tests.benchmarks.mutants import ROOT, Mutant, mutants_of
 
-_TRUST = tuple(f"tests/devices/trust/test_{name}.py" for name in ("clock", "options", "store", "verify", "tamper"))
+_TRUST_ROOMS = ("clock", "options", "store", "verify", "certificates", "tamper", "external_weights", "too_large")
+_TRUST = tuple(f"tests/devices/trust/test_{name}.py" for name in _TRUST_ROOMS)
 _TRUST += ("tests/exporters/test_sign.py",)
+_GATE = ("tests/pipeline/test_gate.py", "tests/pipeline/test_gate_unproven.py")
+_STATISTICS = tuple(f"tests/devices/test_{name}.py" for name in ("statistics", "statistics_of_times", "mean_ratio"))
+_FIGURES = ("run_figures", "evidence_budgets", "last_release")
+_EVIDENCE = tuple(f"tests/pipeline/release/test_{name}.py" for name in _FIGURES)
 _TESTS: dict[str, tuple[str, ...]] = {
-    "pipeline/gate.py": ("tests/pipeline/test_gate.py",),
-    "pipeline/budget_rule.py": ("tests/pipeline/test_gate.py",),
+    "pipeline/gate.py": _GATE,
+    "pipeline/budget_rule.py": _GATE,
     "pipeline/release/gate.py": tuple(f"tests/pipeline/release/test_{name}.py" for name in ("regression", "text")),
     "pipeline/release/regression.py": ("tests/pipeline/release/test_regression.py",),
-    "devices/statistics.py": ("tests/devices/test_statistics.py", "tests/devices/test_mean_ratio.py"),
+    "pipeline/release/evidence.py": _EVIDENCE,
+    "devices/statistics.py": _STATISTICS,
+    "devices/archive.py": ("tests/devices/test_archive.py", "tests/devices/test_archive_limits.py"),
     "devices/bundle.py": ("tests/devices/test_bundle.py", "tests/devices/test_bundle_manifest.py", *_TRUST),
     **{path.relative_to(ROOT).as_posix(): _TRUST for path in sorted((ROOT / "devices" / "trust").glob("[!_]*.py"))},
 }

@@ -8,7 +8,7 @@ import pytest
 
 from devices.describe import profile_lines, served_text, unknown_rates
 from devices.profile import load_profile, read_profile
-from tests.devices.test_profile import changed, write
+from tests.devices.profile_parts import changed, write
 
 
 def test_values_are_shown_with_unit_and_source_and_what_is_unknown_is_named(tmp_path: Path) -> None:

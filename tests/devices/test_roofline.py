@@ -1,11 +1,8 @@
-"""Latency that is not measured: by hand on small cases, in stairs, and not without what it needs."""
+"""Latency that is foretold from rates: by hand on small cases, in stairs, and not without what it needs."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.errors import DeviceError
-from devices.predict_layers import LayerCosts
-from devices.profile import HardwareProfile, LatencyTableProfile, load_profile, profile_names, read_profile
+from devices.profile import HardwareProfile, load_profile
 from devices.roofline import (
     LAUNCH_CLOCKS,
     LEAVE_ONE_OUT_ERROR,
@@ -23,49 +19,13 @@ from devices.roofline import (
     Machine,
     bytes_per_value,
     layer_seconds,
-    machine_of,
     missing_rates,
     predicted_ms,
     table_ms,
-    tera_per_s,
 )
 from tests.benchmarks.prediction import REFERENCES, fitted_clocks, leave_one_out, resnet_50
 from tests.benchmarks.prediction import predicted_ms as resnet_ms
-from tests.devices.test_profile import GOOD, write
-
-RATES = HardwareProfile(int8_tops=10, fp16_tflops=5, bandwidth_gb_s=50, gpu_clock_mhz=1000)
-LAUNCH_S = LAUNCH_CLOCKS / 1e9
-TABLE = LatencyTableProfile(
-    precision="int8", channels=(8, 16, 32), ms_per_gmac=(4.0, 2.0, 1.0), overhead_ms_per_layer=0.01
-)
-GOOD_TABLE = {
-    "precision": "int8",
-    "channels": [8, 16, 32],
-    "ms_per_gmac": [4, 2, 2],
-    "overhead_ms_per_layer": 0.01,
-}
-
-
-def layer(
-    in_channels: int, out_channels: int, side: int = 56, kernel: int = 3, value_bytes: int = 1, depthwise: int = 0
-) -> Layers:
-    """A convolution that keeps the size of its image."""
-    weights, pixels = kernel * kernel * in_channels * out_channels, side * side
-    values = [
-        weights * pixels,
-        value_bytes * weights,
-        value_bytes * (out_channels if depthwise else in_channels) * pixels,
-        value_bytes * out_channels * pixels,
-        in_channels,
-        out_channels,
-        1,
-        depthwise,
-    ]
-    return Layers(*(np.array([value], dtype=np.float64) for value in values))
-
-
-def joined(*layers: Layers) -> Layers:
-    return Layers(*(np.concatenate([getattr(item, name) for item in layers]) for name in Layers.__dataclass_fields__))
+from tests.devices.roofline_parts import LAUNCH_S, RATES, TABLE, joined, layer
 
 
 def test_a_layer_by_hand() -> None:
@@ -190,64 +150,6 @@ def test_the_fit_is_on_what_profiles_say() -> None:
     assert all(reference.machine.l2_cache_mb for reference in REFERENCES)
 
 
-_RATED = [name for name in profile_names() if not missing_rates(load_profile(name).hardware, "int8")]
-
-
-def _narrower(share: float, step: int = 32, beyond: int = 0) -> Layers:
-    """ResNet-50 with this share of the channels inside its blocks, in steps, and so many channels beyond the step."""
-
-    def kept(channels: int) -> int:
-        return min(channels, int(np.ceil(share * channels / step)) * step + beyond)
-
-    found = []
-    for layer in resnet_50().layers:
-        _, _, kind = layer.name.partition(".")
-        inner_in = kept(layer.in_channels) if kind.endswith(("conv", "expand")) else layer.in_channels
-        inner_out = kept(layer.out_channels) if kind.endswith(("reduce", "conv")) else layer.out_channels
-        into, out = (
-            inner / max(outer, 1) for inner, outer in ((inner_in, layer.in_channels), (inner_out, layer.out_channels))
-        )
-        found.append(
-            replace(
-                layer,
-                in_channels=inner_in,
-                out_channels=inner_out,
-                macs=round(layer.macs * into * out) if layer.macs else 0,
-                weight_bytes=round(layer.weight_bytes * into * out) if layer.macs else 0,
-                input_bytes=round(layer.input_bytes * into) if inner_in != layer.in_channels else layer.input_bytes,
-                output_bytes=round(layer.output_bytes * out) if inner_out != layer.out_channels else layer.output_bytes,
-            )
-        )
-    return LayerCosts(tuple(found)).arrays()
-
-
-@pytest.mark.parametrize("device", _RATED)
-def test_pruned_networks_are_ranked_by_their_work_and_their_steps(device: str) -> None:
-    """Dense, half, a quarter of the channels; and a network off the step, which computes as one of the next step."""
-    profile = load_profile(device)
-    step = profile.pruning.channel_step
-    dense, half, quarter = (_narrower(share, step) for share in (1.0, 0.5, 0.25))
-    assert dense.macs.sum() == resnet_50().arrays().macs.sum()
-    assert dense.macs.sum() > half.macs.sum() > quarter.macs.sum()
-    times = [predicted_ms(each, profile.hardware, "int8", step) for each in (dense, half, quarter)]
-    assert times == sorted(times, reverse=True)
-    assert times[2] < times[1] < times[0]
-    # One channel beyond the step: next to the same work, and computed as a whole step more.
-    off, next_step = _narrower(0.5, step, 1), _narrower(0.5, step, step)
-    assert half.macs.sum() < off.macs.sum() < next_step.macs.sum()
-    gain_on, gain_off = (times[0] - predicted_ms(each, profile.hardware, "int8", step) for each in (half, off))
-    assert gain_off < gain_on
-    saved_on, saved_off = (dense.macs.sum() - each.macs.sum() for each in (half, off))
-    assert gain_off / saved_off < 0.98 * gain_on / saved_on
-
-    def compute_of(layers: Layers) -> float:
-        machine = machine_of(profile.hardware)
-        rate = tera_per_s(profile.hardware, "int8")
-        return float(layer_seconds(layers, rate, machine, step).compute.sum())
-
-    assert compute_of(off) == pytest.approx(compute_of(next_step), rel=1e-3)
-
-
 def test_no_prediction_without_rates() -> None:
     needed = ("hardware.int8_tops", "hardware.bandwidth_gb_s", "hardware.gpu_clock_mhz")
     assert missing_rates(load_profile("cpu").hardware, "int8") == needed
@@ -256,63 +158,3 @@ def test_no_prediction_without_rates() -> None:
     assert missing_rates(RATES, "int4") == ("a rate for int4",)
     with pytest.raises(DeviceError, match=r"no prediction in int8 without hardware.int8_tops and hardware.bandwidth"):
         predicted_ms(layer(64, 64), load_profile("cpu").hardware, "int8", 16)
-
-
-def test_a_table_by_hand() -> None:
-    """The smaller of in and out decides; between entries a straight line, beyond them the last."""
-    gmacs = 9 * 56 * 56 / 1e9
-    for channels, rate in (((8, 64), 4.0), ((64, 16), 2.0), ((24, 24), 1.5), ((2, 2), 4.0), ((500, 64), 1.0)):
-        expected = channels[0] * channels[1] * gmacs * rate + 0.01
-        assert table_ms(layer(*channels), TABLE) == pytest.approx(expected)
-
-
-def test_operations_without_channels_count_at_the_widest_rate() -> None:
-    """And each of them has its overhead."""
-    attention = Layers(*(np.array([value], dtype=np.float64) for value in (3e9, 0, 0, 0, 0, 0, 24, 0)))
-    assert table_ms(attention, TABLE) == pytest.approx(3 * 1.0 + 24 * 0.01)
-    expected_s = 2 * 3e9 / 10e12 + 24 * LAUNCH_S
-    assert predicted_ms(attention, RATES, "int8", 32) == pytest.approx(1e3 * expected_s)
-
-
-def profile_with(tmp_path: Path, table: Any) -> Path:
-    return write(tmp_path / "board.toml", copy.deepcopy(GOOD) | {"latency_table": table})
-
-
-def test_a_profile_may_have_a_table(tmp_path: Path) -> None:
-    found = read_profile(profile_with(tmp_path, GOOD_TABLE)).latency_table
-    assert found == LatencyTableProfile(
-        precision="int8", channels=(8, 16, 32), ms_per_gmac=(4, 2, 2), overhead_ms_per_layer=0.01
-    )
-    assert read_profile(write(tmp_path / "board.toml", GOOD)).latency_table is None
-
-
-@pytest.mark.parametrize(
-    ("change", "key", "said"),
-    [
-        ({"channels": [8, 32, 16]}, "channels", "must be ascending"),
-        ({"channels": [8, 16]}, "ms_per_gmac", "has 3 values, and latency_table.channels has 2"),
-        ({"channels": [8, 16, 16]}, "channels", "holds 16 twice"),
-        ({"channels": [0, 16, 32]}, "channels", "must be above 0"),
-        ({"ms_per_gmac": [4, 2, -1]}, "ms_per_gmac", "must be above 0"),
-        ({"ms_per_gmac": []}, "ms_per_gmac", "at least one value"),
-        ({"overhead_ms_per_layer": -0.1}, "overhead_ms_per_layer", "must be 0 or more"),
-        ({"precision": "int4"}, "precision", "'int4' is not one of"),
-        ({"chanels": [8]}, "chanels", "Did you mean 'latency_table.channels'?"),
-    ],
-)
-def test_a_malformed_table_is_named(tmp_path: Path, change: dict[str, Any], key: str, said: str) -> None:
-    path = profile_with(tmp_path, GOOD_TABLE | change)
-    with pytest.raises(DeviceError) as refused:
-        read_profile(path)
-    assert refused.value.where == f"{path}: latency_table.{key}"
-    assert said in str(refused.value)
-
-
-@pytest.mark.parametrize("key", sorted(GOOD_TABLE))
-def test_a_table_is_whole(tmp_path: Path, key: str) -> None:
-    path = profile_with(tmp_path, {name: value for name, value in GOOD_TABLE.items() if name != key})
-    with pytest.raises(DeviceError) as refused:
-        read_profile(path)
-    assert refused.value.where == f"{path}: latency_table.{key}"
-    with pytest.raises(DeviceError, match=r"latency_table: must be a table"):
-        read_profile(profile_with(tmp_path, 3))

@@ -1,8 +1,4 @@
-"""Segmentation and custom tasks on the device: real engines, evaluation sets, bundles, and what the agent says of them.
-
-The network tells dark, middling and bright pixels apart, by one convolution of a single pixel: the brightest class
-from 2/3 on, the darkest up to 1/3. Its custom form gives the mean brightness besides.
-"""
+"""Segmentation and custom tasks on the device: real engines, their outputs, evaluation sets and scores."""
 
 from __future__ import annotations
 
@@ -12,134 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
-import devices
-from devices.agent import main
 from devices.attack import REPLAY_FILE, attack_engines
-from devices.bundle import write_manifest
 from devices.detect import Host
-from devices.engine_files import ENGINE_FILE, read_engine
+from devices.engine_files import ENGINE_FILE
 from devices.engines.base import EngineInfo
-from devices.engines.onnxruntime import OnnxRuntimeEngine, open_engine, open_reference
+from devices.engines.onnxruntime import open_engine, open_reference
 from devices.errors import BundleError, DataError, DeviceError
-from devices.files import write_json
-from devices.robustness import (
-    INDEX_FILE,
-    LABELS_FILE,
-    EvaluationSets,
-    SetInfo,
-    read_sets,
-    replay,
-    require_fit,
-    sets_index,
-)
+from devices.robustness import EvaluationSets, SetInfo, replay, require_fit
 from devices.scoring import Scores, Scoring
-from devices.segmenter import RawNetwork, Segmenter
 from devices.stage import no_progress
-from tests.devices.parts import build_engine
-
-SIZE, SAMPLES, IGNORED = 6, 20, 9
-LEVELS = np.array([0.1, 0.5, 0.9], dtype=np.float32)
-SEGMENTATION = Scoring(kind="segmentation", ignore_label=IGNORED)
-Masks = NDArray[np.uint8]
-
-
-def build_pixels(path: Path, pooled: bool = False, mean: bool = False) -> Path:
-    """Logits (N, 3, 6, 6), or (N, 3, 3, 3) of means of four; with `mean`, (N, 1) as a second output."""
-    weights = np.array([0, 1, 2], dtype=np.float32).reshape(3, 1, 1, 1)
-    bias = np.array([0, -1 / 3, -1], dtype=np.float32)
-    nodes = [helper.make_node("Conv", ["image", "weights", "bias"], ["each" if pooled else "logits"])]
-    side = SIZE // 2 if pooled else SIZE
-    if pooled:
-        nodes.append(helper.make_node("AveragePool", ["each"], ["logits"], kernel_shape=[2, 2], strides=[2, 2]))
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3, side, side])]
-    if mean:
-        nodes += [
-            helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["mean"]),
-        ]
-        outputs.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["batch", 1]))
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, SIZE, SIZE])
-    constants = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")]
-    graph = helper.make_graph(nodes, "pixels", [image], outputs, constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
-def engine_of(folder: Path, host: Host, **form: bool) -> OnnxRuntimeEngine:
-    """The network's engine, in this folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    build_engine(folder, build_pixels(folder / "pixels.onnx", **form), host)
-    return open_engine(*read_engine(folder), host)
-
-
-def masks() -> Masks:
-    """(20, 6, 6), a quarter of the pixels without a label."""
-    rng = np.random.default_rng(0)
-    found = rng.integers(0, 3, (SAMPLES, SIZE, SIZE)).astype(np.uint8)
-    found[rng.random(found.shape) < 0.25] = IGNORED
-    return found
-
-
-def images_of(truth: Masks) -> NDArray[np.float32]:
-    """Images (N, 1, 6, 6) on which the network is right; pixels without a label are bright."""
-    return LEVELS[np.minimum(truth, 2)][:, None]
-
-
-def pixel_sets() -> EvaluationSets:
-    """Clean; an attack that turns the first column of every second image round; and darkness."""
-    truth = masks()
-    clean = images_of(truth)
-    attacked = clean.copy()
-    attacked[::2, :, :, 0] = 1 - attacked[::2, :, :, 0]
-    infos = (
-        SetInfo(name="clean", kind="clean", method="clean"),
-        SetInfo(name="pgd_dense", kind="adversarial", method="pgd", surrogate="dense", epsilon=0.9),
-        SetInfo(name="dark_1", kind="corruption", method="dark", strength=1),
-    )
-    images = {"clean": clean, "pgd_dense": attacked, "dark_1": np.zeros_like(clean)}
-    return EvaluationSets(infos, images, truth, SEGMENTATION)
-
-
-def harmed(truth: Masks) -> NDArray[np.float64]:
-    """Scores under the attack, by hand: dark and bright pixels of the first column are wrong, middling ones right."""
-    wrong = np.zeros(truth.shape, dtype=bool)
-    wrong[::2, :, 0] = np.isin(truth[::2, :, 0], (0, 2))
-    labelled = truth != IGNORED
-    return np.asarray(1 - (wrong & labelled).sum((1, 2)) / labelled.sum((1, 2)))
-
-
-def write(folder: Path, sets: EvaluationSets) -> None:
-    """As the craft stage writes them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / INDEX_FILE, sets_index(sets.infos, sets.scoring))
-    np.save(folder / LABELS_FILE, sets.labels)
-    for info in sets.infos:
-        np.save(folder / info.file, sets.images[info.name])
-
-
-def read(folder: Path) -> EvaluationSets:
-    index = json.loads((folder / INDEX_FILE).read_text())
-    return read_sets(index, lambda name: (folder / name).read_bytes(), "sets.json")
-
-
-def bundles(folder: Path, host: Host, scoring: Scoring, **form: bool) -> tuple[Path, Path]:
-    """A deploy bundle and its evidence."""
-    deploy, evidence = folder / "deploy", folder / "evidence"
-    engine_of(deploy / "engine", host, **form)
-    (deploy / "engine" / "pixels.onnx").rename(deploy / "model.onnx")
-    write_json(deploy / "preprocess.json", {"channels": 1, "height": SIZE, "width": SIZE})
-    write_json(deploy / "labels.json", ["dark", "middling", "bright"])
-    of = {"engine": "pixels", "stages": {"engine pixels": "a" * 64}}
-    content: dict[str, object] = {"name": "pixels", "device": "cpu", "task": scoring.as_dict(), **of}
-    write_manifest(deploy, "deploy", content)
-    write(evidence / "sets", replace(pixel_sets(), scoring=scoring))
-    write_manifest(evidence, "evidence", content)
-    return deploy, evidence
+from tests.devices.pixel_parts import (
+    IGNORED,
+    SAMPLES,
+    SEGMENTATION,
+    SIZE,
+    engine_of,
+    harmed,
+    images_of,
+    masks,
+    pixel_sets,
+    read,
+    write,
+)
 
 
 def test_an_engine_tells_all_its_outputs(tmp_path: Path, host: Host) -> None:
@@ -306,63 +199,3 @@ def test_a_custom_score_is_taken_from_outside(tmp_path: Path, host: Host) -> Non
     assert found.overlap == {}
     with pytest.raises(DataError, match="does not travel"):
         replay(engine.run_all, sets)
-
-
-@pytest.mark.parametrize("pooled", [False, True])
-def test_a_frame_becomes_a_class_map(tmp_path: Path, host: Host, pooled: bool) -> None:
-    deploy, _ = bundles(tmp_path, host, SEGMENTATION, pooled=pooled)
-    segment = devices.load(deploy, allow_unsigned=True)
-    assert isinstance(segment, Segmenter)
-    frame = np.zeros((SIZE, SIZE), dtype=np.uint8)
-    frame[:, 4:] = 255
-    found = segment(frame)
-    assert found.labels == ("dark", "middling", "bright")
-    assert found.classes.shape == (SIZE, SIZE)
-    assert (found.classes[:, 5] == 2).all()
-    assert (found.classes[:, :3] == 0).all()
-    larger = segment(np.kron(frame, np.ones((7, 7), dtype=np.uint8)))
-    np.testing.assert_array_equal(larger.classes[:, [0, 5]], found.classes[:, [0, 5]])
-
-
-def test_a_custom_engine_gives_its_outputs(tmp_path: Path, host: Host) -> None:
-    deploy, _ = bundles(tmp_path, host, Scoring(kind="custom"), mean=True)
-    network = devices.load(deploy, allow_unsigned=True)
-    assert isinstance(network, RawNetwork)
-    logits, mean = network(np.full((SIZE, SIZE), 0.25))
-    assert logits.shape == (1, 3, SIZE, SIZE)
-    assert mean.tolist() == [[pytest.approx(0.25)]]
-
-
-def test_a_bundle_of_another_task_than_its_engine_is_refused(tmp_path: Path, host: Host) -> None:
-    for name, scoring, form in (("one", Scoring(), {}), ("two", SEGMENTATION, {"mean": True})):
-        deploy, _ = bundles(tmp_path / name, host, scoring, **form)
-        with pytest.raises(BundleError, match=f"which is no {scoring.kind}"):
-            devices.load(deploy, allow_unsigned=True)
-
-
-def test_the_agent_scores_pixels(tmp_path: Path, host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    deploy, evidence = bundles(tmp_path, host, SEGMENTATION)
-    command = ["attack", str(deploy), str(evidence), "--allow-unsigned"]
-    assert main([*command, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["task"] == "segmentation"
-    assert found["worst_case"]["value"] == pytest.approx(harmed(masks()).mean())
-    assert found["mean_iou"]["value"] == 1
-    assert main(command) == 0
-    text = capsys.readouterr().out
-    assert "20 samples; pixel accuracy in %, with its 95 % interval" in text
-    assert "mean IoU    100.00" in text
-    assert "the least of the clean image's and every adversarial one's, image by image" in text
-
-
-def test_the_agent_says_that_a_custom_score_is_not_there(
-    tmp_path: Path, host: Host, capsys: pytest.CaptureFixture[str]
-) -> None:
-    deploy, evidence = bundles(tmp_path, host, Scoring(kind="custom"), mean=True)
-    assert main(["attack", str(deploy), str(evidence), "--allow-unsigned"]) == DataError.exit_code
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    assert "custom task, whose score is code that does not travel in a bundle" in captured.err
-    assert main(["bench", str(deploy), "--allow-unsigned", "--seconds", "0.2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["engine"]["outputs"][1] == ["mean", [1]]

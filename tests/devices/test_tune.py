@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,14 @@ def test_a_change_that_is_refused_is_told_and_not_taken(
 def test_a_file_that_is_none_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     write_json(tmp_path / TUNED_FILE, tune.Tuned(OPTIONS).as_dict() | change)
     with pytest.raises(BundleError, match=TUNED_FILE):
+        read_tuned(tmp_path)
+
+
+def test_a_number_without_end_is_refused(tmp_path: Path) -> None:
+    """No writer of ours writes it; a reader of JSON takes it."""
+    content = json.dumps(tune.Tuned(OPTIONS).as_dict() | {"threads": float("inf")})
+    (tmp_path / TUNED_FILE).write_text(content)
+    with pytest.raises(BundleError, match="is malformed"):
         read_tuned(tmp_path)
 
 

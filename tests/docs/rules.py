@@ -20,7 +20,7 @@ NOT_RUN = (
     (r"(make run|espalier run) .*rtx-", "builds TensorRT-RTX engines for a minute; tests/exporters/test_rtx.py does"),
     (r"espalier run .*--profile", "needs the device that the profile is of"),
     (r".*cifar10-resnet20", "needs images and weights of CIFAR-10"),
-    (r"(make run|espalier run) .*--full", "takes AutoAttack's standard budget; tests/pipeline/test_recipe.py lists it"),
+    (r"(make run|espalier run) .*--full", "AutoAttack's standard budget; tests/pipeline/test_recipe_full.py lists it"),
     (r".*face-detector", "needs the detector's file; tests/pipeline/test_detector_chain.py makes one"),
 )
 

@@ -13,8 +13,8 @@ from devices.files import write_json
 from devices.robustness import INDEX_FILE, SetInfo, sets_index
 from pipeline.report.page import render_page
 from tests.pipeline import example_parts
+from tests.pipeline.example_report import example_report
 from tests.pipeline.search.test_study import example
-from tests.pipeline.test_report_page import example_report
 
 IMAGES = 200
 # Of 100 images asked about; more on the engine that ships than on its FP32 twin, which is to hide.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,6 +60,27 @@ def test_folds_partition_all_samples_and_are_stratified(folds: int) -> None:
         assert len(part.train) + len(part.test) == 1797
         assert part.input_shape == (1, 8, 8)
         assert (part.train.images.min(), part.train.images.max()) == (0, 1)
+
+
+def test_digits_are_those_of_scikit_learn_which_is_not_imported() -> None:
+    from sklearn.datasets import load_digits
+
+    theirs, ours = load_digits(), digits(1)
+    pixels = {row.tobytes(): label for row, label in zip(theirs.images / 16, theirs.target, strict=True)}
+    for part in (ours.train, ours.test):
+        assert part.images.dtype == np.float32
+        for image, label in zip(part.images, part.labels, strict=True):
+            assert pixels[image[0].astype(np.float64).tobytes()] == label
+    assert len(ours.train) + len(ours.test) == len(theirs.target) == 1797
+    asked = "import sys; from pipeline.datasets.digits import digits; digits(); print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_digits_without_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.datasets.digits.find_spec", lambda _: None)
+    with pytest.raises(DataError, match=r"^data.factory: scikit-learn's digits.csv.gz was not found. Install scikit-"):
+        digits()
 
 
 def test_equal_seeds_give_equal_folds() -> None:

@@ -19,9 +19,16 @@ from tests import drill
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 
 
-def fails(folder: Path, code: int, *says: str, recipe: Path = drill.DRILL, more: tuple[str, ...] = ()) -> None:
+def fails(
+    folder: Path,
+    code: int,
+    *says: str,
+    recipe: Path = drill.DRILL,
+    more: tuple[str, ...] = (),
+    store: Path | None = None,
+) -> None:
     """The run ends with the code and one line that says all of this, leaving no run folder."""
-    done = drill.run(folder / "store", folder / "run", *more, recipe=recipe)
+    done = drill.run(store or folder / "store", folder / "run", *more, recipe=recipe)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("[")]
     assert done.returncode == code, done.stderr
     assert len(lines) == 1, done.stderr
@@ -71,8 +78,11 @@ def loading(tmp_path: Path) -> Path:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_wrong_values(tmp_path: Path, more: tuple[str, ...], code: int, says: tuple[str, ...]) -> None:
-    fails(tmp_path, code, *says, more=more)
+def test_wrong_values(
+    tmp_path: Path, drilled: tuple[Path, Path], more: tuple[str, ...], code: int, says: tuple[str, ...]
+) -> None:
+    # The steps before the one that fails are stored there.
+    fails(tmp_path, code, *says, more=more, store=drilled[0])
 
 
 def test_missing_and_broken_recipe(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from pipeline.pages.index import index_page
 from pipeline.pages.pairs import clean_pair, read_evidence, robust_pair
 from pipeline.pages.run_line import labels_of, link, run_line
 from pipeline.report.figures import TIMES, points
+from tests.pipeline.example_report import HOSTILE, example_report
 from tests.pipeline.example_run import IMAGES, grown_report, write_run
-from tests.pipeline.test_report_page import HOSTILE, example_report
 
 
 def _words(page: str) -> str:

@@ -14,7 +14,7 @@ from pipeline.recipe import Recipe, RobustnessConfig, read_recipe
 from pipeline.report.page import render_page
 from pipeline.report.queries_view import query_lines, query_section, twin_sentence
 from tests.pipeline.example_parts import add_queries
-from tests.pipeline.test_report_page import example_report
+from tests.pipeline.example_report import example_report
 
 
 def queried_report(left: int = 62, twin_left: int = 41) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from pipeline.report.page import render_page
 from pipeline.report.threats_view import title_of_threat
 from tests.browser import Browser, started_browser
 from tests.pipeline.example_parts import layer_times
+from tests.pipeline.example_report import budget
 from tests.pipeline.example_run import grown_report, write_run
-from tests.pipeline.test_report_page import budget
 
 ROOT = Path(__file__).parents[2]
 _OPEN_ALL = "document.querySelectorAll('details').forEach(part => part.open = true)"

@@ -8,7 +8,7 @@ from pipeline.recipe.corruptions import SETS
 from pipeline.report.corruption_view import corruption_view
 from pipeline.report.page import render_page
 from pipeline.report.plot_strength import plot_strengths
-from tests.pipeline.test_report_page import example_report
+from tests.pipeline.example_report import example_report
 
 RATIO = {"value": 1.25, "low": 1.1, "high": 1.5}
 

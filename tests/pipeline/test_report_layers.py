@@ -25,8 +25,8 @@ from pipeline.report.provenance_view import provenance_tree
 from pipeline.report.scatter import Point, plot_scatter
 from pipeline.report.svg import linear_axis
 from tests.pipeline.example_parts import layer_times
+from tests.pipeline.example_report import example_report
 from tests.pipeline.example_run import grown_report, write_run
-from tests.pipeline.test_report_page import example_report
 
 
 def _candidate(size_bytes: int, latency_ms: float | None, clean: float, robust: float | None) -> Candidate:

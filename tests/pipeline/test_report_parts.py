@@ -24,7 +24,7 @@ from pipeline.report.toml_text import toml_text
 from pipeline.summary import summary_lines
 from tests.devices.parts import build_sets, random_answers
 from tests.devices.telemetry.trees import expand
-from tests.pipeline.test_report_page import example_report
+from tests.pipeline.example_report import example_report
 
 if sys.version_info >= (3, 11):
     import tomllib

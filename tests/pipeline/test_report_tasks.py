@@ -15,7 +15,8 @@ from devices.scoring import Scoring
 from pipeline.report.images import image_pairs
 from pipeline.report.page import render_page
 from pipeline.report.words import words_of
-from tests.pipeline.test_report_page import PIXEL, _Page, example_report
+from tests.pipeline.example_report import PIXEL, example_report
+from tests.pipeline.page_reader import Page
 
 INTERVAL = {"value": 0.8125, "low": 0.75, "high": 0.875}
 
@@ -38,7 +39,7 @@ def task_report(kind: str) -> dict[str, Any]:
 
 def words_in(report: dict[str, Any]) -> str:
     """All that is read on the page."""
-    return _Page(render_page(report)).text.partition("Espalier report")[2]
+    return Page(render_page(report)).text.partition("Espalier report")[2]
 
 
 def test_segmentation_is_told_in_pixels_and_overlap() -> None:
@@ -59,7 +60,7 @@ def test_segmentation_is_told_in_pixels_and_overlap() -> None:
         assert said in text, said
     for nonsense in ("Wilson", "✗ fooled", "class image 3", "images right"):
         assert nonsense not in text, nonsense
-    alts = [attributes["alt"] for tag, attributes in _Page(render_page(report)).tags if tag == "img"]
+    alts = [attributes["alt"] for tag, attributes in Page(render_page(report)).tags if tag == "img"]
     assert alts[-1] == "mask of the classes"
 
 

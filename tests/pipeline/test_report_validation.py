@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.report.page import render_page
 from pipeline.report.validation_view import validation_rows
-from tests.pipeline.test_report_page import example_report
+from tests.pipeline.example_report import example_report
 
 
 def test_the_best_epoch_stands_beside_the_last() -> None:

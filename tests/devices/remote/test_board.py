@@ -25,7 +25,6 @@ from devices.latency import LatencyConfig
 from devices.measure import MeasurePlan
 from devices.profile import load_profile
 from devices.remote.board import Board
-from devices.remote.clock import BoardClock
 from devices.remote.lines import result_lines
 from devices.robustness import EvaluationSets
 from devices.stage import no_progress
@@ -243,62 +242,6 @@ def test_the_time_limit_ends_a_stage_and_all_below_it(board_config: BoardConfig,
             board.bench(deploy, tmp_path / "out", BenchJob(seconds=3600.0, trust=UNSIGNED))
         assert board.detect().matches
     assert list((Path(board_config.cache) / "jobs").iterdir()) == []
-
-
-def test_a_disk_that_is_full_before_is_said_before(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
-    import subprocess
-
-    disk = Path(board_config.cache).parent
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "espalier-test", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small file system needs root")
-    try:
-        with Board(board_config, CPU) as board:
-            with pytest.raises(StorageError, match=r"the disk is full: \d+ MB are needed, \d MB are free"):
-                board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
-            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-            assert board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED)).metrics
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def test_a_disk_that_cannot_take_the_agent_is_said(board_config: BoardConfig) -> None:
-    python = f"sh -c 'ulimit -f 8; exec {sys.executable} \"$@\"' sh"
-    with (
-        Board(replace(board_config, python=python), CPU) as board,
-        pytest.raises(StorageError, match=r"^board 'bench': .*: the disk is full\. Free some space there"),
-    ):
-        board.detect()
-    assert list((Path(board_config.cache) / "agents").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("offset_s", "set_by_s", "said"),
-    [
-        (0.4, 0.1, []),
-        (-1.7e9, 0.0, ["the board's clock is 53.9 years behind this machine's"]),
-        (7300.0, 0.0, ["the board's clock is 2.0 hours ahead of this machine's"]),
-        (0.0, -90.0, ["the board's clock went backwards by 90.0 s meanwhile"]),
-        (200.0, 1.7e9, ["the board's clock is 3.3 minutes ahead", "the board's clock went forwards by 53.9 years"]),
-    ],
-)
-def test_a_clock_that_cannot_be_believed_is_said(offset_s: float, set_by_s: float, said: list[str]) -> None:
-    warnings = BoardClock.of(offset_s, set_by_s).warnings
-    assert len(warnings) == len(said)
-    assert all(warning.startswith(words) for warning, words in zip(warnings, said, strict=True))
-
-
-def test_a_board_with_another_date_says_so(
-    board_config: BoardConfig, deploy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = time.time
-    monkeypatch.setattr("devices.remote.link.time.time", lambda: real() + 3.2e8)
-    with Board(board_config, CPU) as board:
-        found = board.bench(deploy, tmp_path / "out", BenchJob(seconds=0.05, trust=UNSIGNED))
-    assert found.clock.warnings[0].startswith("the board's clock is 10.1 years behind")
-    assert 0 < found.seconds < 60
-    assert any("10.1 years" in line for line in result_lines("bench", CPU, found))
 
 
 def test_inputs_that_are_links_are_refused(board_config: BoardConfig, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import shutil
@@ -12,77 +11,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices import classifier
-from devices.bundle import MANIFEST, open_bundle, write_manifest
+from devices.bundle import MANIFEST, open_bundle
 from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH, LABELS_PATH, ONNX_PATH, load_verified
 from devices.detect import Host
-from devices.engines.onnx_external import require_self_contained
-from devices.engines.onnxruntime import open_engine
-from devices.errors import BundleError, DeviceError, EspalierError
+from devices.errors import BundleError
 from devices.files import digest_file
-from devices.robustness import read_sets
 from devices.trust.envelope import SIGNATURE_FILE
-from devices.trust.store import UNSIGNED, Trust, trust_in_key
+from devices.trust.store import Trust
 from tests.devices.parts import build_engine, build_onnx, rows_kernel
 from tests.devices.trust.signers import sign
+from tests.devices.trust.tamper_parts import refused, remake
 
 FILES = (ENGINE_INFO_PATH, ENGINE_PATH, LABELS_PATH, ONNX_PATH, "preprocess.json", MANIFEST, SIGNATURE_FILE)
-LARGE = 16 << 20
-
-
-@pytest.fixture(scope="module")
-def _signed(tmp_path_factory: pytest.TempPathFactory, _deploy: Path, keys: Path) -> Path:
-    folder = tmp_path_factory.mktemp("signed") / "deploy"
-    shutil.copytree(_deploy, folder)
-    sign(folder, keys / "ours.key")
-    return folder
-
-
-@pytest.fixture
-def signed(_signed: Path, tmp_path: Path) -> Path:
-    """A signed deploy bundle of one's own, to spoil at will."""
-    return Path(shutil.copytree(_signed, tmp_path / "signed"))
-
-
-@pytest.fixture
-def trust(keys: Path) -> Trust:
-    return trust_in_key(keys / "ours.pub")
-
-
-@pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What reached the engine's loader, which loads all the same."""
-    reached: list[bytes] = []
-
-    def load(content: bytes, info: Any, host: Host, _kernels: Path | None) -> Any:
-        reached.append(content)
-        return open_engine(content, info, host)
-
-    monkeypatch.setattr(classifier, "open_engine", load)
-    return reached
-
-
-def refused(folder: Path, trust: Trust, host: Host, loaded: list[bytes]) -> EspalierError:
-    with pytest.raises(EspalierError) as caught:
-        load_verified(open_bundle(folder, "deploy", trust), host)
-    assert loaded == []
-    assert str(caught.value).isprintable()
-    return caught.value
-
-
-def remake(folder: Path, change: Callable[[dict[str, Any]], None] = lambda manifest: None) -> None:
-    """Make the manifest agree with the files, then change it: what a tamperer without the key can do."""
-    manifest = json.loads((folder / MANIFEST).read_text())
-    write_manifest(folder, "deploy", {"name": manifest["name"], "device": manifest["device"]})
-    manifest = json.loads((folder / MANIFEST).read_text())
-    change(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def test_what_nobody_touched_reaches_the_loader(signed: Path, trust: Trust, host: Host, loaded: list[bytes]) -> None:
@@ -212,157 +156,6 @@ def test_a_signature_that_lists_fewer_files(
 def test_a_signature_taken_away(signed: Path, trust: Trust, host: Host, loaded: list[bytes]) -> None:
     (signed / SIGNATURE_FILE).unlink()
     assert "is not signed" in str(refused(signed, trust, host, loaded))
-
-
-@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "secret", "engine/../../secret"])
-def test_a_signed_engine_with_weights_in_another_file(
-    signed: Path, tmp_path: Path, keys: Path, host: Host, location: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """ONNX Runtime would look for them in the current folder, where nobody verified them."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    for place in (folder / "secret", tmp_path / "secret"):
-        rows_kernel().tofile(place)
-    model = onnx.load(signed / ENGINE_PATH)
-    (weights,) = (tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
-    weights.ClearField("raw_data")
-    weights.ClearField("float_data")
-    weights.data_location = onnx.TensorProto.EXTERNAL
-    entry = weights.external_data.add()
-    entry.key, entry.value = "location", location
-    (signed / ENGINE_PATH).write_bytes(model.SerializeToString())
-    remake(signed)
-    sign(signed, keys / "ours.key")
-    created: list[object] = []
-    monkeypatch.setattr("devices.engines.ort_session._create", lambda *words: created.append(words))
-    with pytest.raises(BundleError, match="other files"):
-        load_verified(open_bundle(signed, "deploy", trust_in_key(keys / "ours.pub")), host)
-    assert created == []
-
-
-def external(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    tensor.external_data.add().key = "location"
-    return tensor
-
-
-def test_weights_in_another_file_are_found_wherever_they_hide() -> None:
-    """In a sparse tensor, an attribute, a list of them, a graph within a node, a function, beside training."""
-    hidden = external(onnx.TensorProto(name="w"))
-    sparse = onnx.SparseTensorProto(values=hidden)
-    attributes = [
-        onnx.AttributeProto(t=hidden),
-        onnx.AttributeProto(tensors=[onnx.TensorProto(), hidden]),
-        onnx.AttributeProto(sparse_tensor=sparse),
-        onnx.AttributeProto(sparse_tensors=[onnx.SparseTensorProto(indices=hidden)]),
-        onnx.AttributeProto(g=onnx.GraphProto(initializer=[hidden])),
-        onnx.AttributeProto(graphs=[onnx.GraphProto(sparse_initializer=[sparse])]),
-    ]
-    nodes = [onnx.NodeProto(attribute=[attribute]) for attribute in attributes]
-    graphs = [onnx.GraphProto(node=[node]) for node in nodes]
-    models = [onnx.ModelProto(graph=graph) for graph in graphs]
-    models += [onnx.ModelProto(functions=[onnx.FunctionProto(node=[node])]) for node in nodes]
-    models += [onnx.ModelProto(training_info=[onnx.TrainingInfoProto(algorithm=graph)]) for graph in graphs]
-    location = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
-    models.append(onnx.ModelProto(graph=onnx.GraphProto(initializer=[location])))
-    for model in models:
-        with pytest.raises(BundleError, match="other files"):
-            require_self_contained(model.SerializeToString(), "engine")
-    plain = onnx.TensorProto(raw_data=b"\x6a\x00" * 8, data_location=onnx.TensorProto.DEFAULT)
-    require_self_contained(onnx.ModelProto(graph=onnx.GraphProto(initializer=[plain])).SerializeToString(), "engine")
-
-
-def test_weights_in_another_file_do_not_hide_behind_bits_that_protocol_buffers_drop() -> None:
-    """A key is of 32 bits; with one more set, the runtime's parser reads the field as if it were not."""
-    graph = onnx.GraphProto(initializer=[external(onnx.TensorProto(name="w"))]).SerializeToString()
-    # Of the key in five bytes, the last holds bits 28 to 34.
-    key = bytes([7 << 3 | 2 | 0x80, 0x80, 0x80, 0x80, 0x10])
-    with pytest.raises(DeviceError, match="no ONNX file"):
-        require_self_contained(key + bytes([len(graph)]) + graph, "engine")
-
-
-@given(st.binary(max_size=200))
-def test_bytes_that_are_no_onnx_file_are_refused_or_hold_no_other_file(content: bytes) -> None:
-    try:
-        require_self_contained(content, "engine")
-    except EspalierError:
-        return
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(content)
-    except Exception:  # noqa: BLE001 - protobuf's implementations raise each their own
-        return
-    assert not any(tensor.external_data for tensor in model.graph.initializer)
-
-
-def large(kind: str) -> bytes:
-    return {
-        "lists": b"[" * LARGE,
-        "empty lists": b"[" + b"[]," * (LARGE // 3 - 2) + b"[]]",
-        "objects": b'{"a":' * (LARGE // 5),
-        "digits": b"9" * LARGE,
-        "text": b'"' + b"x" * (LARGE - 2) + b'"',
-        "too large": b" " * (LARGE + 1),
-    }[kind]
-
-
-@pytest.mark.parametrize("name", [MANIFEST, SIGNATURE_FILE])
-@pytest.mark.parametrize("kind", ["lists", "empty lists", "objects", "digits", "text", "too large"])
-def test_sixteen_mib_of_json(signed: Path, trust: Trust, host: Host, loaded: list[bytes], name: str, kind: str) -> None:
-    (signed / name).write_bytes(large(kind))
-    refused(signed, trust, host, loaded)
-    if name == MANIFEST:
-        refused(signed, UNSIGNED, host, loaded)
-
-
-@pytest.mark.parametrize("name", [ENGINE_PATH, MANIFEST, SIGNATURE_FILE])
-def test_a_file_of_a_terabyte_of_holes(signed: Path, trust: Trust, host: Host, loaded: list[bytes], name: str) -> None:
-    with open(signed / name, "r+b") as stream:
-        stream.truncate(1 << 40)
-    refused(signed, trust, host, loaded)
-
-
-@pytest.mark.parametrize("size_bytes", [1 << 62, 10**40, -1, 0])
-def test_sizes_that_are_declared_huge(
-    signed: Path, keys: Path, trust: Trust, host: Host, loaded: list[bytes], size_bytes: int
-) -> None:
-    remake(signed, lambda manifest: manifest["files"][0].update(size_bytes=size_bytes))
-    sign(signed, keys / "ours.key")
-    refused(signed, trust, host, loaded)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"input_shape": [1 << 40, 6, 6]},
-        {"threads": 1 << 20},
-        {"classes": 1 << 40},
-        {"outputs": [["logits", [3, 1 << 40]]]},
-        {"batches": [1, 1, 1 << 40]},
-    ],
-)
-def test_a_signed_description_of_an_engine_of_huge_tensors(
-    signed: Path, keys: Path, trust: Trust, host: Host, loaded: list[bytes], change: dict[str, Any]
-) -> None:
-    info = json.loads((signed / ENGINE_INFO_PATH).read_text())
-    (signed / ENGINE_INFO_PATH).write_text(json.dumps(info | change))
-    remake(signed)
-    sign(signed, keys / "ours.key")
-    refused(signed, trust, host, loaded)
-
-
-@pytest.mark.parametrize("shape", [(1 << 62,), (1 << 31, 1 << 31), (1 << 20,) * 5, (10**9, 1, 8, 8)])
-def test_an_array_that_declares_more_than_it_holds(evidence: Path, shape: tuple[int, ...]) -> None:
-    buffer = io.BytesIO()
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_2_0(buffer, header)
-    index = json.loads((evidence / "sets" / "sets.json").read_text())
-
-    def read(name: str) -> bytes:
-        return buffer.getvalue() if name == "clean.npy" else (evidence / "sets" / name).read_bytes()
-
-    with pytest.raises(BundleError, match=r"clean\.npy"):
-        read_sets(index, read, "sets.json")
 
 
 @pytest.mark.parametrize("name", [ENGINE_PATH, ENGINE_INFO_PATH, LABELS_PATH])

@@ -59,7 +59,7 @@ def test_a_run_is_explained_down_to_its_sources(drilled: tuple[Path, Path]) -> N
 
 
 def test_statements_are_in_toto_and_hold_what_made_the_step(drilled: tuple[Path, Path]) -> None:
-    """Materials, products, configuration, versions, seed, digest of the metrics, class of the host."""
+    """Materials, products, configuration, versions, seed, metrics with their digest, class of the host."""
     store, run = drilled
     link = json.loads((run / "run.json").read_text())["results"]["recovered"]
     result = json.loads((store / link["stage"] / link["key"] / "result.json").read_text())
@@ -77,7 +77,20 @@ def test_statements_are_in_toto_and_hold_what_made_the_step(drilled: tuple[Path,
     materials = definition["resolvedDependencies"]
     assert {"name": "step pruned", "digest": {"espalier-files-v1": pruned}} in materials
     assert details["metadata"]["invocationId"] == link["key"]
-    assert details["byproducts"][0]["digest"]["espalier-value-v1"] == digest_value(result["metrics"])
+    (told_metrics,) = details["byproducts"]
+    assert told_metrics["digest"] == {"espalier-value-v1": digest_value(result["metrics"])}
+    assert told_metrics["annotations"]["values"] == result["metrics"]
+    assert result["metrics"]["epochs_run"] == 1
+
+
+def test_long_metrics_are_carried_without_their_tables(drilled: tuple[Path, Path]) -> None:
+    told = json.loads(statement(drilled[1], "replays").read_text())["predicate"]["runDetails"]["byproducts"][0]
+    report = json.loads((drilled[1] / "report.json").read_text())
+    rows = told["annotations"]["values"]["engines"]
+    for engine in report["engines"]:
+        assert rows[engine["name"]]["robust"]["value"] == engine["robust"]["value"]
+        assert set(rows[engine["name"]]["sets"]) == {"espalier-tree-v1"}
+    assert all(path.stat().st_size < 40_000 for path in (drilled[1] / "evidence" / "attestations").iterdir())
 
 
 def test_every_result_of_the_run_has_its_statement(drilled: tuple[Path, Path]) -> None:
@@ -132,7 +145,23 @@ def _input(told: Any) -> None:
 
 
 def _metrics(told: Any) -> None:
+    """As an older statement, which carries the digest alone."""
+    (row,) = told["predicate"]["runDetails"]["byproducts"]
+    row["digest"]["espalier-value-v1"] = "0" * 64
+    del row["annotations"]
+
+
+def _digest_of_metrics(told: Any) -> None:
     told["predicate"]["runDetails"]["byproducts"][0]["digest"]["espalier-value-v1"] = "0" * 64
+
+
+def _value_of_metrics(told: Any) -> None:
+    told["predicate"]["runDetails"]["byproducts"][0]["annotations"]["values"]["epochs_run"] = 100
+
+
+def _part_of_metrics(told: Any) -> None:
+    engines = told["predicate"]["runDetails"]["byproducts"][0]["annotations"]["values"]["engines"]
+    engines["compressed-int8"]["robust"]["value"] = 1.0
 
 
 @pytest.mark.parametrize(
@@ -143,12 +172,29 @@ def _metrics(told: Any) -> None:
         ("pruned", _input, "pruned <- dense"),
         ("dense", _config, "dense <- model"),
         ("verdict", _metrics, "evidence/manifest.json: verdict"),
+        ("verdict", _digest_of_metrics, "verdict: metrics"),
+        ("recovered", _value_of_metrics, "recovered: metrics"),
+        ("replays", _part_of_metrics, "replays: metrics"),
     ],
 )
 def test_a_changed_statement_breaks_a_link(run: Path, step: str, change: Callable[[Any], None], link: str) -> None:
     change_json(statement(run, step), change)
     reseal(run / "evidence")
     assert f"{link}: this link is broken" in broken(run)
+
+
+def test_statements_of_before_they_carried_metrics_are_read(run: Path) -> None:
+    before = explained(run)
+
+    def older(told: Any) -> None:
+        (row,) = told["predicate"]["runDetails"]["byproducts"]
+        del row["annotations"]
+        row["digest"].pop("espalier-tree-v1", None)
+
+    for path in (run / "evidence" / "attestations").iterdir():
+        change_json(path, older)
+    reseal(run / "evidence")
+    assert explained(run) == before
 
 
 def test_a_file_that_no_step_made_is_named(run: Path) -> None:

@@ -15,26 +15,7 @@ from pipeline.commands.threats import _defence_lines, _use_line
 from pipeline.gate import judge
 from pipeline.recipe import GateConfig, read_recipe
 from pipeline.threats.scan.findings import verdict_of
-
-RECIPE = """
-name = "tiny"
-threads = 1
-[model]
-factory = "pipeline.zoo:residual_cnn"
-args = { channels = 8, blocks = 1 }
-[data]
-factory = "pipeline.datasets.poisoned_digits:poisoned_digits"
-args = { kind = "sinusoidal", target = 4 }
-[train]
-epochs = 3
-[prune]
-target_macs = 0.7
-[threats]
-scan = ["inversion", "warping", "sensitivity", "stages", "clustering"]
-samples = 8
-inversion_steps = 2
-references = 1
-"""
+from tests.pipeline.commands.threats_parts import QUICK, RECIPE
 
 
 @pytest.fixture(scope="module")
@@ -83,25 +64,6 @@ def test_a_recipe_that_names_no_method_keeps_the_rest_of_its_section(base: Path)
 def trained(base: Path) -> set[str]:
     """Networks that the store holds."""
     return {path.parent.name for path in (base / "store").glob("*/*/weights.safetensors")}
-
-
-QUICK = """
-[parity]
-samples = 16
-int8_sqnr_db = -20
-int8_agreement = 0.3
-int8_engine_agreement = 0.5
-int8_engine_sqnr_db = 0
-[measure]
-duration_s = 0.1
-warmup_s = 0.01
-processes = 1
-[robustness]
-attacks = []
-queries = []
-corruptions = []
-samples = 20
-"""
 
 
 def test_a_run_that_scanned_nothing_is_scanned_by_its_own_recipe(

@@ -16,7 +16,7 @@ from pipeline.prune.allocate import Ranked, Snapping
 from pipeline.prune.budget import Budget, latency_budget
 from pipeline.prune.groups import Unit
 from pipeline.prune.latency import MOST_BUILDS, WITHIN, allocate_to_latency
-from tests.pipeline.prune.test_allocate import SCOPES, chain, chain_macs, kept_widths, lost_score
+from tests.pipeline.prune.allocate_parts import SCOPES, chain, chain_macs, kept_widths, lost_score
 
 
 class Device:

@@ -76,7 +76,11 @@ def test_a_point_that_is_not_there_is_an_error(choose: str, limit: Limit | None,
 
 
 @pytest.mark.parametrize(
-    "raw", [[], {}, {"format": "x"}, example(trials=[{}]), example(trials=3), example(objectives=None)]
+    "raw",
+    [
+        *([], {}, {"format": "x"}, example(trials=[{}]), example(trials=3), example(objectives=None)),
+        example(trials=[example()["trials"][0] | {"widths": {"a.weight": float("inf")}}]),
+    ],
 )
 def test_a_malformed_study_is_named(raw: object, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"study\.json"):
