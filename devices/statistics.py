@@ -19,6 +19,7 @@ _T_95 = (
     2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230, 2.042272,
 )
 # fmt: on
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -248,13 +249,17 @@ def bootstrap_ratio(
     # Medians: a spike is one query of its round, and a round that went wrong one of its kind.
     ratios = np.median(numerator_ns, axis=1) / np.median(denominator_ns, axis=1)
     draw = _Draw(ratios.size, opened_at, seed)
-    by_length: dict[int, list[NDArray[np.float64]]] = {}
+    medians: list[NDArray[np.float64]] = []
+    waiting: dict[int, list[NDArray[np.float64]]] = {}
     for _ in range(resamples):
         drawn = ratios[draw.rounds()]
-        by_length.setdefault(drawn.size, []).append(drawn)
-    # Those of one length at once: a call for each takes longer than the medians do.
-    values = np.concatenate([np.median(same, axis=1) for same in by_length.values()])
-    return _held(float(np.median(ratios)), values)
+        same = waiting.setdefault(drawn.size, [])
+        same.append(drawn)
+        # Many of one length at once: a call for each takes longer than its median does.
+        if len(same) == _AT_ONCE:
+            medians.append(np.median(waiting.pop(drawn.size), axis=1))
+    medians += [np.median(same, axis=1) for same in waiting.values()]
+    return _held(float(np.median(ratios)), np.concatenate(medians))
 
 
 def paired_mean_ratio(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILE_LINES = 300
+FILE_LINES = 299
 FUNCTION_LINES = 50
 SHIPPED = ("pipeline", "exporters", "devices")
 

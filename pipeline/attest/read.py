@@ -19,7 +19,6 @@ from pipeline.attest.format import (
     VALUE_DIGEST,
     file_of,
 )
-from pipeline.attest.metrics import are_attested
 
 _RUN_AGAIN = "Run the recipe again with this version"
 
@@ -32,20 +31,6 @@ class Source:
     digests: Mapping[str, str]
     """By kind of digest."""
     factory: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """A step's metrics, or a part of them."""
-
-    values: Mapping[str, Any]
-    digests: Mapping[str, str]
-    """By kind of digest."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether the values are those of the digests."""
-        return are_attested(self.values, self.digests)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +49,8 @@ class Step:
     libraries: Mapping[str, str | None]
     metrics: str
     """Digest of what it told."""
-    told: Told | None
-    """What it told, as far as the statement carries it; None in statements of older versions."""
+    values: Mapping[str, Any] | None
+    """What it told; None in statements of older versions, which have the digest alone."""
     host_class: str
     seed: int
 
@@ -98,6 +83,7 @@ def _read(raw: Any, where: str) -> Step:
             raise BundleError(where, f"is of types {types!r:.160}, which this version does not read", _RUN_AGAIN)
         told, internal = definition["externalParameters"], definition["internalParameters"]
         materials = definition["resolvedDependencies"]
+        (metrics,) = details["byproducts"]
         steps = {row["name"][len("step ") :]: row["digest"] for row in materials if row["name"].startswith("step ")}
         return Step(
             name=_text(told["step"]),
@@ -108,8 +94,8 @@ def _read(raw: Any, where: str) -> Step:
             config=dict(told["config"]),
             code=_text(internal["code"]),
             libraries={_text(name): version for name, version in internal["libraries"].items()},
-            metrics=_text(details["byproducts"][0]["digest"][VALUE_DIGEST]),
-            told=_told(details["byproducts"][0]),
+            metrics=_text(metrics["digest"][VALUE_DIGEST]),
+            values=_values(metrics),
             host_class=_text(details["builder"]["id"]).removeprefix(HOST_CLASS),
             seed=int(told["seed"]),
         )
@@ -123,11 +109,13 @@ def _source(row: Any) -> Source:
     return Source(name=_text(row["name"]), digests=digests, factory=None if factory is None else _text(factory))
 
 
-def _told(row: Any) -> Told | None:
-    if "annotations" not in row:
+def _values(metrics: Any) -> dict[str, Any] | None:
+    if "annotations" not in metrics:
         return None
-    digests = {_text(kind): _text(digest) for kind, digest in row["digest"].items()}
-    return Told(values=dict(row["annotations"]["values"]), digests=digests)
+    values = metrics["annotations"]["values"]
+    if not isinstance(values, dict):
+        raise TypeError(f"{values!r:.40} are no metrics")
+    return values
 
 
 def _text(value: Any) -> str:

@@ -19,7 +19,6 @@ from pipeline.attest.format import (
     VALUE_DIGEST,
     file_of,
 )
-from pipeline.attest.metrics import byproduct_of
 from pipeline.fingerprint import files_below
 from pipeline.recipe import Recipe, section_of
 from pipeline.recipe.paths import portable_recipe
@@ -66,7 +65,13 @@ def _statement(name: str, stored: Stored, origin: Origin, inputs: StepInputs) ->
             "runDetails": {
                 "builder": {"id": f"{HOST_CLASS}{stored.host_class}"},
                 "metadata": {"invocationId": stored.folder.name},
-                "byproducts": [byproduct_of(stored.metrics)],
+                "byproducts": [
+                    {
+                        "name": "metrics",
+                        "digest": {VALUE_DIGEST: digest_value(stored.metrics)},
+                        "annotations": {"values": stored.metrics},
+                    }
+                ],
             },
         },
     }

@@ -263,8 +263,8 @@ def _speedup(speedups: Any, engine: str, baseline: str) -> Interval | None:
         return Interval(1.0, 1.0, 1.0)
     for row in speedups:
         if (row["engine"], row["than"]) == (engine, baseline):
-            found = Interval(float(row["value"]), float(row["low"]), float(row["high"]))
-            if not 0 < found.low <= found.value <= found.high < math.inf:
+            found = Interval(*(_finite(row[key]) for key in ("value", "low", "high")))
+            if not 0 < found.low <= found.value <= found.high:
                 raise ValueError(f"speed-up {found}")
             return found
     return None

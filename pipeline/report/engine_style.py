@@ -19,7 +19,7 @@ def engine_class(name: str) -> str:
 
 
 def engine_anchor(name: str) -> str:
-    """Where the engine's column begins in the table of all engines, as an id of the page, whatever its name is."""
+    """Where the engine's column begins in the table of all engines, as an id: names differ in letters and digits."""
     return f"engine-{plain_id(name)}"
 
 

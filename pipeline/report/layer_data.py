@@ -28,7 +28,8 @@ def layer_costs_of(inputs: StepInputs) -> dict[str, Any]:
     try:
         costs = layer_costs(graph)
     except ModelError as unknown:
-        return {"layers": [], "roofs": {}, "bandwidth_gb_s": None, "missing": [], "why": str(unknown)}
+        none: dict[str, Any] = {"layers": [], "roofs": {}, "bandwidth_gb_s": None, "missing": []}
+        return none | {"device_kind": work.profile.kind, "why": str(unknown)}
     predicted, why = None, None
     try:
         predicted = predict(costs, work.profile)
@@ -40,6 +41,7 @@ def layer_costs_of(inputs: StepInputs) -> dict[str, Any]:
         "roofs": _roofs(costs, work.profile),
         "bandwidth_gb_s": work.profile.hardware.bandwidth_gb_s,
         "missing": _missing(costs, work.profile),
+        "device_kind": work.profile.kind,
         "why": why,
     }
 

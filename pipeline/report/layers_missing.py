@@ -21,10 +21,12 @@ def roofline_missing(report: _Figures) -> str:
     missing = found.get("missing")
     if not missing or is_roofed(found):
         return ""
+    table = "a [latency_table] in the network's precision, by espalier devices calibrate"
+    if found["device_kind"] == "cpu":
+        line = "Not drawn: the roofline, whose model is fitted to GPUs."
+        return f"{line} Times of a CPU are predicted from {table}." if found["why"] else line
     line = f"Not drawn: the roofline. To have it, set {_listed(missing)} in the device's profile (--profile FILE)."
-    if found["why"] is None:
-        return line
-    return f"{line} For predicted times alone, a [latency_table] by espalier devices calibrate is enough."
+    return f"{line} For predicted times alone, {table}, is enough." if found["why"] else line
 
 
 def sensitivity_missing(report: _Figures) -> str:

@@ -130,6 +130,9 @@ def _roofline(found: _Figures) -> Plot | None:
         ys = [2 * layer["macs"] / 1e6 for layer in layers]
         upwards = log_axis(min(ys) / 1.5, max(ys) * 1.5)
         note = "Layers further right do more with each byte."
+        if "missing" not in found:
+            # Reports of before the keys were told, below the plot.
+            note = f"The profile lacks the rates that a roof is made of. {note}"
         points = [_point(layer, x, y) for layer, x, y in zip(layers, xs, ys, strict=True)]
         titles = ("operations a byte (logarithmic)", "million operations (logarithmic)")
         return plot_scatter("Operations of each layer by how many go on a byte", points, across, upwards, titles, note)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipeline.report.engine_style import marker, plain_id
 from pipeline.report.figures import milliseconds, scaled, significant, size
-from pipeline.report.scatter import at_point, linked_point, name_at
+from pipeline.report.scatter import Place, at_point, linked_point, name_at
 from pipeline.report.svg import Axis, Plot, bottom_axis, element, frame, label, left_axis, line, linear_axis
 
 _HEIGHT = 300
@@ -39,7 +39,7 @@ def objective_title(objective: str) -> str:
 
 
 def trial_anchor(name: str) -> str:
-    """Where a trial's row in the table of the front is, as an id of the page."""
+    """Where a trial's row in the table of the front is, as an id: names differ in letters and digits."""
     return f"search-{plain_id(name)}"
 
 
@@ -71,10 +71,10 @@ def plot_pareto(search: Mapping[str, Any]) -> Plot:
             line(x1, y1, x2, y2, class_="curve compressed reduced")
             for (x1, y1), (x2, y2) in pairwise(map(place, front))
         ]
-    dense, chosen = trials[0]["name"], search["chosen"]
+    dense, chosen, places = trials[0]["name"], search["chosen"], list(map(place, trials))
     # The front last, so that nothing hides it.
     for trial in sorted(trials, key=lambda row: (row["name"] in (dense, chosen), row["on_front"])):
-        parts.append(_drawn(trial, *place(trial), _words(trial, search["objectives"]), dense, chosen))
+        parts.append(_drawn(trial, place(trial), places, search))
     named = (
         {dense: "whole network", chosen: f"chosen: {chosen}"} if chosen != dense else {dense: "whole network, chosen"}
     )
@@ -117,11 +117,12 @@ def _words(trial: _Row, objectives: Sequence[str]) -> str:
     return f"{trial['name']}: {figures}"
 
 
-def _drawn(trial: _Row, x: float, y: float, words: str, dense: str, chosen: str) -> Markup:
-    point = element("g", element("title", words), at_point(x, y, _mark(trial, dense, chosen)))
+def _drawn(trial: _Row, at: Place, places: Sequence[Place], search: Mapping[str, Any]) -> Markup:
+    words, dense, chosen = _words(trial, search["objectives"]), search["trials"][0]["name"], search["chosen"]
+    inside = element("title", words) + at_point(*at, _mark(trial, dense, chosen))
     if not has_row(trial, chosen):
-        return point
-    return linked_point(x, y, point, f"#{trial_anchor(trial['name'])}", f"{words}. Goes to its row")
+        return element("g", inside)
+    return linked_point(at, places, inside, f"#{trial_anchor(trial['name'])}", f"{words}. Goes to its row")
 
 
 def _mark(trial: _Row, dense: str, chosen: str) -> Markup:

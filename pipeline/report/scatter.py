@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import hypot
 
 from markupsafe import Markup
 
@@ -16,6 +17,9 @@ _EDGE = 0.15
 _SPOKEN = 24
 # A name is kept off others as if the plot were as narrow as on a phone: there it has to be read too.
 _NARROW_PX, _LETTER_PX, _LINE_PX, _MARK_PX = 330, 6.6, 15, 6
+_TOUCH_PX = 14.0
+Place = tuple[float, float]
+"""A share of the width, and a height in px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,8 @@ def plot_scatter(
     for x1, y1, x2, y2 in behind:
         parts.append(line(*place(x1, y1), *place(x2, y2), class_="reference"))
     placed = [(point, *place(point.x, point.y)) for point in points]
-    parts += [_drawn(point, x, y, upwards) for point, x, y in sorted(placed, key=lambda item: item[0].emphasis)]
+    places = [(x, y) for _, x, y in placed]
+    parts += [_drawn(point, (x, y), places, upwards) for point, x, y in sorted(placed, key=lambda of: of[0].emphasis)]
     parts += _names(placed)
     said = "; ".join(point.words for point in points[:_SPOKEN])
     more = f"; and {len(points) - _SPOKEN} more" if len(points) > _SPOKEN else ""
@@ -76,13 +81,20 @@ def name_at(x: float, y: float, text: str, below: bool = False) -> Markup:
     return label(text, x, y + 24 if below else y - 14, dx=dx, class_="strong", text_anchor=anchor)
 
 
-def linked_point(x: float, y: float, inside: Markup, href: str, spoken: str) -> Markup:
-    """What is drawn of a point as a link; a finger needs more than the mark."""
-    touched = at_point(x, y, element("circle", cx=0, cy=0, r=14, fill="transparent"))
-    return element("a", inside + touched, href=href, aria_label=spoken)
+def linked_point(at: Place, others: Sequence[Place], inside: Markup, href: str, spoken: str) -> Markup:
+    """What is drawn of a point as a link, its `<title>` first; a finger needs more than the mark."""
+    reach = element("circle", cx=0, cy=0, r=f"{_touch_px(at, others):.1f}", fill="transparent")
+    return element("a", inside + at_point(*at, reach), href=href, aria_label=spoken)
 
 
-def _drawn(point: Point, x: float, y: float, upwards: Axis) -> Markup:
+def _touch_px(at: Place, others: Sequence[Place]) -> float:
+    """Radius that takes what points at it: as far as half the way to the next point, which would not be met else."""
+    apart = [hypot((x - at[0]) * _NARROW_PX, y - at[1]) for x, y in others if (x, y) != at]
+    return max(_MARK_PX / 2, min([_TOUCH_PX, *(px / 2 for px in apart)]))
+
+
+def _drawn(point: Point, at: Place, places: Sequence[Place], upwards: Axis) -> Markup:
+    x, y = at
     ring = element("circle", cx=0, cy=0, r=10, class_="reference", fill="none") if point.emphasis else Markup()
     mark = at_point(x, y, ring + marker(point.style))
     whisker = Markup()
@@ -93,7 +105,7 @@ def _drawn(point: Point, x: float, y: float, upwards: Axis) -> Markup:
     if not point.href:
         return element("g", inside)
     does = "Goes to its figures" if point.href.startswith("#") else "Opens its report"
-    return linked_point(x, y, inside, point.href, f"{point.words}. {does}")
+    return linked_point(at, places, inside, point.href, f"{point.words}. {does}")
 
 
 def _names(placed: Sequence[tuple[Point, float, float]]) -> list[Markup]:

@@ -30,13 +30,13 @@ from typing import Any
 
 from tests.benchmarks.mutants import ROOT, Mutant, mutants_of
 
-_TRUST_ROOMS = ("clock", "options", "store", "verify", "certificates", "tamper", "external_weights", "too_large")
-_TRUST = tuple(f"tests/devices/trust/test_{name}.py" for name in _TRUST_ROOMS)
+_TRUST_NAMES = ("clock", "options", "store", "verify", "certificates", "tamper", "external_weights", "too_large")
+_TRUST = tuple(f"tests/devices/trust/test_{name}.py" for name in _TRUST_NAMES)
 _TRUST += ("tests/exporters/test_sign.py",)
 _GATE = ("tests/pipeline/test_gate.py", "tests/pipeline/test_gate_unproven.py")
 _STATISTICS = tuple(f"tests/devices/test_{name}.py" for name in ("statistics", "statistics_of_times", "mean_ratio"))
-_FIGURES = ("run_figures", "evidence_budgets", "last_release")
-_EVIDENCE = tuple(f"tests/pipeline/release/test_{name}.py" for name in _FIGURES)
+_EVIDENCE_NAMES = ("run_figures", "evidence_budgets", "last_release")
+_EVIDENCE = tuple(f"tests/pipeline/release/test_{name}.py" for name in _EVIDENCE_NAMES)
 _TESTS: dict[str, tuple[str, ...]] = {
     "pipeline/gate.py": _GATE,
     "pipeline/budget_rule.py": _GATE,

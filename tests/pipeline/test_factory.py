@@ -112,6 +112,38 @@ def test_digest_follows_what_the_file_imports(here: Path) -> None:
     assert now() == before
 
 
+_BLOCKS = """
+class Build:
+    async def late(self, kind):
+        with open(kind):
+            for _ in kind:
+                if kind: import m0
+                elif self: import m1
+                else: import m2
+            else: import m3
+        while kind: import m4
+        else: import m5
+        try: import m6
+        except ValueError: import m7
+        else: import m8
+        finally: import m9
+        match kind:
+            case 1: from m10 import a
+            case _: from m11 import a
+        async for _ in kind: import m12
+        async with kind: import m13
+"""
+
+
+def test_imports_in_all_kinds_of_blocks_count(here: Path) -> None:
+    (here / "net.py").write_text(_BLOCKS)
+    modules = [here / f"m{index}.py" for index in range(14)]
+    for module in modules:
+        module.write_text("a = 1\n")
+    _, found, _ = source_digest._source(here / "net.py", here, ())
+    assert {path.name for path in found} == {module.name for module in modules}
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Content of the files that a digest is made of."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline.report.layers_missing import roofline_missing, sensitivity_missing
 from pipeline.report.page import render_page
+from pipeline.report.plot_pareto import plot_pareto
 from tests import drill
 from tests.browser import Browser, started_browser
 from tests.pipeline.example_report import example_report
@@ -79,6 +81,28 @@ def test_a_point_leads_to_its_engines_figures(
     assert browser.faults == []
 
 
+def test_links_of_a_page_lead_to_one_place_each_and_points_say_what_they_are(grown: Path) -> None:
+    """Pointed at, a link names itself by a title of its own: one further in is hidden by what a finger touches."""
+    page = grown.read_text(encoding="utf-8")
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r' href="#([^"]+)"', page)) <= set(ids)
+    links = re.findall(r"<a [^>]*aria-label=[^>]*>(<title>)?", page)
+    assert len(links) > 8
+    assert all(links)
+
+
+def test_a_finger_reaches_half_the_way_to_the_next_point() -> None:
+    trials = [trial | {"on_front": True} for trial in grown_report()["search"]["trials"]]
+    for trial in trials[2:]:
+        trial["metrics"] = trials[1]["metrics"] | {"macs": trials[1]["metrics"]["macs"] * 1.01}
+    drawn = str(plot_pareto(grown_report()["search"] | {"trials": trials}).svg)
+    reach = [float(px) for px in re.findall(r'r="([\d.]+)" fill="transparent"', drawn)]
+    assert len(reach) == len(trials)
+    assert max(reach) == 14
+    assert sorted(reach)[:-1] == [3.0] * (len(trials) - 1)
+
+
 def test_a_point_of_the_search_leads_to_its_row(browser: Browser, grown: Path) -> None:
     browser.open(grown)
     labels = browser.run(_LINKS % "#channels")
@@ -108,20 +132,25 @@ def test_what_is_marked_can_be_read(browser: Browser, grown: Path, part: str, sc
 
 def _said(page: Path) -> dict[str, list[str]]:
     """Paragraphs below each small head of the section of layers."""
-    text = page.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ").replace("&#34;", '"')
+    text = html.unescape(page.read_text(encoding="utf-8")).replace("\N{NO-BREAK SPACE}", " ")
     section = text.partition('<section id="layers"')[2].partition("</section>")[0]
     parts = re.findall(r"<h3>(.*?)</h3>(.*?)(?=<h3>|$)", section, re.DOTALL)
     assert len({head for head, _ in parts}) == len(parts)
     return {head: re.findall("<p>(.*?)</p>", part) for head, part in parts}
 
 
-def test_what_a_page_says_to_set_is_what_gives_the_part(drilled: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_a_page_lacks_it_says_and_does_not_say_where_it_is_there(
+    drilled: tuple[Path, Path], tmp_path: Path
+) -> None:
     said = _said(drilled[1] / "report.html")
     budgets = "max_score_drop, min_agreement or min_sqnr_db under [quantize.mixed] in the recipe"
     assert said["Sensitivity to quantization"] == [f"Not measured. To have it, set {budgets}."]
-    keys = re.findall(r"hardware\.(\w+)", said["Roofline"][1])
-    assert said["Roofline"][1].startswith("Not drawn: the roofline. To have it, set hardware.")
-    assert sorted(keys) == ["bandwidth_gb_s", "fp32_tflops", "gpu_clock_mhz", "int8_tops"]
+    assert said["Roofline"][1] == (
+        "Not drawn: the roofline, whose model is fitted to GPUs. Times of a CPU are predicted from a [latency_table] "
+        "in the network's precision, by espalier devices calibrate."
+    )
+    # As a GPU's profile has them.
+    keys = ("bandwidth_gb_s", "fp32_tflops", "gpu_clock_mhz", "int8_tops")
     profile = (ROOT / "devices" / "profiles" / "cpu.toml").read_text(encoding="utf-8")
     rates = "\n".join(f"{key} = 100.0" for key in keys)
     sources = "\n".join(f'"hardware.{key}" = "an example"' for key in keys)
@@ -148,8 +177,15 @@ def test_what_is_there_or_cannot_be_known_is_not_asked_for(grown: Path) -> None:
     before = example_report()
     assert (roofline_missing(before), sensitivity_missing(before)) == ("", "")
     costs = grown_report()["layer_costs"]
-    by_table = {"layer_costs": costs | {"roofs": {}, "missing": ["hardware.int8_tops"]}}
-    assert roofline_missing(by_table).endswith("set hardware.int8_tops in the device's profile (--profile FILE).")
+    by_table = costs | {"roofs": {}, "missing": ["hardware.int8_tops"], "device_kind": "gpu"}
+    roof = "Not drawn: the roofline. To have it, set hardware.int8_tops in the device's profile (--profile FILE)."
+    assert roofline_missing({"layer_costs": by_table}) == roof
+    table = "For predicted times alone, a [latency_table] in the network's precision, by espalier devices calibrate"
+    without = by_table | {"why": "the device's profile lacks rates"}
+    assert roofline_missing({"layer_costs": without}) == f"{roof} {table}, is enough."
+    on_cpu = by_table | {"device_kind": "cpu"}
+    told = "Not drawn: the roofline, whose model is fitted to GPUs."
+    assert roofline_missing({"layer_costs": on_cpu}) == told
     unknown = {"layer_costs": costs | {"layers": [], "missing": [], "why": "model.onnx: is odd"}}
     assert roofline_missing(unknown) == "Not known: what each layer costs (model.onnx: is odd)."
     kept = {"sensitivity": [grown_report()["sensitivity"][0] | {"harms": []}], "recipe": {}}
