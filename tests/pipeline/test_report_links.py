@@ -21,14 +21,17 @@ from tests.pipeline.example_report import example_report
 from tests.pipeline.example_run import grown_report
 
 ROOT = Path(__file__).parents[2]
-# Enter on a plot's link, and what the page then marks: its name, and what stands in its column or row.
+# Enter on a plot's link, and what the page then marks: its name, what stands in its column or row, and whether it
+# begins in view, beside the names of the rows that stay in place.
 _LINKS = "[...document.querySelectorAll('%s svg.plot a')].map(link => link.getAttribute('aria-label'))"
 _MARKED = """(mark => [mark.textContent.trim(), document.activeElement === mark,
   mark.tagName === 'TR' ? [...mark.cells].map(cell => cell.textContent.trim())
   : [...mark.closest('table').querySelectorAll('tbody tr:not(.group)')]
     .map(row => row.cells[mark.cellIndex].firstChild.textContent.trim()),
   getComputedStyle(mark).outlineStyle, getComputedStyle(mark.cells?.[0] ?? mark).backgroundColor,
-  (box => box.top > 0 && box.left >= 0 && box.right <= innerWidth)(mark.getBoundingClientRect())
+  ((box, names) => box.top > 0 && box.left >= names.right - 1 && box.left + 100 <= innerWidth)(
+    mark.getBoundingClientRect(),
+    mark.tagName === 'TR' ? {right: 0} : mark.closest('table').querySelector('thead td').getBoundingClientRect())
 ])(document.querySelector(':target'))"""
 _CONTRAST = """axe.run('table:has(:target)', {runOnly: ['color-contrast']})
   .then(found => [found.violations.length, found.passes.flatMap(rule => rule.nodes).length])"""
@@ -52,9 +55,15 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _enter(browser: Browser, part: str, index: int) -> list[Any]:
     """Go from the point by the keyboard, and read what is marked then."""
-    browser.run(f"document.querySelectorAll('{part} svg.plot a')[{index}].focus()")
+    link = f"document.querySelectorAll('{part} svg.plot a')[{index}]"
+    browser.run(f"{link}.focus()")
     browser.press("Enter")
-    browser.run("new Promise(done => setTimeout(done, 50))")
+    # Scrolled to as well, by the next frame but one.
+    browser.run(f"""new Promise(done => {{
+      const look = () => location.hash === {link}.getAttribute('href')
+        ? requestAnimationFrame(() => requestAnimationFrame(done)) : setTimeout(look, 10);
+      look();
+    }})""")
     found: list[Any] = browser.run(_MARKED)
     return found
 
