@@ -149,11 +149,11 @@ def _run_tests(mutant: Mutant | None, tests: tuple[str, ...], scratch: Path) -> 
 
 
 def chosen(names: list[str], sample: int | None, seed: int, at: list[str] | None = None) -> list[Mutant]:
-    """The mutants of the modules of these groups; with `sample`, so many of them; with `at`, those of these lines."""
+    """The mutants of the modules of these groups; with `sample`, so many of them; with `at`, those at these."""
     paths = [path for path in _TESTS if any(_group(path) == name for name in names)]
     mutants = [mutant for path in paths for mutant in mutants_of(path)]
     if at:
-        mutants = [mutant for mutant in mutants if f"{mutant.path}:{mutant.line}" in at]
+        mutants = [mutant for mutant in mutants if mutant.path in at or f"{mutant.path}:{mutant.line}" in at]
     if sample is not None and sample < len(mutants):
         kept = set(random.Random(seed).sample(range(len(mutants)), sample))
         mutants = [mutant for index, mutant in enumerate(mutants) if index in kept]
@@ -170,7 +170,7 @@ def main() -> int:
     parser.add_argument("groups", nargs="*", choices=[*_GROUPS, []], help="(all)")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--at", action="append", metavar="FILE:LINE", help="those of this line, as it was printed")
+    parser.add_argument("--at", action="append", metavar="FILE[:LINE]", help="those of this, as it was printed")
     parser.add_argument("--limit", type=float, default=60.0, help="processor seconds for one mutant's tests (60)")
     options = parser.parse_args()
     os.chdir(ROOT)
