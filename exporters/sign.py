@@ -76,7 +76,7 @@ def _signer(config: SignConfig) -> Callable[[Any], Any]:
     if config.password is not None:
         what = "is encrypted, and model-signing takes no password beside a certificate"
         raise BundleError(str(key), what, "Give a key that is not encrypted")
-    require_current(config.certificate)
+    require_current(config)
     # model-signing takes no empty chain; the certificate itself adds nothing to it.
     chain = config.chain or (config.certificate,)
     return lambda signing: signing.use_certificate_signer(
@@ -98,25 +98,35 @@ def _require_private(key: Path, password: str | None) -> None:
         raise BundleError(str(key), what, "Give such a key; `espalier keygen` makes one")
 
 
-def require_current(certificate: Path) -> None:
+def require_current(config: SignConfig) -> None:
     """Raise `BundleError` for a certificate that has expired or is not yet valid, or a file that is none.
 
-    model-signing signs with it all the same, and then nobody can verify the bundle.
+    Those between it and the root count too. model-signing signs with them all the same, and then nobody can verify the
+    bundle.
     """
+    if config.certificate is not None:
+        _require_current(config.certificate, "Give the certificate of --key", "this key")
+    for between in config.chain:
+        _require_current(between, "Give a certificate between that of --key and the root", "who signed the next one")
+
+
+def _require_current(path: Path, wanted: str, owner: str) -> None:
     from cryptography import x509
 
     try:
-        read = x509.load_pem_x509_certificate(certificate.read_bytes())
+        found = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as cause:
-        raise BundleError(str(certificate), f"cannot be read ({cause.strerror})", "Check the path") from cause
+        raise BundleError(str(path), f"cannot be read ({cause.strerror})", "Check the path") from cause
     except ValueError as cause:
-        raise BundleError(str(certificate), "is no certificate in PEM", "Give the certificate of --key") from cause
-    first, last, now = read.not_valid_before_utc, read.not_valid_after_utc, datetime.now(timezone.utc)
-    if first <= now <= last:
-        return
-    standing = "has expired" if now > last else "is not yet valid"
-    what = f"{standing}: it counts from {_minute(first)} to {_minute(last)}, and now it is {_minute(now)}"
-    raise BundleError(str(certificate), what, "Have a new one issued for this key, or set the clock if it is wrong")
+        raise BundleError(str(path), "is no certificate in PEM", wanted) from cause
+    now = datetime.now(timezone.utc)
+    for read in found:
+        first, last = read.not_valid_before_utc, read.not_valid_after_utc
+        if first <= now <= last:
+            continue
+        standing = "has expired" if now > last else "is not yet valid"
+        what = f"{standing}: it counts from {_minute(first)} to {_minute(last)}, and now it is {_minute(now)}"
+        raise BundleError(str(path), what, f"Have a new one issued for {owner}, or set the clock if it is wrong")
 
 
 def _minute(time: datetime) -> str:

@@ -107,8 +107,7 @@ def _check(baseline: Path | None, trust: Trust, config: ReleaseConfig) -> int:
     require_version(config.version)
     if config.sign.private_key is not None:
         public_half(config.sign.private_key, config.sign.password)
-    if config.sign.certificate is not None:
-        require_current(config.sign.certificate)
+    require_current(config.sign)
     if baseline is not None:
         lasts = last_releases(baseline, trust)
         release_folder(lasts[0].name, config)

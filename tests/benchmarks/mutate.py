@@ -51,7 +51,7 @@ _TESTS: dict[str, tuple[str, ...]] = {
 _GROUPS = {"gate": "pipeline/", "statistics": "devices/statistics.py", "verifier": "devices/"}
 # Imported before the fork; nothing of Espalier, whose modules would hold on to the one that is replaced.
 _LIBRARIES: tuple[str, ...] = ("numpy", "hypothesis", "hypothesis.strategies", "hypothesis.extra.numpy", "pytest")
-_LIBRARIES += ("onnx", "onnxruntime", "pydantic", "model_signing", "scipy.stats")
+_LIBRARIES += ("onnx", "onnxruntime", "pydantic", "model_signing", "scipy.stats", "torch", "xdist.plugin", "pytest_cov")
 _SURVIVED = 0
 _SLOW_S = 0.05
 _FIRST = 20

@@ -117,11 +117,31 @@ def test_a_certificate_that_does_not_count_now_signs_nothing(
     assert not (bundle / SIGNATURE_FILE).exists()
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_nor_does_one_that_stands_between_it_and_the_root(bundle: Path, tmp_path: Path, together: bool) -> None:
+    """In a file of its own, or behind another in one file."""
+    house = make_authority(tmp_path / "house")
+    key, certificate = house.below("branch", tmp_path / "branch").vouch("release")
+    branch = house.folder / "branch.pem"
+    _, old = house.vouch_between("old", "20200101000000Z", "20210101000000Z")
+    if together:
+        old.write_bytes(branch.read_bytes() + old.read_bytes())
+    sign_bundle(bundle, SignConfig(private_key=key, certificate=certificate, chain=(branch,)))
+    (bundle / SIGNATURE_FILE).unlink()
+    with pytest.raises(BundleError) as caught:
+        sign_bundle(bundle, SignConfig(private_key=key, certificate=certificate, chain=(branch, old)))
+    assert (caught.value.where, caught.value.what[:11]) == (str(old), "has expired")
+    assert not (bundle / SIGNATURE_FILE).exists()
+
+
 def test_what_is_no_certificate_is_named(bundle: Path, key: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"release\.pub: is no certificate in PEM"):
         sign_bundle(bundle, SignConfig(private_key=key, certificate=key.with_suffix(".pub")))
     with pytest.raises(BundleError, match=r"gone\.pem: cannot be read"):
         sign_bundle(bundle, SignConfig(private_key=key, certificate=tmp_path / "gone.pem"))
+    authority = make_authority(tmp_path / "house")
+    with pytest.raises(BundleError, match=r"release\.pub: is no certificate in PEM\. Give a certificate between"):
+        sign_bundle(bundle, SignConfig(private_key=key, certificate=authority.roots, chain=(key.with_suffix(".pub"),)))
 
 
 def test_signing_again_replaces_the_signature(bundle: Path, key: Path, tmp_path: Path) -> None:
