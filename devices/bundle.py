@@ -39,9 +39,9 @@ class Bundle:
     manifest_digest: str
     sizes_bytes: dict[str, int]
     """By path, the manifest's own too."""
-    signer: Signer | None = None
+    signer: Signer | None
     """Who signed it; None where nobody did, or nobody was asked to have."""
-    signed: bool = False
+    signed: bool
     """Whether it has a signature, looked at or not."""
 
     def read(self, name: str) -> bytes:

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices import bundle as bundle_module
-from devices.bundle import MANIFEST, open_any, open_bundle, open_whole, write_manifest
+from devices.bundle import MANIFEST, open_any, open_bundle, open_whole, read_signature, write_manifest
 from devices.errors import BundleError
 from devices.files import digest_file
-from devices.trust.envelope import SIGNATURE_FILE
+from devices.trust.envelope import MAX_SIGNATURE_BYTES, SIGNATURE_FILE
 from devices.trust.store import UNSIGNED, Trust, TrustedKey
 from tests.devices.bundle_parts import FILES, refused, rewrite
 
@@ -32,6 +32,27 @@ def test_a_bundle_opens_and_gives_the_bytes_that_were_verified(deploy: Path) -> 
         assert bundle.read(name) == (deploy / name).read_bytes()
         assert bundle.digests[name] == digest_file(deploy / name)
     assert bundle.read_json("labels.json") == ["top", "middle", "bottom"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are counted in /proc")
+def test_whatever_was_opened_is_closed(deploy: Path) -> None:
+    """A gate that looks at many bundles in one process must not run out of descriptors."""
+    before = len(os.listdir("/proc/self/fd"))
+    bundle = open_bundle(deploy, "deploy", UNSIGNED)
+    for name in FILES:
+        bundle.read(name)
+    (deploy / FILES[0]).unlink()
+    refused(deploy)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_signature_has_a_greatest_size(tmp_path: Path) -> None:
+    content = bytes(MAX_SIGNATURE_BYTES)
+    (tmp_path / SIGNATURE_FILE).write_bytes(content)
+    assert read_signature(tmp_path) == content
+    (tmp_path / SIGNATURE_FILE).write_bytes(content + b" ")
+    with pytest.raises(BundleError, match="is larger than 16777216 bytes"):
+        read_signature(tmp_path)
 
 
 def test_a_bundle_is_reached_through_a_link(deploy: Path, tmp_path: Path) -> None:

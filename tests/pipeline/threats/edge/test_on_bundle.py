@@ -14,7 +14,7 @@ from pipeline.threats.edge.on_bundle import budget_of
 
 
 def evidence(manifest: dict[str, Any]) -> Bundle:
-    return Bundle(folder=Path("evidence"), manifest=manifest, digests={}, manifest_digest="", sizes_bytes={})
+    return Bundle(Path("evidence"), manifest, digests={}, manifest_digest="", sizes_bytes={}, signer=None, signed=False)
 
 
 def recipe(**budget: Any) -> dict[str, Any]:
