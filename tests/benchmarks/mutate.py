@@ -30,7 +30,8 @@ from typing import Any
 
 from tests.benchmarks.mutants import ROOT, Mutant, mutants_of
 
-_TRUST_NAMES = ("clock", "options", "store", "verify", "certificates", "tamper", "external_weights", "too_large")
+_TRUST_NAMES: tuple[str, ...] = ("clock", "openssl", "options", "store", "verify", "certificates")
+_TRUST_NAMES += ("tamper", "external_weights", "too_large")
 _TRUST = tuple(f"tests/devices/trust/test_{name}.py" for name in _TRUST_NAMES)
 _TRUST += ("tests/exporters/test_sign.py",)
 _GATE = ("tests/pipeline/test_gate.py", "tests/pipeline/test_gate_unproven.py")

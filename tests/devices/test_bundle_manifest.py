@@ -146,8 +146,16 @@ def test_a_bundle_of_another_kind_is_refused(deploy: Path, kind: Any) -> None:
     assert len(error.what) < 200
 
 
-def test_a_bundle_of_another_format_is_refused(deploy: Path) -> None:
-    rewrite(deploy, lambda manifest: manifest.update(format="espalier-bundle/2"))
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("espalier-bundle/2", "has format 'espalier-bundle/2',"),
+        (None, "has format None,"),
+        ([2], "has format of type list,"),
+    ],
+)
+def test_a_bundle_of_another_format_is_refused(deploy: Path, other: object, said: str) -> None:
+    rewrite(deploy, lambda manifest: manifest.update(format=other))
     error = refused(deploy)
     assert error.where == str(deploy / MANIFEST)
-    assert "espalier-bundle/2" in error.what
+    assert said in error.what

@@ -45,6 +45,17 @@ def test_a_certificate_counts_for_the_subjects_that_are_named(folder: Path, auth
     assert "not one of its subjects" in refused(content, trust_in(authority, "CN=other"), now_of())
 
 
+def test_a_signature_holds_sixteen_certificates_at_most(folder: Path, authority: Authority) -> None:
+    key, certificate = authority.vouch("release")
+    for many in (16, 17):
+        sign(folder, key, certificate, (authority.roots,) * (many - 1))
+        content = (folder / "model.sig").read_bytes()
+        if many == 16:
+            assert verify_signature(content, "model.sig", trust_in(authority, "CN=release"), now_of()).digests
+        else:
+            assert "must be 1 to 16" in refused(content, trust_in(authority, "CN=release"), now_of())
+
+
 def test_a_certificate_expires(folder: Path, authority: Authority) -> None:
     content = by_certificate(folder, authority, days=10)
     trust = trust_in(authority, "CN=release")

@@ -197,11 +197,3 @@ def test_keys_rotate_while_both_count(folder: Path, keys: Path) -> None:
     for name in ("ours", "theirs"):
         content = sign(folder, keys / f"{name}.key").read_bytes()
         assert verify_signature(content, "model.sig", both, NOW_S).signer.name == f"{name}.pub"
-
-
-def test_without_openssl_nothing_verifies(folder: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = sign(folder, keys / "ours.key").read_bytes()
-    trust = trust_in_key(keys / "ours.pub")
-    monkeypatch.setenv("PATH", str(folder))
-    with pytest.raises(BundleError, match="openssl"):
-        verify_signature(content, "model.sig", trust, NOW_S)
