@@ -32,6 +32,7 @@ def seconds(*day: int) -> float:
 
 def test_keys_certificates_and_revocations_are_read(place: Path) -> None:
     authority = make_authority(place / "house")
+    revocations = authority.take_back()
     trust = read_trust(
         written(
             place,
@@ -49,6 +50,7 @@ public_key = "theirs.pub"
 name = "house"
 roots = "house/{authority.roots.name}"
 subjects = ["CN=release"]
+revocations = "house/{revocations.name}"
 [[revoked]]
 key_id = "{"0" * 64}"
 reason = "lost"
@@ -62,6 +64,7 @@ reason = "lost"
     assert (second.lifetime.not_before_s, second.lifetime.not_after_s) == (None, None)
     assert first.key_id == trust_in_key(place / "ours.pub").keys[0].key_id != second.key_id
     assert trust.roots[0].subjects == ("CN=release",)
+    assert trust.roots[0].revocations_pem == revocations.read_text()
     assert trust.revoked == (("0" * 64, "lost"),)
     assert not trust.allow_unsigned
     assert not trust.allow_unknown_clock
@@ -69,6 +72,7 @@ reason = "lost"
 
 KEY = '[[keys]]\nname = "a"\npublic_key = "ours.pub"\n'
 ISSUED = "issued = 2026-11-01\n"
+ROOT = "[[certificates]]\nname = 'a'\nroots = 'ours.pub'\n"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,7 @@ ISSUED = "issued = 2026-11-01\n"
         ("issued = 5\n" + KEY, "issued", "must be a date"),
         (ISSUED, "trust.toml", "trusts nobody"),
         (ISSUED + "[keys]\nname = 'a'\n", "keys", "must be tables"),
+        (ISSUED + "keys = [1]\n", "keys", "must be tables"),
         (ISSUED + "[[key]]\n", "key", "Did you mean 'keys'"),
         (ISSUED + KEY + "until = 2027-01-01\n", "keys[0]: until", "is not a key"),
         (ISSUED + KEY + "not_after = '2027'\n", "not_after", "must be a date"),
@@ -88,12 +93,16 @@ ISSUED = "issued = 2026-11-01\n"
         (ISSUED + "[[keys]]\nname = 'a'\npublic_key = 'ours.key'\n", "ours.key", "is a private key"),
         (ISSUED + "[[keys]]\nname = 'a'\npublic_key = 'trust.toml'\n", "trust.toml", "is no public key"),
         (ISSUED + "[[certificates]]\nname = 'a'\nroots = 'ours.pub'\n", "subjects", "must be a list"),
+        (ISSUED + ROOT + "subjects = ['']\n", "subjects", "must be a list"),
+        (ISSUED + ROOT + "subjects = [1]\n", "subjects", "must be a list"),
+        (ISSUED + "[[certificates]]\nname = 'a'\nroots = 'letter'\nsubjects = ['CN=a']\n", "letter", "is not in PEM"),
         (ISSUED + KEY + "[[revoked]]\nkey_id = 'xyz'\nreason = 'lost'\n", "key_id", "is no SHA-256"),
         (ISSUED + KEY + f"[[revoked]]\nkey_id = '{'0' * 64}'\n", "reason", "must be a text"),
         ("issued = [", "trust.toml", "is not valid TOML"),
     ],
 )
 def test_a_mistake_is_named(place: Path, text: str, where: str, said: str) -> None:
+    (place / "letter").write_text("Grüße", encoding="utf-8")
     with pytest.raises(BundleError) as caught:
         read_trust(written(place, text))
     assert where in caught.value.where
