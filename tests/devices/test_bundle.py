@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def test_a_signature_has_a_greatest_size(tmp_path: Path) -> None:
     (tmp_path / SIGNATURE_FILE).write_bytes(content + b" ")
     with pytest.raises(BundleError, match="is larger than 16777216 bytes"):
         read_signature(tmp_path)
+
+
+def test_a_socket_in_a_files_place_is_not_called_a_link(deploy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(deploy)
+    Path("labels.json").unlink()
+    with socket.socket(socket.AF_UNIX) as taken:
+        # Relative, as its path may have 107 characters at most.
+        taken.bind("labels.json")
+        error = refused(deploy)
+    assert error.where == str(deploy / "labels.json")
+    assert "cannot be read as a plain file" in error.what
+    assert "link" not in error.what
 
 
 def test_a_bundle_is_reached_through_a_link(deploy: Path, tmp_path: Path) -> None:
