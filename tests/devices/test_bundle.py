@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices import bundle as bundle_module
-from devices.bundle import MANIFEST, open_any, open_bundle, open_whole, read_signature, write_manifest
+from devices.bundle import MANIFEST, open_any, open_bundle, open_whole, write_manifest
 from devices.errors import BundleError
 from devices.files import digest_file
-from devices.trust.envelope import MAX_SIGNATURE_BYTES, SIGNATURE_FILE
+from devices.trust.envelope import SIGNATURE_FILE
 from devices.trust.store import UNSIGNED, Trust, TrustedKey
 from tests.devices.bundle_parts import FILES, refused, rewrite
 
@@ -45,15 +45,6 @@ def test_whatever_was_opened_is_closed(deploy: Path) -> None:
     (deploy / FILES[0]).unlink()
     refused(deploy)
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_a_signature_has_a_greatest_size(tmp_path: Path) -> None:
-    content = bytes(MAX_SIGNATURE_BYTES)
-    (tmp_path / SIGNATURE_FILE).write_bytes(content)
-    assert read_signature(tmp_path) == content
-    (tmp_path / SIGNATURE_FILE).write_bytes(content + b" ")
-    with pytest.raises(BundleError, match="is larger than 16777216 bytes"):
-        read_signature(tmp_path)
 
 
 def test_a_socket_in_a_files_place_is_not_called_a_link(deploy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.bundle import MANIFEST
+from devices.bundle import MANIFEST, read_signature
 from devices.classifier import ENGINE_INFO_PATH, ENGINE_PATH
 from devices.detect import Host
 from devices.errors import BundleError
@@ -91,3 +91,12 @@ def test_an_array_that_declares_more_than_it_holds(evidence: Path, shape: tuple[
 
     with pytest.raises(BundleError, match=r"clean\.npy"):
         read_sets(index, read, "sets.json")
+
+
+def test_a_signature_has_a_greatest_size(tmp_path: Path) -> None:
+    content = bytes(LARGE)
+    (tmp_path / SIGNATURE_FILE).write_bytes(content)
+    assert read_signature(tmp_path) == content
+    (tmp_path / SIGNATURE_FILE).write_bytes(content + b" ")
+    with pytest.raises(BundleError, match="is larger than 16777216 bytes"):
+        read_signature(tmp_path)
