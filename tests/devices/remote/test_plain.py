@@ -91,19 +91,28 @@ def place(board: PlainBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return path
 
 
-def test_it_waits_for_whoever_measures_on_the_machine_and_says_so(
-    board: PlainBoard, place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_waits_for_whoever_measures_on_the_machine_and_says_so(board: PlainBoard, place: Path) -> None:
     """Whatever its cache: here the file that is waited for is removed, as by one who had it."""
     handle = take_place(wait=False)
     assert handle is not None
-    threading.Timer(1.0, give_place, [handle]).start()
-    started = time.monotonic()
-    assert board.run(["sh", "-c", f"test -f {place}; echo $?; stat -c %a {place}"]) == (0, "0\n644\n")
-    assert time.monotonic() - started > 0.8
-    assert capsys.readouterr().out == f"{board.where}: waiting for another measurement there\n"
-    assert board.run(["echo", "alone"]) == (0, "alone\n")
-    assert capsys.readouterr().out == ""
+    said: list[str] = []
+    given_at: list[float] = []
+
+    def give() -> None:
+        given_at.append(time.monotonic())
+        give_place(handle)
+
+    def say(line: str) -> None:
+        said.append(line)
+        threading.Timer(0.5, give).start()
+
+    telling = PlainBoard(board.config, say)
+    command = ["sh", "-c", f"test -f {place}; echo $?; stat -c %a {place}"]
+    assert telling.run(command) == (0, "0\n644\n")
+    assert time.monotonic() > given_at[0]
+    assert said == [f"{board.where}: waiting for another measurement there"]
+    assert telling.run(["echo", "alone"]) == (0, "alone\n")
+    assert len(said) == 1
     assert list(place.parent.iterdir()) == []
 
 
