@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,9 +58,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Groups
 
 @pytest.fixture(scope="session")
 def drilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Store and run folder of an undisturbed run of the drill recipe. Read only."""
+    """Store and run folder of an undisturbed run of the drill recipe. Read only; each process of pytest has a copy."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    first = shared / "drilled-first"
+    with (shared / "drilled-first.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not first.is_dir():
+            new = shared / "drilled-new"
+            new.mkdir()
+            done = drill.run(new / "store", new / "run")
+            assert done.returncode == 0, done.stderr
+            new.rename(first)
     base = tmp_path_factory.mktemp("drilled")
-    store, out = base / "store", base / "run"
-    done = drill.run(store, out)
-    assert done.returncode == 0, done.stderr
-    return store, out
+    for name in ("store", "run"):
+        shutil.copytree(first / name, base / name)
+    return base / "store", base / "run"

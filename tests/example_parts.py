@@ -63,7 +63,7 @@ def shell(script: str, checkout: Path, place: Place, **more: str) -> subprocess.
         env=environment | more,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
 

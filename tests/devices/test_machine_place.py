@@ -146,10 +146,21 @@ def test_a_session_and_a_measurement_here_exclude_each_other(place: Path, tmp_pa
     with measuring_alone(lambda: waited.append("never")):
         assert session.try_measure("anna@desk") == "somebody else on this machine"
     assert session.try_measure("anna@desk") is None
-    timer = threading.Timer(0.2, session.stop_measuring)
-    timer.start()
-    with measuring_alone(lambda: waited.append("for anna")):
+    given_at: list[float] = []
+
+    def give() -> None:
+        given_at.append(time.monotonic())
+        session.stop_measuring()
+
+    timer = threading.Timer(0.2, give)
+
+    def waiting() -> None:
+        waited.append("for anna")
+        timer.start()
+
+    with measuring_alone(waiting):
         assert waited == ["for anna"]
+        assert given_at
     # The place is given before the session has noted it.
     timer.join()
     session.end()

@@ -180,8 +180,9 @@ def test_a_rate_that_never_holds_is_not_valid(clock: Clock) -> None:
 
 
 def test_all_four_on_an_engine(engine: OnnxRuntimeEngine) -> None:
+    # So many samples that they outlast the least duration, and time enough for a machine that is busy.
     config = ScenarioConfig(
-        min_duration_s=0.05, offline_samples=500, offline_batch=4, server_rate_per_s=2000, server_target_ms=1000
+        min_duration_s=0.05, offline_samples=100_000, offline_batch=4, server_rate_per_s=2000, server_target_ms=60_000
     )
 
     def bind(batch: int) -> Callable[[], None]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from devices.errors import RecipeError
 from devices.files import read_toml
 from pipeline.report.toml_text import toml_text
+from tests import warm
 from tests.docs.blocks import ROOT
 from tests.docs.rules import SMALLER
+from tests.drill import ESPALIER
 
-_ENTRIES = {"espalier": "-m pipeline.cli", "espalier-agent": "-m devices.agent", "python": ""}
+_ENTRIES = {"espalier-agent": "-m devices.agent", "python": ""}
 
 
 def make_workspace(folder: Path) -> None:
@@ -28,7 +30,9 @@ def make_workspace(folder: Path) -> None:
         make_smaller(path, folder)
     binaries = folder / ".venv" / "bin"
     binaries.mkdir(parents=True)
-    for name, first in _ENTRIES.items():
+    # Many of these commands are a run, and its libraries are loaded already.
+    warmed = f"{warm.__file__} {warm.place()} {ESPALIER}"
+    for name, first in ({"espalier": warmed} | _ENTRIES).items():
         entry = binaries / name
         entry.write_text(f'#!/bin/sh\nexec "{sys.executable}" {first} "$@"\n')
         entry.chmod(0o755)

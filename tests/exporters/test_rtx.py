@@ -52,7 +52,7 @@ def graphs(old_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(path: Path, capability: str) -> dict[str, Any]:
     """What the builder says."""
     command = [PYTHON, str(BUILD), str(path), capability, "1", "8", "8"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -193,19 +192,13 @@ def test_kill_at_any_moment(drilled: tuple[Path, Path], tmp_path: Path) -> None:
             left_s += json.loads((store / result["stage"] / result["key"] / "result.json").read_text())["seconds"]
             shutil.rmtree(store / result["stage"] / result["key"])
         with open(tmp_path / "said", "w") as said:
-            process = subprocess.Popen(
-                drill.command(store, out),
-                cwd=tmp_path,
-                env=drill.environment(),
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-            )
+            process = drill.start(store, out, stderr=said)
             # One in four while it starts; else from its first line on, however long a busy machine takes to that.
             if first > 0 and moments.random() > 0.25:
                 while (tmp_path / "said").stat().st_size == 0 and process.poll() is None:
                     time.sleep(0.01)
             time.sleep(moments.uniform(0, min(left_s, 6.0) + 0.5))
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
         begun = len([line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("[")])
         killed_in.add(names[begun] if begun < len(names) else "published")
@@ -227,20 +220,11 @@ def test_kill_at_any_moment(drilled: tuple[Path, Path], tmp_path: Path) -> None:
 def test_two_runs_at_once(drilled: tuple[Path, Path], tmp_path: Path) -> None:
     """Two runs on one store both end well, and neither makes what the other makes."""
     store = tmp_path / "store"
-    both = [
-        subprocess.Popen(
-            drill.command(store, tmp_path / f"run-{number}"),
-            cwd=tmp_path,
-            env=drill.environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    logs = [process.communicate(timeout=300)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], logs
-    assert any("another run is making this" in log for log in logs)
+    logs = [tmp_path / f"said-{number}" for number in range(2)]
+    with logs[0].open("w") as first, logs[1].open("w") as second:
+        both = [drill.start(store, tmp_path / f"run-{number}", stderr=(first, second)[number]) for number in range(2)]
+        assert [process.wait() for process in both] == [0, 0], [log.read_text() for log in logs]
+    assert any("another run is making this" in log.read_text() for log in logs)
     for number in range(2):
         assert drill.digests(tmp_path / f"run-{number}") == drill.digests(drilled[1])
     assert len(list((store / "train").iterdir())) == 1

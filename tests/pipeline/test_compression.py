@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -31,14 +28,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    store: Path, name: str, *settings: str, expect: int = 0, recipe: Path = RECIPE, device: str = "cpu"
+    store: Path, name: str, *settings: str, expect: tuple[int, ...] = (0,), recipe: Path = RECIPE, device: str = "cpu"
 ) -> tuple[str, dict[str, Any]]:
-    """What the command prints, and metrics by node."""
+    """What the command prints, and metrics by node; none where it fails as it may."""
     out = store.parent / name
     more = ["--device", device, *(part for text in settings for part in ("--set", text))]
     done = drill.run(store, out, *more, recipe=recipe)
-    assert done.returncode == expect, done.stderr + done.stdout
-    if expect:
+    assert done.returncode in expect, done.stderr + done.stdout
+    if done.returncode:
         assert "Traceback" not in done.stderr
         assert sum(line.startswith("espalier: ") for line in done.stderr.splitlines()) == 1
         return done.stderr, {}
@@ -165,16 +162,20 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def test_milliseconds_are_measured_on_engines_and_kept(store: Path) -> None:
-    wide = "model.args={channels=48}"
-    _, metrics = run(store, "half", "prune={keep_ratio=0.5}", wide)
-    p50 = {
-        row: metrics["measurements"]["engines"][row]["latency"]["p50_ms"]["value"]
-        for row in ("dense-fp32", "compressed-fp32")
-    }
-    # Between the two, so that it can be met and is not met by the whole network.
-    limit = (p50["dense-fp32"] + p50["compressed-fp32"]) / 2
-    said, metrics = run(store, "ms", f"prune={{target_latency_ms={limit:.5f}}}", wide)
-    pruned = metrics["pruned"]
+    # The limit is of one run and the network of a later one: where the machine is much slower or faster by then, again.
+    for duration_s in (0.1, 0.11, 0.12, 0.13):
+        again = ("model.args={channels=48}", f"measure.duration_s={duration_s}")
+        _, metrics = run(store, "half", "prune={keep_ratio=0.5}", *again)
+        engines = metrics["measurements"]["engines"]
+        p50 = [engines[f"{form}-fp32"]["latency"]["p50_ms"]["value"] for form in ("dense", "compressed")]
+        # Between the two, so that it can be met and is not met by the whole network.
+        limit = sum(p50) / 2
+        said, metrics = run(store, "ms", f"prune={{target_latency_ms={limit:.5f}}}", *again, expect=(0, 3))
+        pruned = metrics.get("pruned", {"macs_before": 0, "macs_after": 0})
+        assert metrics or ("prune.target_latency_ms: " in said and "cannot be met" in said)
+        if pruned["macs_after"] < pruned["macs_before"]:
+            break
+    assert 0 < pruned["macs_after"] < pruned["macs_before"], said
     assert pruned["latency_source"] == "measured"
     assert pruned["reached"] <= limit
     rows = json.loads((Path(pruned["folder"]) / "latency.json").read_text())["rows"]
@@ -196,7 +197,7 @@ def test_milliseconds_are_measured_on_engines_and_kept(store: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(store: Path, settings: list[str], code: int, says: str) -> None:
-    said, _ = run(store, "refused", *settings, expect=code)
+    said, _ = run(store, "refused", *settings, expect=(code,))
     assert says in said
 
 
@@ -218,15 +219,13 @@ def test_a_killed_recovery_ends_with_the_same_weights(store: Path) -> None:
     settings = ["--set", "finetune={epochs=6, batch_size=32, learning_rate=0.05, ema_decay=0.9}"]
     out = store.parent / "killed"
     before = set((store / "partial").glob("finetune-*"))
-    process = subprocess.Popen(
-        drill.command(store, out, *settings, recipe=RECIPE), env=drill.environment(), stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
+    process = drill.start(store, out, *settings, recipe=RECIPE)
+    deadline = time.monotonic() + 1800
     while not any(list(folder.iterdir()) for folder in set((store / "partial").glob("finetune-*")) - before):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     other = store.parent / "undisturbed-store"
     digests = []

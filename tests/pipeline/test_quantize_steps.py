@@ -81,7 +81,9 @@ def test_what_ships_follows_from_the_figures(drilled: tuple[Path, Path], tmp_pat
     engine = next(row for row in report["engines"] if row["name"] == report["shipped"])
     assert f"found {engine['size_bytes']:,} bytes" in done.stdout
     ran = {line.split("]")[1].split()[0] for line in done.stderr.splitlines() if line.endswith(" s")}
-    assert ran == {"decide", "gate", "bundle", "report", "evidence"}
+    # Where INT8 is faster, this decision is that of the drill, and so is the verdict on it.
+    assert ran - {"gate"} == {"decide", "bundle", "report", "evidence"}
+    assert ("gate" in ran) == (decision.precision != "int8")
 
 
 def test_starts_are_of_the_engine_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

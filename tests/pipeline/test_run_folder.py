@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,11 @@ from devices.errors import BundleError, StorageError
 from devices.trust.store import UNSIGNED
 from pipeline.run_folder import check_out, read_run
 from tests import drill
+from tests.pipeline import killed_run
+from tests.warm import run_warm
+
+# What publishing changes in the folder of another run where it takes a bundle away; adding one is a change less.
+CHANGES = 13
 
 
 @pytest.mark.parametrize("name", ["deploy/mine.txt", "notes.txt"])
@@ -67,27 +71,34 @@ def test_what_was_changed_in_a_run_folder_is_put_right(drilled: tuple[Path, Path
 
 
 def test_killed_while_publishing(drilled: tuple[Path, Path], tmp_path: Path) -> None:
-    """Over a folder of another run, at moments around publishing: finished folders are of one run, whole."""
+    """At each change to the folder of another run: finished folders are of one run, whole."""
     store, out = tmp_path / "store", tmp_path / "run"
     shutil.copytree(drilled[0], store)
     variants = [("--set", "gate.max_size_bytes=100000"), ("--set", "gate.max_size_bytes=10")]
-    for more in variants:
-        assert drill.run(store, out, *more).returncode in (0, 10)
-    for moment in range(16):
-        more = variants[moment % 2]
-        process = subprocess.Popen(
-            drill.command(store, out, *more), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(0.25 + 0.04 * moment)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    for number in (1, 0):
+        assert drill.run(store, out, *variants[number]).returncode == (0, 10)[number]
+        shutil.copytree(out, tmp_path / f"whole-{number}")
+    unfinished = 0
+    for change in range(CHANGES, 0, -1):
+        # The first changes take a run away, and begin with a whole one; the others begin with what the last kill left.
+        if change <= CHANGES // 2 + 1:
+            shutil.rmtree(out)
+            shutil.copytree(tmp_path / f"whole-{1 - change % 2}", out)
+        command = drill.command(store, out, *variants[change % 2])[1:]
+        done = run_warm([killed_run.__file__, str(out), str(change), *command], tmp_path, drill.environment())
+        assert done.returncode == -signal.SIGKILL, (change, done)
+        verdict = json.loads((out / "report.json").read_text())["verdict"]
         if (out / "run.json").exists():
             index = json.loads((out / "run.json").read_text())
-            verdict = json.loads((out / "report.json").read_text())["verdict"]
             assert verdict["passed"] == index["passed"] == (out / "deploy").exists()
             assert open_bundle(out / "evidence", "evidence", UNSIGNED).manifest["verdict"] == verdict
+        else:
+            unfinished += 1
         if (out / "deploy").exists():
             open_bundle(out / "deploy", "deploy", UNSIGNED)
+            assert verdict["passed"]
+    # All but the first two changes, which mark the folder and take the list of its results away.
+    assert unfinished == CHANGES - 2
     done = drill.run(store, out, *variants[0])
     assert done.returncode == 0, done.stderr
     assert drill.digests(out).keys() == drill.digests(drilled[1]).keys()
@@ -98,19 +109,12 @@ def test_two_recipes_into_one_folder_take_turns(drilled: tuple[Path, Path], tmp_
     store, out = tmp_path / "store", tmp_path / "run"
     shutil.copytree(drilled[0], store)
     limits = [10, 100_000] * 3
-    runs = [
-        subprocess.Popen(
-            drill.command(store, out, "--set", f"gate.max_size_bytes={limit}"),
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    with ThreadPoolExecutor(len(limits)) as side_by_side:
+        runs = list(
+            side_by_side.map(lambda limit: drill.run(store, out, "--set", f"gate.max_size_bytes={limit}"), limits)
         )
-        for limit in limits
-    ]
-    printed = [process.communicate(timeout=120) for process in runs]
-    assert [process.returncode for process in runs] == [10, 0] * 3, printed
-    for limit, (stdout, _) in zip(limits, printed, strict=True):
-        assert ("gate: passed" in stdout) == (limit == 100_000)
+    assert [done.returncode for done in runs] == [10, 0] * 3, runs
+    for limit, done in zip(limits, runs, strict=True):
+        assert ("gate: passed" in done.stdout) == (limit == 100_000)
     passed = json.loads((out / "run.json").read_text())["passed"]
     assert json.loads((out / "report.json").read_text())["verdict"]["passed"] == passed == (out / "deploy").exists()

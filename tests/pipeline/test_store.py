@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -104,9 +105,11 @@ def test_a_place_that_takes_no_folder() -> None:
         Store(Path("/proc/espalier")).make("stage", "key", HERE, write("x"), never)  # type: ignore[arg-type]
 
 
-def _slow(root: Path, started: object) -> None:
+def _slow(root: Path, started: Event, told: Event) -> None:
     def make(folder: Path) -> dict[str, object]:
-        started.set()  # type: ignore[attr-defined]
+        started.set()
+        told.wait(120)
+        # For one that is told, and then does not wait.
         time.sleep(0.5)
         (folder / "a.txt").write_text("from the other process")
         return {}
@@ -117,14 +120,20 @@ def _slow(root: Path, started: object) -> None:
 def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
     """Another process is making the result: we are told, wait, and get its result."""
     context = multiprocessing.get_context("spawn")
-    started = context.Event()
-    other = context.Process(target=_slow, args=(tmp_path, started))
+    started, told = context.Event(), context.Event()
+    other = context.Process(target=_slow, args=(tmp_path, started, told))
     other.start()
-    assert started.wait(30)
-    told = []
-    stored = Store(tmp_path).make("stage", "key", HERE, write("ours"), lambda: told.append(True))  # type: ignore[arg-type]
+    assert started.wait(120)
+    times = []
+
+    def waiting() -> None:
+        times.append(1)
+        told.set()
+
+    stored = Store(tmp_path).make("stage", "key", HERE, write("ours"), waiting)  # type: ignore[arg-type]
+    told.set()
     other.join()
-    assert told == [True]
+    assert times == [1]
     assert stored.reused
     assert (stored.folder / "a.txt").read_text() == "from the other process"
 

@@ -46,8 +46,9 @@ def board_config(server: Server, tmp_path: Path) -> Iterator[BoardConfig]:
         python=sys.executable,
         cache=str(cache),
         ssh_options=server.ssh_options,
-        start_s=30.0,
-        limit_s=60.0,
+        # On a machine that is busy with other things too; tests of limits set their own.
+        start_s=120.0,
+        limit_s=600.0,
         reconnect_s=20.0,
     )
     left = wait_until_none(cache)
@@ -103,20 +104,26 @@ class Heard:
         self.said.append(text)
 
 
-def processes_of(place: Path) -> list[int]:
-    """Processes of the board: their command line names its cache."""
+def processes_of(place: Path, word: bytes = b"") -> list[int]:
+    """Processes of the board: their command line names its cache, and holds that word."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal() and int(folder.name) != os.getpid():
             with suppress(OSError):
                 words = (folder / "cmdline").read_bytes()
-                if f"{place}/".encode() in words and b"ssh\0" not in words:
+                if f"{place}/".encode() in words and b"ssh\0" not in words and word in words:
                     found.append(int(folder.name))
     return found
 
 
-def wait_until_none(place: Path, seconds: float = 10.0) -> list[int]:
-    """Processes of the board that are still there after so long."""
+def agent_of(place: Path) -> int:
+    """The process of the board that answers us."""
+    (agent,) = processes_of(place, b"\0serve\0")
+    return agent
+
+
+def wait_until_none(place: Path, seconds: float = 60.0) -> list[int]:
+    """Processes of the board that are still there after so long. What must be ended has to last longer by itself."""
     until = time.monotonic() + seconds
     while (found := processes_of(place)) and time.monotonic() < until:
         time.sleep(0.05)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,6 @@ class Server:
 
 def start_server(folder: Path) -> Server:
     """Start it on a free port."""
-    assert SERVER is not None
     if os.geteuid() == 0:
         # The server insists on it.
         _SEPARATION.mkdir(mode=0o755, exist_ok=True)
@@ -108,29 +108,10 @@ def start_server(folder: Path) -> Server:
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)]
         subprocess.run(command, check=True, capture_output=True)
     shutil.copyfile(folder / "key.pub", folder / "authorized_keys")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for name, key in (("known_hosts", "host_key"), ("known_otherwise", "other_host_key")):
-        (folder / name).write_text(f"[127.0.0.1]:{port} {(folder / f'{key}.pub').read_text()}")
-    values = {"folder": folder, "port": port, "user": getpass.getuser(), "ssh": shutil.which("ssh")}
-    # A benchmark has the machine's usual one.
-    values["lock"] = os.environ.get(PLACE_VARIABLE, USUAL_PLACE)
-    (folder / "sshd_config").write_text(_SERVER_CONFIG.format(**values))
-    (folder / "ssh_config").write_text(_CLIENT_CONFIG.format(**values))
-    log = open(folder / "sshd.log", "wb")  # noqa: SIM115
-    with log:
-        process = subprocess.Popen(
-            [SERVER, "-D", "-e", "-f", str(folder / "sshd_config")], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    server = Server(folder, port, process)
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return server
-        time.sleep(0.05)
-    process.kill()
+    for port in _free_ports():
+        process = _started(folder, port)
+        if process is not None:
+            return Server(folder, port, process)
     raise AssertionError((folder / "sshd.log").read_text())
 
 
@@ -139,6 +120,43 @@ def stop_server(server: Server) -> None:
     server.cut()
     server.process.terminate()
     server.process.wait()
+
+
+def _free_ports() -> Iterator[int]:
+    """A few that are free now. Not of those that the system gives to whoever asks for any."""
+    first = 20_000 + os.getpid() % 9000
+    for port in range(first, first + 10):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        yield port
+
+
+def _started(folder: Path, port: int) -> subprocess.Popen[bytes] | None:
+    """The server, listening there; None where it ended, as it does when another took the port before it."""
+    assert SERVER is not None
+    for name, key in (("known_hosts", "host_key"), ("known_otherwise", "other_host_key")):
+        (folder / name).write_text(f"[127.0.0.1]:{port} {(folder / f'{key}.pub').read_text()}")
+    values = {"folder": folder, "port": port, "user": getpass.getuser(), "ssh": shutil.which("ssh")}
+    # A benchmark has the machine's usual one.
+    values["lock"] = os.environ.get(PLACE_VARIABLE, USUAL_PLACE)
+    (folder / "sshd_config").write_text(_SERVER_CONFIG.format(**values))
+    (folder / "ssh_config").write_text(_CLIENT_CONFIG.format(**values))
+    with open(folder / "sshd.log", "wb") as log:
+        process = subprocess.Popen(
+            [SERVER, "-D", "-e", "-f", str(folder / "sshd_config")], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        # It says so itself: whatever answers at the port may be another's.
+        if b"Server listening on" in (folder / "sshd.log").read_bytes():
+            return process
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    return None
 
 
 def _children(pid: int) -> list[int]:

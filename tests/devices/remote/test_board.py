@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -208,31 +206,6 @@ def test_nothing_is_written_outside_the_cache(board_config: BoardConfig, deploy:
     left = [path for place in places for path in place.rglob("*") if not path.is_dir()]
     assert left == []
     assert list(places[1].iterdir()) == []
-
-
-def test_one_measures_at_a_time_and_the_other_waits(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    began, spans = threading.Event(), {}
-
-    def first() -> None:
-        def progress(done: int, total: int, text: str) -> None:
-            if text == "rounds":
-                began.set()
-
-        with Board(board_config, CPU) as board:
-            found = board.bench(deploy, tmp_path / "first", BenchJob(seconds=1.0, trust=UNSIGNED), progress=progress)
-            spans["first"] = found.metrics["latency"]["rounds"], time.monotonic()
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    assert began.wait(120)
-    with Board(board_config, CPU, say=said.append) as board:
-        assert board.bench(deploy, tmp_path / "second", BenchJob(seconds=0.05, trust=UNSIGNED)).metrics
-        ended = time.monotonic()
-    thread.join()
-    assert len(said) == 1
-    assert "waiting for" in said[0]
-    assert spans["first"][1] < ended
 
 
 def test_the_time_limit_ends_a_stage_and_all_below_it(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:

@@ -26,10 +26,13 @@ from devices.remote import link as link_module
 from devices.remote.board import Board
 from devices.remote.ssh import LostError
 from devices.trust.store import UNSIGNED
-from tests.devices.remote.conftest import Heard, blob_bytes, processes_of, random_file, wait_until_none
+from tests.devices.remote.conftest import Heard, agent_of, blob_bytes, processes_of, random_file, wait_until_none
+from tests.devices.remote.sleeping import own_sleep, wait_for_sleepers
 from tests.devices.remote.sshd import Server
 
 CPU = load_profile("cpu")
+# Longer than anybody waits for its end here: what ends within that was ended.
+LASTING = BenchJob(seconds=600.0, trust=UNSIGNED)
 LARGE_BYTES = 24_000_000
 
 
@@ -124,14 +127,13 @@ def test_nothing_runs_on_when_the_connection_ends(
         if how == "cut":
             server.cut()
         else:
-            # The one that answers us is the eldest.
-            os.kill(min(running), signal.SIGKILL)
+            os.kill(agent_of(cache), signal.SIGKILL)
 
     heard = Heard(lambda done, total, text: text == "rounds", end)
     with Board(replace(board_config, reconnect_s=0.0), CPU) as board, pytest.raises(LostError):
-        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=heard)
+        board.bench(deploy, tmp_path / "out", LASTING, progress=heard)
     assert len(running) >= 2
-    assert wait_until_none(cache, 8.0) == []
+    assert wait_until_none(cache) == []
     assert not (tmp_path / "out" / "measurements.json").exists()
 
 
@@ -142,20 +144,19 @@ def test_ctrl_c_ends_what_runs_there(board_config: BoardConfig, deploy: Path, tm
 
     with Board(board_config, CPU) as board:
         with pytest.raises(KeyboardInterrupt):
-            board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=interrupt)
-        assert wait_until_none(Path(board_config.cache), 8.0) == []
+            board.bench(deploy, tmp_path / "out", LASTING, progress=interrupt)
+        assert wait_until_none(Path(board_config.cache)) == []
 
 
 def test_a_job_that_is_killed_says_so(board_config: BoardConfig, deploy: Path, tmp_path: Path) -> None:
     def kill() -> None:
-        for pid in processes_of(Path(board_config.cache)):
-            if b"\0stage\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+        for pid in processes_of(Path(board_config.cache), b"\0stage\0"):
+            os.kill(pid, signal.SIGKILL)
 
     heard = Heard(lambda done, total, text: text == "rounds", kill)
     with Board(board_config, CPU) as board:
         with pytest.raises(DeviceError, match=r"job: was killed by signal 9: .* memory ran out") as caught:
-            board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=heard)
+            board.bench(deploy, tmp_path / "out", LASTING, progress=heard)
         assert not isinstance(caught.value, LostError)
 
 
@@ -195,20 +196,20 @@ def test_a_board_that_always_fails_is_given_up(
             server.cut()
 
     with Board(board_config, CPU, say=heard.say) as board, pytest.raises(LostError):
-        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=progress)
+        board.bench(deploy, tmp_path / "out", LASTING, progress=progress)
     assert 3 <= cuts <= 6
 
 
 def test_a_start_that_hangs_leaves_nothing_there(board_config: BoardConfig, tmp_path: Path) -> None:
     """An interpreter of a container that never comes up, or a file system that is gone: it reads no input."""
-    hangs = tmp_path / "hangs"
-    hangs.write_text("#!/bin/sh\nsleep 600 & wait\n")
+    hangs, number = tmp_path / "hangs", own_sleep(600)
+    hangs.write_text(f"#!/bin/sh\nsleep {number} & wait\n")
     hangs.chmod(0o755)
-    config = replace(board_config, python=f"echo waking; {hangs}", start_s=3.0, reconnect_s=0.0)
-    with Board(config, CPU) as board, pytest.raises(LostError, match=r"did not start within 3 s; .* said: waking"):
+    config = replace(board_config, python=f"echo waking; {hangs}", start_s=12.0, reconnect_s=0.0)
+    with Board(config, CPU) as board, pytest.raises(LostError, match=r"did not start within 12 s; .* said: waking"):
         board.detect()
     assert wait_until_none(tmp_path) == []
-    assert not [pid for pid in Path("/proc").glob("[0-9]*") if _words(pid) == ["sleep", "600"]]
+    assert wait_for_sleepers(number, 0)
 
 
 def test_an_agent_that_hangs_before_its_first_word_is_ended_too(
@@ -223,38 +224,33 @@ def test_an_agent_that_hangs_before_its_first_word_is_ended_too(
     config = replace(board_config, python=str(python), start_s=4.0, reconnect_s=0.0)
     with Board(config, CPU) as board, pytest.raises(LostError, match="did not start within 4 s"):
         board.detect()
-    assert wait_until_none(Path(board_config.cache), 3.0) == []
-
-
-def _words(process: Path) -> list[str]:
-    try:
-        return (process / "cmdline").read_text().split("\0")[:-1]
-    except OSError:
-        return []
+    assert wait_until_none(Path(board_config.cache)) == []
 
 
 def test_a_board_that_freezes_is_noticed(
     board_config: BoardConfig, deploy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "SILENCE_S", 1.0)
     monkeypatch.setattr(link_module, "_PING_S", 0.2)
     cache = Path(board_config.cache)
-    frozen: list[int] = []
+    frozen: list[tuple[int, float]] = []
 
     def freeze() -> None:
-        frozen.append(min(processes_of(cache)))
-        os.kill(frozen[0], signal.SIGSTOP)
+        frozen.append((agent_of(cache), time.monotonic()))
+        os.kill(frozen[0][0], signal.SIGSTOP)
+        # Not sooner: what is only slow may be silent for so long.
+        monkeypatch.setattr(link_module, "SILENCE_S", 1.0)
 
     heard = Heard(lambda done, total, text: text == "rounds", freeze)
-    started = time.monotonic()
     with (
         Board(replace(board_config, reconnect_s=0.0), CPU) as board,
         pytest.raises(LostError, match="nothing came for"),
     ):
-        board.bench(deploy, tmp_path / "out", BenchJob(seconds=60.0, trust=UNSIGNED), progress=heard)
-    assert time.monotonic() - started < 20
-    os.kill(frozen[0], signal.SIGCONT)
-    assert wait_until_none(cache, 8.0) == []
+        board.bench(deploy, tmp_path / "out", LASTING, progress=heard)
+    ((agent, since),) = frozen
+    # Less than the limit that holds outside of this test.
+    assert time.monotonic() - since < 25
+    os.kill(agent, signal.SIGCONT)
+    assert wait_until_none(cache) == []
 
 
 def test_a_host_that_falls_silent_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +262,7 @@ def test_a_host_that_falls_silent_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
         assert patient.read(3) == b"abc"
         started = time.monotonic()
         assert patient.read(3) == b""
-        assert 0.1 < time.monotonic() - started < 5
+        assert 0.1 < time.monotonic() - started < 25
 
 
 def test_a_board_that_starts_anew_is_waited_for(

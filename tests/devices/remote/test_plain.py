@@ -18,32 +18,13 @@ from devices.machine_place import give_place, take_place
 from devices.remote.plain import PlainBoard
 from devices.remote.ssh import LostError
 from tests.devices.remote.conftest import random_file
+from tests.devices.remote.sleeping import own_sleep, sleepers, wait_for_sleepers
 from tests.devices.remote.sshd import Server
 
 
 @pytest.fixture
 def board(board_config: BoardConfig) -> PlainBoard:
     return PlainBoard(board_config, print)
-
-
-def running(word: str) -> list[int]:
-    """Processes that have this word in their command, ours and ssh's aside."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[0] == b"sleep" and word.encode() in words:
-            found.append(int(folder.name))
-    return found
-
-
-def wait_for(word: str, count: int) -> bool:
-    until = time.monotonic() + 10
-    while len(running(word)) != count and time.monotonic() < until:
-        time.sleep(0.05)
-    return len(running(word)) == count
 
 
 @pytest.mark.parametrize(
@@ -60,23 +41,25 @@ def test_a_command_gives_code_and_words(board: PlainBoard, command: list[str], e
 
 
 def test_a_command_at_its_limit_is_ended(board: PlainBoard) -> None:
-    short = PlainBoard(replace(board.config, limit_s=2.0), print)
+    number, short = own_sleep(601), PlainBoard(replace(board.config, limit_s=2.0), print)
     with pytest.raises(DeviceError, match=r"took longer than its limit of 2 s"):
-        short.run(["sh", "-c", "sleep 61.25; true"])
-    assert wait_for("61.25", 0)
+        short.run(["sh", "-c", f"sleep {number}; true"])
+    assert wait_for_sleepers(number, 0)
 
 
 def test_a_command_does_not_outlive_the_connection(board: PlainBoard, server: Server) -> None:
+    number = own_sleep(602)
+
     def cut() -> None:
-        if wait_for("62.25", 1):
+        if wait_for_sleepers(number, 1):
             server.cut()
 
     cutter = threading.Thread(target=cut)
     cutter.start()
     with pytest.raises(LostError):
-        board.run(["sh", "-c", "sleep 62.25; true"])
+        board.run(["sh", "-c", f"sleep {number}; true"])
     cutter.join()
-    assert wait_for("62.25", 0)
+    assert wait_for_sleepers(number, 0)
 
 
 @pytest.fixture
@@ -117,12 +100,14 @@ def test_it_waits_for_whoever_measures_on_the_machine_and_says_so(board: PlainBo
 
 
 def test_others_wait_while_a_command_runs(board: PlainBoard, place: Path) -> None:
-    running_there = threading.Thread(target=board.run, args=(["sh", "-c", "sleep 63.25 || true"],))
+    number = own_sleep(603)
+    running_there = threading.Thread(target=board.run, args=(["sh", "-c", f"sleep {number} || true"],))
     running_there.start()
-    assert wait_for("63.25", 1)
+    assert wait_for_sleepers(number, 1)
     assert take_place(wait=False) is None
-    os.kill(running("63.25")[0], signal.SIGKILL)
-    running_there.join(10)
+    os.kill(sleepers(number)[0], signal.SIGKILL)
+    running_there.join(60)
+    assert not running_there.is_alive()
     handle = take_place(wait=False)
     assert handle is not None
     give_place(handle)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -58,17 +57,22 @@ class Ran:
 
 def clients_of(server: Server) -> list[int]:
     """ssh's own processes on this side."""
-    found = []
+    found, config = [], str(server.folder / "ssh_config").encode()
     for folder in Path("/proc").iterdir():
-        try:
-            if (
-                folder.name.isdecimal()
-                and str(server.folder / "ssh_config").encode() in (folder / "cmdline").read_bytes()
-            ):
+        # Not a process, or one that ended meanwhile.
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes()
+            if folder.name.isdecimal() and config in words and b"ssh" in words.split(b"\0")[0]:
                 found.append(int(folder.name))
-        except OSError:
-            continue
-    return [pid for pid in found if b"ssh" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]]
+    return found
+
+
+def wait_for_clients(server: Server) -> list[int]:
+    """Those that are still there after a while. Each ends only after what it started there."""
+    until = time.monotonic() + 60
+    while (found := clients_of(server)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +82,19 @@ def ran(drilled: tuple[Path, Path], server: Server, tmp_path_factory: pytest.Tem
     shutil.copytree(drilled[0], store)
     options = {"python": sys.executable, "cache": str(cache), "ssh_options": server.ssh_options}
     fleet = fleet_file(BoardConfig(name="bench", host="board", device="cpu", **options), base)  # type: ignore[arg-type]
-    command = drill.command(store, out, "--fleet", str(fleet), "--board", "bench", *FEW)
-    killed = subprocess.Popen(
-        command, cwd=base, env=drill.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        measures = list((store / "tmp").glob("measure-*"))
-        if measures and any(b"\0stage\0" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes_of(cache)):
-            break
-        assert killed.poll() is None
-        time.sleep(0.02)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    left, clients = wait_until_none(cache), clients_of(server)
+    # So long that it does not end by itself while its end is waited for; what comes before is the same.
+    lasting = ("--set", "measure.sustained_s=600")
+    killed = drill.start(store, out, "--fleet", str(fleet), "--board", "bench", *FEW, *lasting)
+    until = time.monotonic() + 600
+    try:
+        while not list((store / "tmp").glob("measure-*")) or not processes_of(cache, b"\0stage\0"):
+            assert killed.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        killed.kill()
+        killed.wait()
+    left, clients = wait_until_none(cache), wait_for_clients(server)
     again = drill.run(store, out, "--fleet", str(fleet), "--board", "bench", *FEW)
     yield Ran(store, out, fleet, cache, left, clients, again)
     assert wait_until_none(cache) == []

@@ -17,24 +17,31 @@ from devices.telemetry import sampler
 from devices.telemetry.sampler import Sampler, SamplerConfig, sampling
 from devices.telemetry.series import Series
 from tests.devices.telemetry.trees import expand
+from tests.devices.test_agent_process import gone
 
 
 def test_it_samples_what_changes_at_its_rate(tmp_path: Path) -> None:
     clock = expand("orin-nano", tmp_path) / "sys/class/devfreq/17000000.gpu/cur_freq"
     began = time.perf_counter_ns()
     with sampling(SamplerConfig(rate_hz=50, root=tmp_path)) as found:
-        time.sleep(0.2)
+        time.sleep(1)
+        before = time.perf_counter_ns()
         clock.write_text("624750000\n")
-        changed = time.perf_counter_ns()
-        time.sleep(0.2)
+        after = time.perf_counter_ns()
+        time.sleep(1)
         assert found == []
+    ended = time.perf_counter_ns()
     series = Series.of(found[0])
-    assert began < series.times_ns[0] < series.times_ns[-1] < time.perf_counter_ns()
-    assert np.all(np.diff(series.times_ns) > 0)
-    assert 5 <= series.times_ns.size <= 40
+    times, gaps = series.times_ns, np.diff(series.times_ns)
+    assert began < times[0] < times[-1] < ended
+    assert np.all(gaps > 0)
+    # A machine that is busy makes some late, and none early: one at the start and one at the end are beside the rate.
+    assert 5 <= times.size <= 50 * (ended - began) / 1e9 + 3
+    assert np.quantile(gaps, 0.25) < 50_000_000
     gpu = series.values["clock.gpu"]
-    assert set(gpu[series.times_ns < changed - 50_000_000]) == {306.0}
-    assert set(gpu[series.times_ns > changed]) == {624.75}
+    # A sample is read after its own time and before that of the next.
+    assert set(gpu[:-1][times[1:] < before]) == {306.0}
+    assert set(gpu[times > after]) == {624.75}
     # A part that is switched off has no figure in any sample.
     assert np.isnan(series.values["temperature.cv0"]).all()
     assert "temperature.cv0" not in series.figures()
@@ -94,14 +101,7 @@ def test_it_does_not_outlive_the_process_that_started_it(tmp_path: Path) -> None
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
-    pid = int(done.stdout)
-    until = time.monotonic() + 5
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
-        # Whoever inherits an orphan may not look for its end: a zombie has ended too.
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.01)
-    assert not Path(f"/proc/{pid}").exists()
+    assert gone(int(done.stdout))
 
 
 def test_the_sampler_needs_neither_numpy_nor_an_engine() -> None:

@@ -71,7 +71,7 @@ def test_a_network_that_never_answers_is_an_error(kind: type[Plain]) -> None:
     started = time.monotonic()
     with pytest.raises(ModelError, match=r"^model: took more than 0.3 s to run on 2 images. Look for a loop"):
         trace_network(kind(), images(1), limit_s=0.3)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_off_the_main_thread_operations_watch_the_time() -> None:
@@ -85,7 +85,7 @@ def test_off_the_main_thread_operations_watch_the_time() -> None:
 
     thread = threading.Thread(target=trace)
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert said == ["took more than 0.3 s to run on 2 images"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,19 @@ def run_search(
 ) -> StageResult[SearchArtifact]:
     """Search into `folder`, with the journal beside the study."""
     return search_widths(config, inputs or search_inputs(folder), folder, folder / "journal.jsonl", progress)
+
+
+def session_of(leader: int) -> dict[int, str]:
+    """Names of the processes of a session, by id; of those that have ended, none."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                name, _, rest = (entry / "stat").read_text().rpartition(")")
+                state, _, _, session = rest.split()[:4]
+                if int(session) == leader and state != "Z":
+                    found[int(entry.name)] = name.partition("(")[2]
+    return found
 
 
 def _say(done: int, total: int, text: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +17,15 @@ from pathlib import Path
 import pytest
 
 from devices.errors import DeviceError
+from devices.stage import Progress, StageResult, no_progress
+from pipeline.recipe import SearchConfig
 from pipeline.search.ray_host import kill_session
-from tests.pipeline.search.parts import CONFIG, SLOW, STUDY, run_search, search_inputs
+from pipeline.search.stage import SearchArtifact, SearchInputs
+from tests.pipeline.search.parts import CONFIG, SLOW, STUDY, run_search, search_inputs, session_of
 
 _TOKEN = "a" * 64
-_START_S = 120
+_START_S = 300
+_ATTEMPTS = 3
 Start = Callable[[], subprocess.Popen[bytes]]
 
 
@@ -48,21 +52,20 @@ def start(address: str) -> Iterator[Start]:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus", "2", *where]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment = kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
-        begun = subprocess.Popen(
-            [*command, "--include-dashboard", "false"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        running.append(begun)
-        assert begun.stdout is not None
-        late = threading.Timer(_START_S, begun.kill)
-        late.start()
-        # It says so last, once others can join.
-        assert any(b"Ray runtime started" in line for line in begun.stdout)
-        late.cancel()
-        return begun
+        # Ray has limits of its own, which a busy machine may not keep.
+        for _ in range(_ATTEMPTS):
+            begun = subprocess.Popen(
+                [*command, "--include-dashboard", "false"],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            running.append(begun)
+            if _has_started(begun):
+                return begun
+            _end(begun)
+        raise AssertionError
 
     yield begin
     for process in running:
@@ -71,12 +74,37 @@ def start(address: str) -> Iterator[Start]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _has_started(begun: subprocess.Popen[bytes]) -> bool:
+    assert begun.stdout is not None
+    late = threading.Timer(_START_S, kill_session, [begun.pid])
+    late.start()
+    # It says so last, once others can join.
+    started = any(b"Ray runtime started" in line for line in begun.stdout)
+    late.cancel()
+    return started
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    kill_session(process.pid)
-    process.send_signal(signal.SIGKILL)
+    # The next one listens where this one does.
+    while session_of(process.pid):
+        kill_session(process.pid)
+        time.sleep(0.05)
     process.wait()
     if process.stdout is not None:
         process.stdout.close()
+
+
+def _join_and_search(
+    folder: Path, there: SearchConfig, inputs: SearchInputs, progress: Progress = no_progress
+) -> StageResult[SearchArtifact]:
+    """Again when the cluster refuses: Ray gives up joining after 20 s, however busy the machine is."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return run_search(folder, there, inputs, progress)
+        except DeviceError as error:
+            if "the Ray cluster refuses" not in str(error):
+                raise
+    return run_search(folder, there, inputs, progress)
 
 
 def test_a_cluster_that_dies_and_comes_back_gives_the_study_of_one_process(
@@ -100,11 +128,12 @@ def test_a_cluster_that_dies_and_comes_back_gives_the_study_of_one_process(
             _end(cluster)
 
     with pytest.raises(DeviceError, match=r"search: stopped after \d+ of 14 trials: .*Run the same command again"):
-        run_search(tmp_path, there, inputs, die)
+        _join_and_search(tmp_path, there, inputs, die)
     assert not (tmp_path / STUDY).exists()
+    monkeypatch.delenv("RAY_gcs_rpc_server_reconnect_timeout_s")
     start()
     monkeypatch.setenv("RAY_AUTH_TOKEN", _TOKEN)
-    result = run_search(tmp_path, there, inputs)
+    result = _join_and_search(tmp_path, there, inputs)
     assert int(str(result.metrics["trials_run"])) <= CONFIG.trials - 4
     (tmp_path / "one").mkdir()
     run_search(tmp_path / "one", CONFIG, inputs)

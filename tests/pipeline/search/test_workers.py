@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,50 +20,63 @@ from pipeline.prune.groups import plan_for
 from pipeline.prune.plan import Cut, PruningPlan
 from pipeline.search import workers
 from pipeline.search.trial import TrialSetup, read_network_files, split_training
-from tests.pipeline.search.parts import CONFIG, SLOW, STUDY, run_search, search_inputs
+from tests.pipeline.search.parts import CONFIG, SLOW, STUDY, run_search, search_inputs, session_of
 
+# As the kernel marks a process that ends.
+_ENDING = 0x4
 TWO = CONFIG.model_copy(update={"workers": 2})
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    """No process, and no file of Ray, outlives a search."""
-    before = _folders()
+    """No process, and no folder for Ray's files, outlives a search."""
+    folders: list[str] = []
     sessions: set[int] = set()
-    start = multiprocessing.get_context("spawn").Process.start
+    make, start = tempfile.mkdtemp, multiprocessing.get_context("spawn").Process.start
 
-    def noted(process: multiprocessing.process.BaseProcess) -> None:
-        start(process)  # type: ignore[arg-type]
+    def made(suffix: str | None = None, prefix: str | None = None, dir: str | None = None) -> str:
+        folder = make(suffix, prefix, dir)
+        if prefix == "esp-":
+            folders.append(folder)
+        return folder
+
+    def started(process: multiprocessing.process.BaseProcess) -> None:
+        start(process)
         sessions.add(process.pid or 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multiprocessing.get_context("spawn").Process, "start", noted)
+        # By name, and not by what lies in /tmp: other searches may run beside these.
+        patch.setattr(tempfile, "mkdtemp", made)
+        patch.setattr(multiprocessing.get_context("spawn").Process, "start", started)
         yield
-    assert [name for session in sessions for name in _session(session).values()] == []
-    assert _folders() == before
+    assert len(folders) >= len(sessions)
+    # Whom nobody killed may still end by itself; who was killed takes its time where it is large.
+    spared = [found for session in sessions for found in _spared(session)]
+    time.sleep(0.5)
+    assert [found for session in sessions for found in _spared(session) if found in spared] == []
+    deadline = time.monotonic() + 60
+    while any(map(session_of, sessions)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [name for session in sessions for name in session_of(session).values()] == []
+    assert [folder for folder in folders if Path(folder).exists()] == []
 
 
-def _folders() -> set[str]:
-    return {path.name for base in {tempfile.gettempdir(), "/tmp"} for path in Path(base).glob("esp-*")}
-
-
-def _session(leader: int) -> dict[int, str]:
-    """Names of the processes of a session, by id."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                name, _, rest = (entry / "stat").read_text().rpartition(")")
-                state, _, _, session = rest.split()[:4]
-                if int(session) == leader and state != "Z":
-                    found[int(entry.name)] = name.partition("(")[2]
+def _spared(leader: int) -> list[tuple[int, str]]:
+    """Processes of a session that are neither killed nor ending."""
+    found = []
+    for pid, name in session_of(leader).items():
+        with suppress(OSError):
+            flags = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6])
+            pending = Path(f"/proc/{pid}/status").read_text().partition("SigPnd:")[2].split()[0]
+            if not flags & _ENDING and not int(pending, 16) & 1 << (signal.SIGKILL - 1):
+                found.append((pid, name))
     return found
 
 
 def _running(name: str) -> list[int]:
     """Processes of the search that is running, by the beginning of their name."""
     (host,) = multiprocessing.active_children()
-    return sorted(pid for pid, own in _session(host.pid or 0).items() if own.startswith(name))
+    return sorted(pid for pid, own in session_of(host.pid or 0).items() if own.startswith(name))
 
 
 def _setup(folder: Path) -> TrialSetup:
