@@ -64,6 +64,7 @@ def publish(work: Work, outcome: Outcome, out: Path) -> None:
         if _is_current(out, index, results):
             return
         (out / RUN_FILE).unlink(missing_ok=True)
+        _clear(out)
         for name in _FOLDERS:
             _set_aside(out / name)
         for name in _REPORTS:
@@ -150,13 +151,23 @@ def _is_current(out: Path, index: dict[str, Any], results: Mapping[str, Stored])
     )
 
 
+def _clear(out: Path) -> None:
+    """Remove what a publishing that was killed left there."""
+    names = {f".{name}.{end}" for name in (*_FOLDERS, *_REPORTS) for end in ("partial", "old")}
+    for left in list(out.iterdir()):
+        if left.name in names or left.name.startswith(f".{RUN_FILE}."):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
 def _set_aside(folder: Path) -> None:
     """Remove a folder so that it is there whole or not at all."""
     aside = folder.with_name(f".{folder.name}.old")
-    _remove(aside)
     if folder.exists():
         os.rename(folder, aside)
-        _remove(aside)
+        shutil.rmtree(aside)
 
 
 def _replace_file(source: Path, target: Path) -> None:
@@ -167,7 +178,6 @@ def _replace_file(source: Path, target: Path) -> None:
 
 def _place_folder(source: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
-    _remove(partial)
     for name in _names(source):
         copy_file(source / name, partial / name)
     os.rename(partial, target)
@@ -185,8 +195,3 @@ def _same(source: Path, target: Path) -> bool:
 def _names(folder: Path) -> set[str]:
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     return found - {RESULT_FILE}
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)

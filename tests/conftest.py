@@ -31,14 +31,24 @@ settings.register_profile(
 )
 settings.load_profile("espalier")
 
-# Folders whose tests share what takes long to make, or one ssh server, or look for what Ray leaves in /tmp; they come
-# first, being the longest.
-_TOGETHER = ("tests/docs/", "tests/pipeline/threats/", "tests/devices/remote/", "tests/pipeline/search/")
+# Folders whose tests share what takes long to make, or one ssh server, or look for what Ray leaves in /tmp, and files
+# of whole commands; they come first, being the longest, so that no process is left alone with one at the end.
+_TOGETHER = (
+    "tests/docs/",
+    "tests/pipeline/threats/",
+    "tests/devices/remote/",
+    "tests/pipeline/search/",
+    "tests/pipeline/test_compression.py",
+    "tests/test_examples.py",
+    "tests/pipeline/test_chain.py",
+    "tests/test_no_network.py",
+    "tests/test_base_install.py",
+)
 
 
 def _group(nodeid: str) -> str:
-    """What goes to one process as a whole: a folder of `_TOGETHER`, or a file."""
-    return next((folder for folder in _TOGETHER if nodeid.startswith(folder)), nodeid.partition("::")[0])
+    """What goes to one process as a whole: one of `_TOGETHER`, or a file."""
+    return next((first for first in _TOGETHER if nodeid.startswith(first)), nodeid.partition("::")[0])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -143,7 +143,10 @@ def _load() -> None:
         import pydantic  # noqa: F401
         import scipy.stats  # noqa: F401
         import torch
+        import tqdm  # type: ignore[import-untyped]
 
+        # It would start a thread, which no fork has.
+        tqdm.tqdm.monitor_interval = 0
         network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.ReLU()).eval()
         torch.onnx.export(network, (torch.zeros(1, 1, 4, 4),), dynamo=True, verbose=False)
 

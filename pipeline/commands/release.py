@@ -63,6 +63,7 @@ def release(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         judges = [stack.enter_context(opened_bundle(run, "evidence", own)) for run in options.runs]
         results = [judged(options, evidence, last) for evidence in judges]
+        _require_of_release(options.accept, [result.device for result in results])
         release_folder(results[0].name, config)
         print("\n\n".join("\n".join(gate_lines(result)) for result in results))
         if not all(result.asked for result in results):
@@ -79,6 +80,14 @@ def release(options: argparse.Namespace) -> int:
         folder = write_release(products, config)
     print(shown(f"released: {folder}"))
     return EXIT_OK
+
+
+def _require_of_release(accepted: list[tuple[str, str]], devices: list[str]) -> None:
+    """What is accepted for a device that is not released was meant for another. Raises `BundleError`."""
+    for device, name in accepted:
+        if device and device not in devices:
+            what = f"names '{device:.80}', and the runs are for {', '.join(devices)}"
+            raise BundleError(f"--accept {device:.80}:{name}", what, "Name one of these, or leave it out")
 
 
 def _who_signed_the_last(options: argparse.Namespace, sign: SignConfig, named: Trust) -> Trust:

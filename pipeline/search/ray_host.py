@@ -20,6 +20,7 @@ from devices.errors import EspalierError
 from pipeline.search.crew import Crew, Figures, HostOrder, LostError, Task, first_words
 
 _TURN_S = 0.5
+_LOOK_S, _GONE_S = 0.02, 10.0
 _ATTEMPTS = 3
 # No word to its makers, and no advice on GPUs.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -63,14 +64,29 @@ def serve(order: HostOrder, pipe: Connection) -> None:
 
 
 def kill_session(leader: int) -> None:
-    """End every process of a session: Ray's are in groups of their own, and may outlive who started them."""
+    """End every process of a session: Ray's are in groups of their own, and may outlive who started them.
+
+    What was killed takes a while to go, and may write until then.
+    """
+    until = time.monotonic() + _GONE_S
+    while (left := _of_session(leader)) and time.monotonic() < until:
+        for process in left:
+            with suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(_LOOK_S)
+
+
+def _of_session(leader: int) -> list[int]:
+    """Its processes, but for this one and those that ended and that nobody waits for."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError, ValueError, IndexError):
                 # Behind the name, which may hold anything: state, parent, group, session.
-                session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
-                if session == leader:
-                    os.kill(int(entry.name), signal.SIGKILL)
+                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(session) == leader and state not in "ZX":
+                    found.append(int(entry.name))
+    return found
 
 
 def _end_with(parent: int, folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from devices.bundle import open_bundle
 from devices.errors import BundleError, StorageError
 from devices.trust.store import UNSIGNED
-from pipeline.run_folder import check_out, read_run
+from pipeline.run_folder import MARK_FILE, check_out, read_run
 from tests import drill
 from tests.pipeline import killed_run
 from tests.warm import run_warm
@@ -70,6 +70,11 @@ def test_what_was_changed_in_a_run_folder_is_put_right(drilled: tuple[Path, Path
     assert json.loads((out / "report.json").read_text())["verdict"]["passed"]
 
 
+def left_over(out: Path) -> list[str]:
+    """What publishing has in the folder only while it works."""
+    return [path.name for path in out.iterdir() if path.name.startswith(".") and path.name != MARK_FILE]
+
+
 def test_killed_while_publishing(drilled: tuple[Path, Path], tmp_path: Path) -> None:
     """At each change to the folder of another run: finished folders are of one run, whole."""
     store, out = tmp_path / "store", tmp_path / "run"
@@ -78,15 +83,18 @@ def test_killed_while_publishing(drilled: tuple[Path, Path], tmp_path: Path) -> 
     for number in (1, 0):
         assert drill.run(store, out, *variants[number]).returncode == (0, 10)[number]
         shutil.copytree(out, tmp_path / f"whole-{number}")
-    unfinished = 0
+    unfinished, left = 0, set[str]()
     for change in range(CHANGES, 0, -1):
         # The first changes take a run away, and begin with a whole one; the others begin with what the last kill left.
         if change <= CHANGES // 2 + 1:
             shutil.rmtree(out)
             shutil.copytree(tmp_path / f"whole-{1 - change % 2}", out)
+        # What the last kill left is removed first.
+        number = change + len(left_over(out))
         command = drill.command(store, out, *variants[change % 2])[1:]
-        done = run_warm([killed_run.__file__, str(out), str(change), *command], tmp_path, drill.environment())
+        done = run_warm([killed_run.__file__, str(out), str(number), *command], tmp_path, drill.environment())
         assert done.returncode == -signal.SIGKILL, (change, done)
+        left |= set(left_over(out))
         verdict = json.loads((out / "report.json").read_text())["verdict"]
         if (out / "run.json").exists():
             index = json.loads((out / "run.json").read_text())
@@ -99,9 +107,12 @@ def test_killed_while_publishing(drilled: tuple[Path, Path], tmp_path: Path) -> 
             assert verdict["passed"]
     # All but the first two changes, which mark the folder and take the list of its results away.
     assert unfinished == CHANGES - 2
+    assert left >= {".evidence.partial", ".report.json.partial"}, left
+    assert any(name.startswith(".run.json.") for name in left), left
     done = drill.run(store, out, *variants[0])
     assert done.returncode == 0, done.stderr
     assert drill.digests(out).keys() == drill.digests(drilled[1]).keys()
+    assert left_over(out) == []
 
 
 def test_two_recipes_into_one_folder_take_turns(drilled: tuple[Path, Path], tmp_path: Path) -> None:

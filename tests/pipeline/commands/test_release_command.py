@@ -136,6 +136,18 @@ def test_a_loss_is_accepted_of_one_device(
     assert main([*command, "--accept", "cpu:new"]) == 10
 
 
+def test_what_is_accepted_for_a_device_that_is_not_released_is_refused(
+    drilled: tuple[Path, Path], keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that was mistyped would accept nothing, and nobody would hear of it."""
+    command = words(drilled[1], keys / "ours.key", tmp_path / "dist", "--accept")
+    for device, name in (("cpuu", "new"), ("rtx-4090", "size")):
+        said = f"--accept {device}:{name}: names '{device}', and the runs are for cpu. Name one of these"
+        refused([*command, f"{device}:{name}"], said, capsys)
+    assert not (tmp_path / "dist").exists()
+    assert main([*command, "cpu:size"]) == 0
+
+
 def test_a_device_that_the_last_release_does_not_have_is_accepted_by_name(
     drilled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

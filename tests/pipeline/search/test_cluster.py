@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from devices.stage import Progress, StageResult, no_progress
 from pipeline.recipe import SearchConfig
 from pipeline.search.ray_host import kill_session
 from pipeline.search.stage import SearchArtifact, SearchInputs
-from tests.pipeline.search.parts import CONFIG, SLOW, STUDY, run_search, search_inputs, session_of
+from tests.pipeline.search.parts import CONFIG, SLOW, STUDY, run_search, search_inputs
 
 _TOKEN = "a" * 64
 _START_S = 300
@@ -86,9 +85,7 @@ def _has_started(begun: subprocess.Popen[bytes]) -> bool:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     # The next one listens where this one does.
-    while session_of(process.pid):
-        kill_session(process.pid)
-        time.sleep(0.05)
+    kill_session(process.pid)
     process.wait()
     if process.stdout is not None:
         process.stdout.close()

@@ -19,6 +19,7 @@ from devices.errors import DeviceError, ModelError, RecipeError
 from pipeline.prune.groups import plan_for
 from pipeline.prune.plan import Cut, PruningPlan
 from pipeline.search import workers
+from pipeline.search.ray_host import kill_session
 from pipeline.search.trial import TrialSetup, read_network_files, split_training
 from tests.pipeline.search.parts import CONFIG, SLOW, STUDY, run_search, search_inputs, session_of
 
@@ -158,3 +159,15 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(RecipeError, match=r"search\.workers: needs Ray.*\.\[search\]"):
         run_search(tmp_path, TWO)
     run_search(tmp_path)
+
+
+def test_a_session_that_was_killed_is_gone() -> None:
+    """A process with much memory takes its time to end, and may write meanwhile; that it ended here is ours to see."""
+    code = "import time; kept = bytearray(b'1') * (1 << 29); print('large', flush=True); time.sleep(600)"
+    words = f'{sys.executable} -c "{code}" & {sys.executable} -c "{code}" & wait'
+    with subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, start_new_session=True) as leader:
+        assert leader.stdout is not None
+        assert [leader.stdout.readline() for _ in range(2)] == [b"large\n"] * 2
+        assert len(session_of(leader.pid)) == 3
+        kill_session(leader.pid)
+        assert session_of(leader.pid) == {}
