@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -154,9 +155,11 @@ def _is_current(out: Path, index: dict[str, Any], results: Mapping[str, Stored])
 def _clear(out: Path) -> None:
     """Remove what a publishing that was killed left there."""
     names = {f".{name}.{end}" for name in (*_FOLDERS, *_REPORTS) for end in ("partial", "old")}
+    # As `write_json` names what it has not written yet; an editor's file is another.
+    unwritten = re.compile(rf"\.{re.escape(RUN_FILE)}\.[a-z0-9_]{{8}}")
     for left in list(out.iterdir()):
-        if left.name in names or left.name.startswith(f".{RUN_FILE}."):
-            if left.is_dir():
+        if left.name in names or unwritten.fullmatch(left.name):
+            if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
             else:
                 left.unlink()

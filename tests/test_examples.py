@@ -135,7 +135,7 @@ def on_board(place: Place, archive: Path, out: Path) -> subprocess.CompletedProc
     trust = place.folder / "release.trust.toml"
     words = ["ssh", *place.server.ssh_options, "board", "env", f"PYTHONPATH={ROOT}", sys.executable, "-m"]
     words += ["devices.agent", "unpack", str(archive), str(out), "--trust", str(trust)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_release_is_verified_where_it_is_used_and_refused_with_one_byte_changed(

@@ -1,7 +1,7 @@
 """Commands of `espalier` whose libraries are loaded already: forks of a process that waits, one for each of pytest's.
 
 Loading torch and what exports it takes 5 s of a slow processor, most of what a small command takes. Our own code is
-loaded by each command anew. What is killed, watched or measured as a user's own process is started without this.
+loaded by each command anew. What is watched for connections, and `make drill`, start as a user's own process does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,7 +79,9 @@ class Warm:
     def kill(self) -> None:
         """As `kill -9` does."""
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            # It may have ended since.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
 
 def run_warm(
@@ -103,24 +104,34 @@ def run_warm(
     return subprocess.CompletedProcess(list(words), code, *texts)
 
 
-@cache
 def place() -> Path:
     """Socket of this process's server, which ends with this process."""
-    path = Path(tempfile.mkdtemp(prefix="espalier-warm-")) / "socket"
+    with _starting:
+        if not _places:
+            _places.append(_start())
+        return _places[0][0]
+
+
+_starting = threading.Lock()
+_places: list[tuple[Path, subprocess.Popen[bytes]]] = []
+
+
+def _start() -> tuple[Path, subprocess.Popen[bytes]]:
+    # A socket's path has to be short.
+    path = Path(tempfile.mkdtemp(prefix="espalier-warm-", dir="/tmp")) / "socket"
     words = [sys.executable, __file__, str(path)]
     with path.with_name("log").open("wb") as log:
         # Its input is a pipe that nobody writes to: it ends where we do, however we end.
-        server = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment())
+        server = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment(), start_new_session=True
+        )
     until = time.monotonic() + _START_S
     while not path.exists():
         if server.poll() is not None or time.monotonic() > until:
+            server.kill()
             raise OSError(path.with_name("log").read_text())
         time.sleep(0.02)
-    _servers.append(server)
-    return path
-
-
-_servers: list[subprocess.Popen[bytes]] = []
+    return path, server
 
 
 def _ask(
@@ -153,6 +164,7 @@ def _load() -> None:
 
 def _serve(where: Path) -> None:
     _load()
+    sys.stdout.flush()
     # Whatever is here stays: no command need look through it for garbage.
     gc.collect()
     gc.freeze()
@@ -168,15 +180,17 @@ def _serve(where: Path) -> None:
             return
         link, _ = listener.accept()
         if os.fork() == 0:
-            listener.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _answer(link)
-            os._exit(0)
+            try:
+                listener.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _answer(link)
+            finally:
+                os._exit(0)
         link.close()
 
 
 def _answer(link: socket.socket) -> None:
-    """In a process of its own: fork the command, wait for it, tell how it ended."""
+    """In a process of its own: fork the command, wait for it, tell how it ended; nobody to tell is its end."""
     size, files, _, _ = socket.recv_fds(link, 4, 3)
     with link.makefile("rb") as stream:
         asked = json.loads(stream.read(int.from_bytes(size, "big")))
@@ -184,16 +198,23 @@ def _answer(link: socket.socket) -> None:
     if pid == 0:
         link.close()
         _become(asked["words"], asked["cwd"], asked["variables"], files)
-    link.sendall(f"{pid}\n".encode())
     for file in files:
         os.close(file)
+    ended = os.pidfd_open(pid)
+    with contextlib.suppress(OSError):
+        link.sendall(f"{pid}\n".encode())
+    if ended not in select.select([link.fileno(), ended], [], [])[0]:
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         link.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
 def _become(words: Sequence[str], cwd: str, variables: Mapping[str, str], files: Sequence[int]) -> None:
-    """Be the command, and end as it does: what was registered for the end happens."""
+    """Be the command, and end as it does: what was registered for the end happens.
+
+    What a process has from its start is the server's: its hash seed, its limits, its encoding.
+    """
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
@@ -201,8 +222,12 @@ def _become(words: Sequence[str], cwd: str, variables: Mapping[str, str], files:
         os.dup2(file, number)
         os.close(file)
     sys.argv = list(words)
+    # Each command its own, as at its start.
+    tempfile.tempdir = None
+    sys.modules["numpy"].random.seed()
     # As with `python -P`: the folder of a script of the tests has names that libraries have too.
     del sys.path[0]
+    sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
     code = 0
     try:
         runpy.run_path(words[0], run_name="__main__")
@@ -214,12 +239,14 @@ def _become(words: Sequence[str], cwd: str, variables: Mapping[str, str], files:
         traceback.print_exc()
         code = 1
     finally:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Taking all libraries down again, which nobody sees, takes half a second.
-        os._exit(code)
+        try:
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            # Taking all libraries down again, which nobody sees, takes half a second.
+            os._exit(code)
 
 
 if __name__ == "__main__":

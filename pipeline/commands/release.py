@@ -86,7 +86,7 @@ def _require_of_release(accepted: list[tuple[str, str]], devices: list[str]) -> 
     """What is accepted for a device that is not released was meant for another. Raises `BundleError`."""
     for device, name in accepted:
         if device and device not in devices:
-            what = f"names '{device:.80}', and the runs are for {', '.join(devices)}"
+            what = f"names '{device:.80}', and the runs are for {', '.join(dict.fromkeys(devices))}"
             raise BundleError(f"--accept {device:.80}:{name}", what, "Name one of these, or leave it out")
 
 

@@ -66,7 +66,7 @@ def serve(order: HostOrder, pipe: Connection) -> None:
 def kill_session(leader: int) -> None:
     """End every process of a session: Ray's are in groups of their own, and may outlive who started them.
 
-    What was killed takes a while to go, and may write until then.
+    What was killed takes a while to go, and may write until then: it is waited for, 10 s at most.
     """
     until = time.monotonic() + _GONE_S
     while (left := _of_session(leader)) and time.monotonic() < until:
@@ -77,14 +77,17 @@ def kill_session(leader: int) -> None:
 
 
 def _of_session(leader: int) -> list[int]:
-    """Its processes, but for this one and those that ended and that nobody waits for."""
+    """Its processes, but for this one and those that ended and that nobody waits for.
+
+    One that ends has ended with its last thread, whatever its first one says.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError, ValueError, IndexError):
                 # Behind the name, which may hold anything: state, parent, group, session.
                 state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-                if int(session) == leader and state not in "ZX":
+                if int(session) == leader and (state not in "ZX" or len(list((entry / "task").iterdir())) > 1):
                     found.append(int(entry.name))
     return found
 
@@ -93,6 +96,8 @@ def _end_with(parent: int, folder: Path) -> None:
     """When the search is killed, nobody else clears up."""
     while os.getppid() == parent:
         time.sleep(_TURN_S)
+    # Our other threads end too, perhaps before those that were killed.
+    shutil.rmtree(folder, ignore_errors=True)
     kill_session(os.getpid())
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -118,7 +118,8 @@ def test_a_real_run_on_a_board_that_gives_way(tmp_path: Path) -> None:
     assert ended_s[-1] - ended_s[0] > 0.9 * config.duration_s
     last = found.windows[-1]
     assert last.at_s < config.duration_s
-    assert last.at_s < found.duration_s <= last.at_s + last.queries * last.max_ms / 1e3
+    # The queries' own clock, and the time of the first of them.
+    assert found.duration_s == pytest.approx(ended_s[-1] - ended_s[0], abs=0.5)
     assert sum(window.queries for window in found.windows) == found.queries == len(ended_s)
     # On a busy machine there may be others.
     shift = max(found.shifts, key=lambda shift: shift.after_ms / shift.before_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def make_workspace(folder: Path) -> None:
     binaries = folder / ".venv" / "bin"
     binaries.mkdir(parents=True)
     # Many of these commands are a run, and its libraries are loaded already.
-    warmed = f"{warm.__file__} {warm.place()} {ESPALIER}"
+    warmed = shlex.join([warm.__file__, str(warm.place()), str(ESPALIER)])
     for name, first in ({"espalier": warmed} | _ENTRIES).items():
         entry = binaries / name
         entry.write_text(f'#!/bin/sh\nexec "{sys.executable}" {first} "$@"\n')
@@ -61,5 +62,5 @@ def run_script(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": str(ROOT),
     }
     return subprocess.run(
-        ["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+        ["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=1800, check=False
     )

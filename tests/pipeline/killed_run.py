@@ -1,4 +1,4 @@
-"""`espalier`, killed as it makes one of its changes to a folder: `python -P killed_run.py FOLDER NUMBER WORDS...`.
+"""`espalier`, killed as it makes one of its changes to a folder: `killed_run.py FOLDER NUMBER WORDS...`.
 
 A kill from outside comes after some time, and how far a run is by then hangs on how busy the machine is.
 """
@@ -45,7 +45,8 @@ def _is_change(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
     start = os.getcwd() if base == -1 else os.readlink(f"/proc/self/fd/{base}")
     changed = os.path.relpath(os.path.join(start, os.fsdecode(arguments[0])), folder)
     first, _, more = changed.partition("/")
-    return first not in (".", "..") and not (more and first.startswith("."))
+    # A file of `check_out`'s has no name, but where the file system wants one.
+    return first not in (".", "..") and not (more and first.startswith(".")) and not first.startswith("tmp")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,13 @@ def left_over(out: Path) -> list[str]:
     return [path.name for path in out.iterdir() if path.name.startswith(".") and path.name != MARK_FILE]
 
 
+def killed_at(number: int, out: Path, store: Path, *more: str) -> int:
+    """Exit code of a run that is killed as it makes this change to its folder, from 1 on."""
+    # What the last kill left is removed first.
+    words = [killed_run.__file__, str(out), str(number + len(left_over(out))), *drill.command(store, out, *more)[1:]]
+    return run_warm(words, out.parent, drill.environment()).returncode
+
+
 def test_killed_while_publishing(drilled: tuple[Path, Path], tmp_path: Path) -> None:
     """At each change to the folder of another run: finished folders are of one run, whole."""
     store, out = tmp_path / "store", tmp_path / "run"
@@ -89,11 +96,7 @@ def test_killed_while_publishing(drilled: tuple[Path, Path], tmp_path: Path) -> 
         if change <= CHANGES // 2 + 1:
             shutil.rmtree(out)
             shutil.copytree(tmp_path / f"whole-{1 - change % 2}", out)
-        # What the last kill left is removed first.
-        number = change + len(left_over(out))
-        command = drill.command(store, out, *variants[change % 2])[1:]
-        done = run_warm([killed_run.__file__, str(out), str(number), *command], tmp_path, drill.environment())
-        assert done.returncode == -signal.SIGKILL, (change, done)
+        assert killed_at(change, out, store, *variants[change % 2]) == -signal.SIGKILL, change
         left |= set(left_over(out))
         verdict = json.loads((out / "report.json").read_text())["verdict"]
         if (out / "run.json").exists():
@@ -113,6 +116,8 @@ def test_killed_while_publishing(drilled: tuple[Path, Path], tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert drill.digests(out).keys() == drill.digests(drilled[1]).keys()
     assert left_over(out) == []
+    # There is no further change, before which nobody was killed.
+    assert killed_at(CHANGES + 1, out, store, *variants[1]) == 10
 
 
 def test_two_recipes_into_one_folder_take_turns(drilled: tuple[Path, Path], tmp_path: Path) -> None:

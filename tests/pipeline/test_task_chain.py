@@ -39,7 +39,7 @@ def ran(store: Path, name: str, *more: str) -> tuple[Path, dict[str, Any]]:
 def agent(*arguments: object) -> tuple[int, str, str]:
     """Exit code, output and errors of the board's command."""
     command = [sys.executable, "-c", AGENT, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=drill.environment(), timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=drill.environment(), timeout=1800, check=False)
     return done.returncode, done.stdout, done.stderr
 
 

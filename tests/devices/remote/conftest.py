@@ -122,8 +122,11 @@ def agent_of(place: Path) -> int:
     return agent
 
 
-def wait_until_none(place: Path, seconds: float = 60.0) -> list[int]:
-    """Processes of the board that are still there after so long. What must be ended has to last longer by itself."""
+def wait_until_none(place: Path, seconds: float = 25.0) -> list[int]:
+    """Processes of the board that are still there after so long.
+
+    What must be ended has to last longer by itself, and an agent that hears nothing ends after 30 s.
+    """
     until = time.monotonic() + seconds
     while (found := processes_of(place)) and time.monotonic() < until:
         time.sleep(0.05)

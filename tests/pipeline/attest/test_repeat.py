@@ -27,14 +27,16 @@ def outcomes(before: dict[str, Step], after: dict[str, Step]) -> dict[str, str]:
     return {row.name: row.came for row in compare_steps(before, after)}
 
 
-def test_a_run_is_reproduced_bit_for_bit(drilled: tuple[Path, Path], tmp_path: Path) -> None:
-    run, sources = str(drilled[1]), str(drill.DRILL.parent)
+def test_a_run_is_reproduced_bit_for_bit(tmp_path: Path) -> None:
+    """With as many threads as a recipe has that names none."""
+    run, sources = str(tmp_path / "run"), str(drill.DRILL.parent)
+    assert drill.run(tmp_path / "store", tmp_path / "run", "--set", "threads=2").returncode == 0
     words = [str(drill.ESPALIER), "reproduce", run, "--sources", sources, "--allow-unsigned"]
     (here := tmp_path / "here").mkdir()
     done = drill.guarded(words, here, tmp_path / "connections")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = dict(reversed(line.split(maxsplit=1)) for line in done.stdout.splitlines() if line[:8].strip() == "same")
-    results = drill.digests(drilled[1])
+    results = drill.digests(tmp_path / "run")
     assert set(results) - {"decision", "verdict"} <= set(rows)
     assert "DIFFERS" not in done.stdout
     assert list(here.iterdir()) == []

@@ -64,7 +64,7 @@ def start(address: str) -> Iterator[Start]:
             if _has_started(begun):
                 return begun
             _end(begun)
-        raise AssertionError
+        raise AssertionError("Ray did not start")
 
     yield begin
     for process in running:

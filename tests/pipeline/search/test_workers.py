@@ -163,11 +163,14 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_session_that_was_killed_is_gone() -> None:
     """A process with much memory takes its time to end, and may write meanwhile; that it ended here is ours to see."""
-    code = "import time; kept = bytearray(b'1') * (1 << 29); print('large', flush=True); time.sleep(600)"
+    code = "import time; kept = bytearray(b'1') * (1 << 27); print('large', flush=True); time.sleep(600)"
     words = f'{sys.executable} -c "{code}" & {sys.executable} -c "{code}" & wait'
     with subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, start_new_session=True) as leader:
         assert leader.stdout is not None
         assert [leader.stdout.readline() for _ in range(2)] == [b"large\n"] * 2
         assert len(session_of(leader.pid)) == 3
-        kill_session(leader.pid)
-        assert session_of(leader.pid) == {}
+        try:
+            kill_session(leader.pid)
+            assert session_of(leader.pid) == {}
+        finally:
+            os.killpg(leader.pid, signal.SIGKILL)
