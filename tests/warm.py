@@ -131,7 +131,17 @@ def _start() -> tuple[Path, subprocess.Popen[bytes]]:
             server.kill()
             raise OSError(path.with_name("log").read_text())
         time.sleep(0.02)
+    atexit.register(_stop, server)
     return path, server
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    assert server.stdin is not None
+    server.stdin.close()
+    try:
+        server.wait(60)
+    except subprocess.TimeoutExpired:
+        server.kill()
 
 
 def _ask(
