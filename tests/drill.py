@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from tests.warm import Warm, run_warm
+from tests.warm import HANGING_S, Warm, run_warm
 from tests.warm import environment as environment  # for those who start commands themselves
 
 DRILL = Path(__file__).parent / "drill_recipe" / "drill.toml"
@@ -17,8 +17,6 @@ GUARD = Path(__file__).parent / "no_network"
 ESPALIER = Path(sys.executable).with_name("espalier")
 # Results of these steps hold timings; all others must come out bit for bit the same.
 TIMED = {"measurements", "deploy", "report", "evidence"}
-# Only what hangs takes so long, on the slowest machine.
-_LIMIT_S = 1800
 
 
 def command(store: Path, out: Path, *more: str, recipe: Path = DRILL) -> list[str]:
@@ -31,17 +29,10 @@ def run(store: Path, out: Path, *more: str, recipe: Path = DRILL) -> subprocess.
     return espalier(command(store, out, *more, recipe=recipe)[1:], cwd=store.parent)
 
 
-def start(
-    store: Path,
-    out: Path,
-    *more: str,
-    recipe: Path = DRILL,
-    stdout: IO[Any] | None = None,
-    stderr: IO[Any] | None = None,
-) -> Warm:
+def start(store: Path, out: Path, *more: str, recipe: Path = DRILL, stderr: IO[Any] | None = None) -> Warm:
     """A run to wait for or to kill, away from the checkout."""
     words = command(store, out, *more, recipe=recipe)
-    return Warm(words, store.parent, environment(), stdout=stdout, stderr=stderr)
+    return Warm(words, store.parent, environment(), stderr=stderr)
 
 
 def espalier(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -54,7 +45,9 @@ def guarded(words: list[str], cwd: Path, log: Path) -> subprocess.CompletedProce
     found = os.environ.get("PYTHONPATH")
     paths = os.pathsep.join([str(GUARD), *([found] if found else [])])
     with_guard = environment() | {"PYTHONPATH": paths, "ESPALIER_TEST_CONNECTIONS": str(log)}
-    return subprocess.run(words, cwd=cwd, env=with_guard, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+    return subprocess.run(
+        words, cwd=cwd, env=with_guard, capture_output=True, text=True, timeout=HANGING_S, check=False
+    )
 
 
 def digests(out: Path) -> dict[str, str]:

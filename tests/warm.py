@@ -29,7 +29,7 @@ from typing import IO, Any
 
 _START_S = 300
 # Only what hangs takes so long, on the slowest machine.
-_HANGING_S = 1800
+HANGING_S = 1800
 
 
 def environment() -> dict[str, str]:
@@ -60,7 +60,7 @@ class Warm:
         self.pid = int(self._answers.readline())
         self.returncode: int | None = None
 
-    def wait(self, timeout: float = _HANGING_S) -> int:
+    def wait(self, timeout: float = HANGING_S) -> int:
         """Its exit code, negative where a signal ended it. Raises `subprocess.TimeoutExpired`."""
         if self.returncode is None:
             if not select.select([self._link], [], [], timeout)[0]:
@@ -85,7 +85,7 @@ class Warm:
 
 
 def run_warm(
-    words: Sequence[str], cwd: Path, variables: Mapping[str, str], timeout_s: float = _HANGING_S
+    words: Sequence[str], cwd: Path, variables: Mapping[str, str], timeout_s: float = HANGING_S
 ) -> subprocess.CompletedProcess[str]:
     """Run a Python script with its arguments to the end; code and words as `subprocess.run` gives them.
 
